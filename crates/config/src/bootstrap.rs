@@ -1,0 +1,132 @@
+//! The bootstrap: what a process starts from (`envoy.config.bootstrap.v3.Bootstrap`).
+
+use crate::{
+    access_log::AccessLog, address::Address, cluster::Cluster, extension::ExtensionConfig, listener::Listener,
+    matcher::StringMatcher, node::Node, route::RouteConfiguration, secret::Secret,
+};
+use std::{sync::Arc, time::Duration};
+
+/// Everything that a process is started with.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Bootstrap {
+    /// Who this proxy is, as sent to control planes and shown in admin.
+    pub node: NodeInfo,
+    /// The admin interface; none without it.
+    pub admin: Option<Admin>,
+    /// Listeners of the file.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Clusters of the file.
+    pub clusters: Vec<Arc<Cluster>>,
+    /// Secrets of the file.
+    pub secrets: Vec<Arc<Secret>>,
+    /// Route configurations of the file outside listeners (none in Envoy's bootstrap; tests and dialects).
+    pub routes: Vec<Arc<RouteConfiguration>>,
+    /// Tags, matchers and buckets of stats.
+    pub stats_config: StatsConfig,
+    /// How often stats are flushed to sinks; default 5 s.
+    pub stats_flush_interval: Option<Duration>,
+    /// Runtime layers, lowest first.
+    pub layered_runtime: Vec<RuntimeLayer>,
+    /// The resolver for clusters that name none (`typed_dns_resolver_config`).
+    pub dns_resolver: Option<ExtensionConfig>,
+    /// `cluster_manager.local_cluster_name`.
+    pub local_cluster_name: Option<String>,
+    /// `cluster_manager.upstream_bind_config`.
+    pub upstream_bind_config: Option<crate::address::BindConfig>,
+    /// The document as read and normalised, for `/config_dump`.
+    pub source: Option<Arc<Node>>,
+}
+
+/// `envoy.config.core.v3.Node`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NodeInfo {
+    /// `node.id`.
+    pub id: String,
+    /// `node.cluster`.
+    pub cluster: String,
+    /// The whole message, sent verbatim.
+    pub node: Option<Arc<Node>>,
+}
+
+/// The admin interface (`envoy.config.bootstrap.v3.Admin`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admin {
+    /// Where it listens.
+    pub address: Address,
+    /// Its access logs.
+    pub access_log: Vec<AccessLog>,
+}
+
+/// `envoy.config.metrics.v3.StatsConfig`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StatsConfig {
+    /// Tags taken out of names, in order.
+    pub tags: Vec<TagSpecifier>,
+    /// Whether Envoy's own tags apply too (default true).
+    pub use_all_default_tags: Option<bool>,
+    /// Which stats exist.
+    pub matcher: StatsMatcher,
+    /// Buckets by stat name; the first match counts.
+    pub histogram_buckets: Vec<HistogramBuckets>,
+}
+
+/// A tag of stats.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TagSpecifier {
+    /// The tag's name.
+    pub name: String,
+    /// Where its value is from.
+    pub value: TagValue,
+}
+
+/// Where the value of a tag is from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TagValue {
+    /// The same for every stat.
+    Fixed(String),
+    /// The second (or else first) group of this expression, taken out of the name.
+    Regex(String),
+    /// Envoy's own expression for a tag of this name.
+    Default,
+}
+
+/// Which stats exist (`StatsMatcher`).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum StatsMatcher {
+    /// All.
+    #[default]
+    All,
+    /// None.
+    None,
+    /// Those that match.
+    Include(Vec<StringMatcher>),
+    /// Those that do not match.
+    Exclude(Vec<StringMatcher>),
+}
+
+/// Bucket bounds for the histograms that match.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistogramBuckets {
+    /// Which histograms.
+    pub matcher: StringMatcher,
+    /// Upper bounds, ascending.
+    pub buckets: Vec<f64>,
+}
+
+/// One layer of runtime values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RuntimeLayer {
+    /// Its name.
+    pub name: String,
+    /// Where its values are from.
+    pub source: RuntimeSource,
+}
+
+/// Where a runtime layer's values are from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RuntimeSource {
+    /// The document.
+    Static(Arc<Node>),
+    /// `/runtime_modify`.
+    Admin,
+}

@@ -1,0 +1,219 @@
+//! Clusters and endpoints (`envoy.config.cluster.v3`, `envoy.config.endpoint.v3`).
+
+use crate::{
+    address::{Address, BindConfig, TcpKeepalive},
+    extension::ExtensionConfig,
+    http::{Http1Options, HttpProtocolOptions},
+    node::Node,
+};
+use std::{sync::Arc, time::Duration};
+
+/// A cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// Its name.
+    pub name: String,
+    /// `alt_stat_name`: stats are below `cluster.<this>.`.
+    pub stat_name: String,
+    /// Where its hosts are from.
+    pub discovery: Discovery,
+    /// The endpoints of the document.
+    pub load_assignment: LoadAssignment,
+    /// For a connection to be made; default 5 s.
+    pub connect_timeout: Duration,
+    /// Soft limit of bytes buffered for a connection; default 1 MiB.
+    pub per_connection_buffer_limit_bytes: u32,
+    /// How a host is chosen.
+    pub lb_policy: LbPolicy,
+    /// Details of choosing.
+    pub lb_config: LbConfig,
+    /// Limits: default priority, high priority.
+    pub circuit_breakers: [CircuitBreakerThresholds; 2],
+    /// Options of HTTP upstream.
+    pub http: HttpProtocolOptions,
+    /// Options of HTTP/1.1 upstream.
+    pub http1: Http1Options,
+    /// Source address of connections.
+    pub upstream_bind_config: Option<BindConfig>,
+    /// Keep-alive of connections.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// The transport; `None` is plain TCP.
+    pub transport_socket: Option<ExtensionConfig>,
+    /// Metadata, for filters and logs.
+    pub metadata: Option<Arc<Node>>,
+    /// The resolver; `None`: the bootstrap's, or else the system's.
+    pub dns_resolver: Option<ExtensionConfig>,
+    /// Close connections to hosts that leave.
+    pub close_connections_on_host_health_failure: bool,
+    /// Take hosts out at once when discovery drops them.
+    pub ignore_health_on_host_removal: bool,
+    /// The extension `sota.clusters.overload` (the original's ejection loop), when configured.
+    pub overload: Option<ExtensionConfig>,
+    /// The cluster as read, for `/config_dump`.
+    pub source: Option<Arc<Node>>,
+}
+
+/// Where a cluster's hosts are from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Discovery {
+    /// The document.
+    Static,
+    /// Every address that the names resolve to is a host.
+    StrictDns(DnsConfig),
+    /// One host that changes its address.
+    LogicalDns(DnsConfig),
+    /// Endpoint discovery by a control plane, under this service name.
+    Eds {
+        /// The name asked for.
+        service_name: String,
+    },
+    /// The connection's restored destination is the host.
+    OriginalDst(OriginalDstConfig),
+}
+
+/// How names are resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DnsConfig {
+    /// Between resolutions; default 5 s.
+    pub refresh_rate: Duration,
+    /// Use the answers' time to live instead.
+    pub respect_dns_ttl: bool,
+    /// Added at random to the time between resolutions.
+    pub jitter: Duration,
+    /// Back-off after failures: first and longest; default `refresh_rate` for both.
+    pub failure_refresh_rate: Option<(Duration, Duration)>,
+    /// Which addresses are asked for.
+    pub lookup_family: DnsLookupFamily,
+}
+
+/// Which addresses are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DnsLookupFamily {
+    /// IPv6, or else IPv4.
+    #[default]
+    Auto,
+    /// IPv4 only.
+    V4Only,
+    /// IPv6 only.
+    V6Only,
+    /// IPv4, or else IPv6.
+    V4Preferred,
+    /// Both.
+    All,
+}
+
+/// `OriginalDstLbConfig`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct OriginalDstConfig {
+    /// Take the address from a request header (`x-envoy-original-dst-host` unless named).
+    pub http_header: Option<String>,
+    /// Replaces the port.
+    pub upstream_port_override: Option<u16>,
+    /// Hosts that nobody used for this long are dropped; default 5 s.
+    pub cleanup_interval: Duration,
+}
+
+/// `envoy.config.endpoint.v3.ClusterLoadAssignment`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LoadAssignment {
+    /// Endpoints by locality.
+    pub localities: Vec<LocalityEndpoints>,
+    /// Percent by which a priority's health is overrated; default 140.
+    pub overprovisioning_factor: u32,
+}
+
+/// The endpoints of one locality at one priority.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LocalityEndpoints {
+    /// Region, zone, sub-zone.
+    pub locality: [String; 3],
+    /// 0 is the highest.
+    pub priority: u32,
+    /// The locality's share.
+    pub weight: Option<u32>,
+    /// Its endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Endpoint {
+    /// Its address.
+    pub address: Address,
+    /// Its host name, for `host_rewrite: auto`; empty when none.
+    pub hostname: String,
+    /// Its share; default 1.
+    pub weight: u32,
+    /// What discovery says of it.
+    pub health: HealthStatus,
+    /// Metadata, for matching and logs.
+    pub metadata: Option<Arc<Node>>,
+}
+
+/// What discovery says of an endpoint's health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HealthStatus {
+    /// Nothing: taken as healthy.
+    #[default]
+    Unknown,
+    /// Healthy.
+    Healthy,
+    /// Unhealthy.
+    Unhealthy,
+    /// Being taken out.
+    Draining,
+    /// Its checks timed out.
+    Timeout,
+    /// Usable when nothing better is.
+    Degraded,
+}
+
+/// How a host is chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LbPolicy {
+    /// Smooth weighted round robin.
+    RoundRobin,
+    /// The host with the fewest active requests of `choice_count` random ones.
+    LeastRequest {
+        /// How many to compare; default 2.
+        choice_count: u32,
+    },
+    /// At random.
+    Random,
+    /// The cluster's own way (`ORIGINAL_DST`).
+    ClusterProvided,
+}
+
+/// `CommonLbConfig`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LbConfig {
+    /// Below this percentage of healthy hosts, all are used; default 50.
+    pub healthy_panic_threshold: f64,
+}
+
+/// `CircuitBreakers.Thresholds`; `u32::MAX` is no limit in practice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CircuitBreakerThresholds {
+    /// Connections; default 1024.
+    pub max_connections: u32,
+    /// Requests that wait for a connection; default 1024.
+    pub max_pending_requests: u32,
+    /// Requests; default 1024.
+    pub max_requests: u32,
+    /// Retries at once; default 3.
+    pub max_retries: u32,
+    /// Publish `remaining_*` gauges.
+    pub track_remaining: bool,
+}
+
+impl Default for CircuitBreakerThresholds {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            max_retries: 3,
+            track_remaining: false,
+        }
+    }
+}

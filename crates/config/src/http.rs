@@ -1,0 +1,287 @@
+//! The HTTP connection manager (`envoy.extensions.filters.network.http_connection_manager.v3`).
+
+use crate::{
+    access_log::{AccessLog, AccessLogFilter, FormatString},
+    address::CidrRange,
+    extension::ExtensionConfig,
+    route::{HeaderMutations, RouteConfiguration},
+};
+use std::{sync::Arc, time::Duration};
+
+/// The connection manager of a filter chain. Times: `None` switches a timeout off; defaults are Envoy's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpConnectionManager {
+    /// Stats are below `http.<stat_prefix>.`.
+    pub stat_prefix: String,
+    /// Which protocol to speak.
+    pub codec_type: CodecType,
+    /// Where the routes are from.
+    pub routes: RouteSource,
+    /// HTTP filters in order, the router last.
+    pub http_filters: Vec<HttpFilter>,
+    /// Limits and timeouts of connections and streams.
+    pub common: HttpProtocolOptions,
+    /// HTTP/1.1.
+    pub http1: Http1Options,
+    /// Without activity on a stream; default 5 min.
+    pub stream_idle_timeout: Option<Duration>,
+    /// For the whole request to arrive; default none.
+    pub request_timeout: Option<Duration>,
+    /// For the request's head to arrive; default none.
+    pub request_headers_timeout: Option<Duration>,
+    /// Between the notice that a connection is draining and its close; default 5 s.
+    pub drain_timeout: Duration,
+    /// How long a connection that we close may still send; default 1 s.
+    pub delayed_close_timeout: Option<Duration>,
+    /// Largest head that is accepted, in KiB; default 60.
+    pub max_request_headers_kb: u32,
+    /// What the `server` field says; default `envoy`.
+    pub server_name: String,
+    /// What happens to an upstream's `server` field.
+    pub server_header_transformation: ServerHeaderTransformation,
+    /// Whether the peer's address is the client's.
+    pub use_remote_address: bool,
+    /// Proxies in front of us whose `x-forwarded-for` entries are trusted.
+    pub xff_num_trusted_hops: u32,
+    /// Leave `x-forwarded-for` as it is.
+    pub skip_xff_append: bool,
+    /// Which peers are internal; `None`: Envoy's default (none but Unix sockets since 1.33… see the translator).
+    pub internal_address_config: InternalAddressConfig,
+    /// Write IPv4 addresses in IPv6 form.
+    pub represent_ipv4_remote_address_as_ipv4_mapped_ipv6: bool,
+    /// Make `x-request-id`; default true.
+    pub generate_request_id: bool,
+    /// Keep an `x-request-id` from outside.
+    pub preserve_external_request_id: bool,
+    /// Answer with `x-request-id` always.
+    pub always_set_request_id_in_response: bool,
+    /// The text of the `via` field to append; empty: none.
+    pub via: String,
+    /// Remove dot segments (RFC 3986 §5.2.4) before routing.
+    pub normalize_path: bool,
+    /// Make `//` one slash.
+    pub merge_slashes: bool,
+    /// What to do with `%2F` and `%5C`.
+    pub path_with_escaped_slashes_action: EscapedSlashes,
+    /// Take the port off the host.
+    pub strip_port: StripPort,
+    /// Take a trailing dot off the host.
+    pub strip_trailing_host_dot: bool,
+    /// Whether an invalid message ends the stream only (true) or the connection.
+    pub stream_error_on_invalid_http_message: bool,
+    /// Forward `Expect: 100-continue` instead of answering it.
+    pub proxy_100_continue: bool,
+    /// `x-forwarded-proto` by force.
+    pub scheme_override: Option<String>,
+    /// Set `user-agent` to the node's cluster where it is missing, and `x-envoy-downstream-service-cluster`.
+    pub add_user_agent: bool,
+    /// Append the port to `x-forwarded-host` (`append_x_forwarded_port`).
+    pub append_x_forwarded_port: bool,
+    /// Access logs.
+    pub access_log: Vec<AccessLog>,
+    /// Log at this interval while a stream lasts.
+    pub access_log_flush_interval: Option<Duration>,
+    /// Log when a stream begins too.
+    pub flush_access_log_on_new_request: bool,
+    /// Changes to local replies.
+    pub local_reply: LocalReplyConfig,
+}
+
+/// Which protocol a connection manager speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CodecType {
+    /// By ALPN or by the first bytes.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// Where a connection manager's routes are from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RouteSource {
+    /// In the document.
+    Inline(Arc<RouteConfiguration>),
+    /// A named route configuration that a control plane brings.
+    Rds(String),
+}
+
+/// An HTTP filter of the chain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpFilter {
+    /// Its name, by which routes configure it.
+    pub name: String,
+    /// The extension, or the router that ends the chain.
+    pub kind: HttpFilterKind,
+    /// Skipped unless a route enables it.
+    pub disabled: bool,
+}
+
+/// What an HTTP filter is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HttpFilterKind {
+    /// `envoy.filters.http.router`.
+    Router(RouterConfig),
+    /// Any other.
+    Extension(ExtensionConfig),
+}
+
+/// `envoy.extensions.filters.http.router.v3.Router`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouterConfig {
+    /// Count per response code and by zone (default true).
+    pub dynamic_stats: bool,
+    /// Add no `x-envoy-*` field of our own.
+    pub suppress_envoy_headers: bool,
+    /// Logs of each upstream attempt.
+    pub upstream_log: Vec<AccessLog>,
+}
+
+/// `envoy.config.core.v3.HttpProtocolOptions`: downstream and upstream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpProtocolOptions {
+    /// Without a request on the connection; default 1 h.
+    pub idle_timeout: Option<Duration>,
+    /// For the whole connection.
+    pub max_connection_duration: Option<Duration>,
+    /// For a stream.
+    pub max_stream_duration: Option<Duration>,
+    /// Fields in a head; default 100.
+    pub max_headers_count: u32,
+    /// Requests on a connection; `None`: no limit.
+    pub max_requests_per_connection: Option<u32>,
+    /// What to do with names that have an underscore.
+    pub headers_with_underscores_action: UnderscoreAction,
+    /// Largest response head in KiB (upstream); default 60.
+    pub max_response_headers_kb: u32,
+}
+
+impl Default for HttpProtocolOptions {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Some(Duration::from_secs(3600)),
+            max_connection_duration: None,
+            max_stream_duration: None,
+            max_headers_count: 100,
+            max_requests_per_connection: None,
+            headers_with_underscores_action: UnderscoreAction::Allow,
+            max_response_headers_kb: 60,
+        }
+    }
+}
+
+/// What to do with header names that have an underscore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnderscoreAction {
+    /// Take them.
+    #[default]
+    Allow,
+    /// Answer 400.
+    RejectRequest,
+    /// Leave the field out.
+    DropHeader,
+}
+
+/// `envoy.config.core.v3.Http1ProtocolOptions`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Http1Options {
+    /// Take absolute-form targets (default true).
+    pub allow_absolute_url: bool,
+    /// Take HTTP/1.0 and answer in it.
+    pub accept_http_10: bool,
+    /// The host of an HTTP/1.0 request without one.
+    pub default_host_for_http_10: String,
+    /// How names are written.
+    pub header_key_format: HeaderKeyFormat,
+    /// Forward trailers.
+    pub enable_trailers: bool,
+    /// Take `Content-Length` beside `Transfer-Encoding: chunked` (the length is dropped).
+    pub allow_chunked_length: bool,
+    /// Overrides `stream_error_on_invalid_http_message`.
+    pub override_stream_error_on_invalid_http_message: Option<bool>,
+    /// Send the absolute form to the upstream.
+    pub send_fully_qualified_url: bool,
+}
+
+/// How field names are written on HTTP/1.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HeaderKeyFormat {
+    /// As they came; names that we add in lower case.
+    #[default]
+    Preserve,
+    /// `Proper-Case`.
+    ProperCase,
+}
+
+/// What happens to the `server` field of responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ServerHeaderTransformation {
+    /// Ours replaces it.
+    #[default]
+    Overwrite,
+    /// Ours where it is missing.
+    AppendIfAbsent,
+    /// Left alone.
+    PassThrough,
+}
+
+/// Which peers count as internal.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct InternalAddressConfig {
+    /// Peers on Unix sockets.
+    pub unix_sockets: bool,
+    /// Ranges of internal addresses.
+    pub cidr_ranges: Vec<CidrRange>,
+}
+
+/// `path_with_escaped_slashes_action`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EscapedSlashes {
+    /// Left alone.
+    #[default]
+    KeepUnchanged,
+    /// 400.
+    RejectRequest,
+    /// Redirect to the path with slashes.
+    UnescapeAndRedirect,
+    /// Route and forward the path with slashes.
+    UnescapeAndForward,
+}
+
+/// Which ports are taken off the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StripPort {
+    /// None.
+    #[default]
+    None,
+    /// The listener's own port.
+    Matching,
+    /// Any.
+    Any,
+}
+
+/// `LocalReplyConfig`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LocalReplyConfig {
+    /// The first that matches changes the reply.
+    pub mappers: Vec<LocalReplyMapper>,
+    /// The format of the body; `None`: the plain text.
+    pub body_format: Option<FormatString>,
+}
+
+/// One mapping of local replies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalReplyMapper {
+    /// Which replies.
+    pub filter: AccessLogFilter,
+    /// The new status.
+    pub status_code: Option<u16>,
+    /// The new body (what `%LOCAL_REPLY_BODY%` says).
+    pub body: Option<Vec<u8>>,
+    /// The format of the body.
+    pub body_format: Option<FormatString>,
+    /// Fields to add.
+    pub headers: HeaderMutations,
+}

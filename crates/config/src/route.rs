@@ -1,0 +1,316 @@
+//! Route configurations (`envoy.config.route.v3`).
+
+use crate::{
+    extension::ExtensionConfig,
+    matcher::{FractionalPercent, HeaderMatcher, QueryParameterMatcher},
+    node::Node,
+};
+use std::{sync::Arc, time::Duration};
+
+/// A route configuration.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RouteConfiguration {
+    /// Its name.
+    pub name: String,
+    /// Virtual hosts in document order; domains are unique over all of them.
+    pub virtual_hosts: Vec<VirtualHost>,
+    /// Changes to all requests and responses.
+    pub request_headers: HeaderMutations,
+    /// Changes to all responses.
+    pub response_headers: HeaderMutations,
+    /// Fields that only internal clients may set.
+    pub internal_only_headers: Vec<String>,
+    /// Apply the route's mutations last, so that it wins (`most_specific_header_mutations_wins`).
+    pub most_specific_header_mutations_wins: bool,
+    /// Whether unknown clusters are errors; `None`: yes for static files.
+    pub validate_clusters: Option<bool>,
+    /// Match domains without the host's port.
+    pub ignore_port_in_host_matching: bool,
+    /// Largest body of a direct response; default 4096.
+    pub max_direct_response_body_size_bytes: u32,
+    /// Filter configuration for all.
+    pub typed_per_filter_config: Vec<PerFilterConfig>,
+    /// The configuration as read, for `/config_dump`.
+    pub source: Option<Arc<Node>>,
+}
+
+/// A virtual host.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct VirtualHost {
+    /// Its name.
+    pub name: String,
+    /// Domains: exact, `*.suffix`, `prefix.*` or `*`.
+    pub domains: Vec<String>,
+    /// Routes; the first match counts.
+    pub routes: Vec<Arc<Route>>,
+    /// Changes to requests.
+    pub request_headers: HeaderMutations,
+    /// Changes to responses.
+    pub response_headers: HeaderMutations,
+    /// Filter configuration.
+    pub typed_per_filter_config: Vec<PerFilterConfig>,
+    /// `x-envoy-attempt-count` to the upstream.
+    pub include_request_attempt_count: bool,
+    /// `x-envoy-attempt-count` to the client.
+    pub include_attempt_count_in_response: bool,
+    /// The retry policy of routes that have none.
+    pub retry_policy: Option<RetryPolicy>,
+}
+
+/// Configuration of an HTTP filter at a route, virtual host or weighted cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PerFilterConfig {
+    /// The filter's name in the chain.
+    pub filter: String,
+    /// Its configuration; `None`: only switched on or off.
+    pub config: Option<ExtensionConfig>,
+    /// Switches the filter off here.
+    pub disabled: bool,
+    /// Not an error when no such extension is known.
+    pub is_optional: bool,
+}
+
+/// A route.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Its name; may be empty.
+    pub name: String,
+    /// Which requests it takes.
+    pub matcher: RouteMatch,
+    /// What it does.
+    pub action: RouteActionKind,
+    /// Changes to requests.
+    pub request_headers: HeaderMutations,
+    /// Changes to responses.
+    pub response_headers: HeaderMutations,
+    /// Filter configuration.
+    pub typed_per_filter_config: Vec<PerFilterConfig>,
+    /// Metadata, for filters and logs.
+    pub metadata: Option<Arc<Node>>,
+    /// Stats of the route below `vhost.<vhost>.route.<stat_prefix>.`.
+    pub stat_prefix: String,
+}
+
+/// Which requests a route takes: all parts must agree.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteMatch {
+    /// The path without query.
+    pub path: PathMatcher,
+    /// Whether letters' case counts (default true; not for regular expressions).
+    pub case_sensitive: bool,
+    /// Headers.
+    pub headers: Vec<HeaderMatcher>,
+    /// Query parameters.
+    pub query_parameters: Vec<QueryParameterMatcher>,
+    /// A part of the requests.
+    pub runtime_fraction: Option<FractionalPercent>,
+}
+
+/// How a path is matched.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PathMatcher {
+    /// The whole path.
+    Exact(String),
+    /// Its beginning.
+    Prefix(String),
+    /// The path itself or what is below it.
+    PathSeparatedPrefix(String),
+    /// RE2 syntax against the whole path.
+    Regex(String),
+}
+
+/// What a route does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RouteActionKind {
+    /// Forward.
+    Forward(Box<RouteAction>),
+    /// Redirect.
+    Redirect(RedirectAction),
+    /// Answer.
+    DirectResponse(DirectResponse),
+}
+
+/// `envoy.config.route.v3.RouteAction`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteAction {
+    /// Where to.
+    pub cluster: ClusterSpecifier,
+    /// The status when the cluster is unknown: 503, 404 or 500.
+    pub cluster_not_found_response_code: u16,
+    /// The path sent upstream.
+    pub path_rewrite: Option<PathRewrite>,
+    /// The host sent upstream.
+    pub host_rewrite: Option<HostRewrite>,
+    /// Append the original host to `x-forwarded-host`.
+    pub append_x_forwarded_host: bool,
+    /// From the end of the request to the end of the response; `None`: no limit. Default 15 s.
+    pub timeout: Option<Duration>,
+    /// Overrides the connection manager's stream idle timeout; `Some(None)` switches it off.
+    pub idle_timeout: Option<Option<Duration>>,
+    /// Overrides the stream's largest duration; `Some(None)` switches it off.
+    pub max_stream_duration: Option<Option<Duration>>,
+    /// Retries.
+    pub retry_policy: Option<RetryPolicy>,
+    /// Which circuit breakers count.
+    pub priority: RoutingPriority,
+}
+
+/// Which circuit breakers count a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RoutingPriority {
+    /// The usual ones.
+    #[default]
+    Default,
+    /// Those of high priority.
+    High,
+}
+
+/// Where a route forwards to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ClusterSpecifier {
+    /// A cluster.
+    Cluster(String),
+    /// The cluster that this request header names.
+    ClusterHeader(String),
+    /// One of several.
+    Weighted(Vec<WeightedCluster>),
+}
+
+/// A cluster of several with its share and changes of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightedCluster {
+    /// The cluster's name.
+    pub name: String,
+    /// Its share; the sum fits `u32` and is above 0.
+    pub weight: u32,
+    /// Changes to requests.
+    pub request_headers: HeaderMutations,
+    /// Changes to responses.
+    pub response_headers: HeaderMutations,
+    /// Filter configuration.
+    pub typed_per_filter_config: Vec<PerFilterConfig>,
+    /// The host sent upstream.
+    pub host_rewrite: Option<String>,
+}
+
+/// How the path is rewritten.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PathRewrite {
+    /// Replaces what the prefix, path or path-separated prefix matched.
+    Prefix(String),
+    /// Replaces every match in the path; `\1` names a group.
+    Regex {
+        /// RE2 syntax.
+        pattern: String,
+        /// With `\0`–`\9`.
+        substitution: String,
+    },
+}
+
+/// How the host is rewritten.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HostRewrite {
+    /// A fixed host.
+    Literal(String),
+    /// The endpoint's host name (clusters of the DNS types).
+    Auto,
+    /// The value of a request header.
+    Header(String),
+    /// The path with a substitution applied.
+    PathRegex {
+        /// RE2 syntax.
+        pattern: String,
+        /// With `\0`–`\9`.
+        substitution: String,
+    },
+}
+
+/// `envoy.config.route.v3.RedirectAction`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RedirectAction {
+    /// 301, 302, 303, 307 or 308.
+    pub response_code: u16,
+    /// `https_redirect`.
+    pub https: bool,
+    /// `scheme_redirect`.
+    pub scheme: Option<String>,
+    /// `host_redirect`.
+    pub host: Option<String>,
+    /// `port_redirect`.
+    pub port: Option<u16>,
+    /// `path_redirect`.
+    pub path: Option<String>,
+    /// `prefix_rewrite` or `regex_rewrite`.
+    pub path_rewrite: Option<PathRewrite>,
+    /// Leave the query out.
+    pub strip_query: bool,
+}
+
+/// `envoy.config.route.v3.DirectResponseAction`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DirectResponse {
+    /// The status, 200–599.
+    pub status: u16,
+    /// The body.
+    pub body: Option<crate::secret::DataSource>,
+}
+
+/// `envoy.config.route.v3.RetryPolicy`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RetryPolicy {
+    /// The conditions, as named in `retry_on`.
+    pub retry_on: Vec<String>,
+    /// How many retries; default 1.
+    pub num_retries: u32,
+    /// For each try.
+    pub per_try_timeout: Option<Duration>,
+    /// Statuses for `retriable-status-codes`.
+    pub retriable_status_codes: Vec<u16>,
+    /// First back-off; default 25 ms.
+    pub base_interval: Duration,
+    /// Longest back-off; default ten times the first.
+    pub max_interval: Duration,
+}
+
+/// Fields to add and remove.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HeaderMutations {
+    /// Fields to add, in order.
+    pub add: Vec<HeaderValueOption>,
+    /// Names to remove, in lower case.
+    pub remove: Vec<String>,
+}
+
+impl HeaderMutations {
+    /// Whether nothing is changed.
+    pub fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.remove.is_empty()
+    }
+}
+
+/// `envoy.config.core.v3.HeaderValueOption`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeaderValueOption {
+    /// The name in lower case.
+    pub name: String,
+    /// A format string.
+    pub value: String,
+    /// What happens when the field is there already.
+    pub append_action: AppendAction,
+    /// Add the field even when its value is empty.
+    pub keep_empty_value: bool,
+}
+
+/// `HeaderAppendAction`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AppendAction {
+    /// Add another.
+    #[default]
+    AppendIfExistsOrAdd,
+    /// Only when it is missing.
+    AddIfAbsent,
+    /// Replace or add.
+    OverwriteIfExistsOrAdd,
+    /// Replace, never add.
+    OverwriteIfExists,
+}
