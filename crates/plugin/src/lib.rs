@@ -1,1 +1,3 @@
-//! TODO
+//! What an extension author sees.
+
+pub mod http;
