@@ -50,7 +50,6 @@ const REGISTERED: &[&str] = &[
     "MOVE",
     "NOTIFY",
     "ORDERPATCH",
-    "PRI",
     "PROPFIND",
     "PROPPATCH",
     "PURGE",

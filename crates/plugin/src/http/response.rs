@@ -22,7 +22,7 @@ impl ResponseHead {
     /// Adds a field, sanitised; for building replies. See [`Headers::set_sanitized`].
     #[must_use]
     pub fn with(mut self, name: impl AsHeaderName, value: impl AsRef<[u8]>) -> Self {
-        self.headers.set_sanitized(name, value.as_ref());
+        self.headers.set_sanitized(name, value);
         self
     }
 

@@ -167,52 +167,39 @@ impl Headers {
     }
 
     /// Adds a field at the end. Names are written in lower case.
-    pub fn append(&mut self, name: impl AsHeaderName, value: &[u8]) -> Result<(), InvalidField> {
-        check_value(value)?;
-        let entry = self.write_line(name.as_name(), value)?;
-        self.push(entry);
-        Ok(())
+    pub fn append(&mut self, name: impl AsHeaderName, value: impl AsRef<[u8]>) -> Result<(), InvalidField> {
+        self.append_bytes(name.as_name(), value.as_ref())
     }
 
     /// Makes this the only field of its name. It takes the place (and the spelling) of the first one that was there.
-    pub fn set(&mut self, name: impl AsHeaderName, value: &[u8]) -> Result<(), InvalidField> {
-        check_value(value)?;
-        let name = name.as_name();
-        match self.position(name) {
-            Some(at) => {
-                self.rewrite(at, None, value)?;
-                if self.may_repeat(name) {
-                    self.remove_from(at + 1, name);
-                    self.forget_repeats(name);
-                }
-                Ok(())
-            }
-            None => {
-                let entry = self.write_line(name, value)?;
-                self.push(entry);
-                Ok(())
-            }
-        }
+    pub fn set(&mut self, name: impl AsHeaderName, value: impl AsRef<[u8]>) -> Result<(), InvalidField> {
+        self.set_bytes(name.as_name(), value.as_ref())
     }
 
     /// Like [`Self::append`], but control characters of the value become spaces, and a field that cannot be (its
     /// name is no token) is left out. For values that may come from outside, where there is nobody to tell.
-    pub fn append_sanitized(&mut self, name: impl AsHeaderName, value: &[u8]) {
-        let _ = self.append(name, &sanitized(value));
+    pub fn append_sanitized(&mut self, name: impl AsHeaderName, value: impl AsRef<[u8]>) {
+        let _ = self.append_bytes(name.as_name(), &sanitized(value.as_ref()));
     }
 
     /// [`Self::set`] in the manner of [`Self::append_sanitized`].
-    pub fn set_sanitized(&mut self, name: impl AsHeaderName, value: &[u8]) {
-        let _ = self.set(name, &sanitized(value));
+    pub fn set_sanitized(&mut self, name: impl AsHeaderName, value: impl AsRef<[u8]>) {
+        let _ = self.set_bytes(name.as_name(), &sanitized(value.as_ref()));
     }
 
     /// Appends to the value of the last field of this name, behind `separator`; without one, adds the field.
     /// For lists such as `x-forwarded-for` and `via`.
-    pub fn append_to(&mut self, name: impl AsHeaderName, separator: &str, value: &[u8]) -> Result<(), InvalidField> {
+    pub fn append_to(
+        &mut self,
+        name: impl AsHeaderName,
+        separator: &str,
+        value: impl AsRef<[u8]>,
+    ) -> Result<(), InvalidField> {
+        let value = value.as_ref();
         check_value(value)?;
         check_value(separator.as_bytes())?;
         let name = name.as_name();
-        let Some(first) = self.position(name) else { return self.append(name, value) };
+        let Some(first) = self.position(name) else { return self.append_bytes(name, value) };
         let at = (first..self.entries.len()).rev().find(|at| self.entry_matches(*at, name)).unwrap_or(first);
         let separator = match self.entries.get(at) {
             Some(entry) if entry.value_len > 0 => separator.as_bytes(),
@@ -333,6 +320,31 @@ impl Headers {
 }
 
 impl Headers {
+    fn append_bytes(&mut self, name: NameRef<'_>, value: &[u8]) -> Result<(), InvalidField> {
+        check_value(value)?;
+        let entry = self.write_line(name, value)?;
+        self.push(entry);
+        Ok(())
+    }
+
+    fn set_bytes(&mut self, name: NameRef<'_>, value: &[u8]) -> Result<(), InvalidField> {
+        check_value(value)?;
+        match self.position(name) {
+            Some(at) => {
+                self.rewrite(at, None, value)?;
+                if self.may_repeat(name) {
+                    self.remove_from(at + 1, name);
+                    self.forget_repeats(name);
+                }
+            }
+            None => {
+                let entry = self.write_line(name, value)?;
+                self.push(entry);
+            }
+        }
+        Ok(())
+    }
+
     #[inline]
     fn live_entries(&self) -> impl Iterator<Item = &Entry> + '_ {
         self.entries.iter().filter(|entry| entry.state != State::Hole)

@@ -1,0 +1,1 @@
+//! Entry points of the fuzz targets, and the invariants they check.

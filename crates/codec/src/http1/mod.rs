@@ -1,0 +1,36 @@
+//! HTTP/1.1 and HTTP/1.0 (RFC 9112), both roles.
+//!
+//! A connection uses these in order: [`decode_request`] or [`decode_response`] until there is a head, which tells how
+//! the body is framed ([`BodyLength`], decided in one place: [`framing`]); a [`BodyDecoder`] for the body;
+//! [`remove_hop_by_hop`] before the message is forwarded; [`encode_request_head`], [`encode_response_head`] and
+//! [`encode_chunk`] towards the other side. What is ambiguous is an error and ends the connection: nothing is
+//! forwarded that was not understood.
+
+mod body;
+mod chunked;
+mod connection;
+mod encode;
+mod error;
+mod fields;
+pub mod framing;
+mod options;
+mod request;
+mod response;
+mod target;
+mod trailers;
+
+#[cfg(test)]
+mod tests;
+
+pub use body::{BodyDecoder, BodyEvent};
+pub use chunked::ChunkedDecoder;
+pub use connection::{ConnectionTokens, connection_tokens, remove_hop_by_hop};
+pub use encode::{
+    CONTINUE, ChunkHead, ConnectionField, HeadEncoding, LAST_CHUNK, encode_chunk, encode_request_head,
+    encode_response_head, encode_trailers,
+};
+pub use error::Http1Error;
+pub use framing::{BodyLength, RequestContext};
+pub use options::{DecodeOptions, HeadProgress};
+pub use request::{RequestInfo, RequestOutcome, decode_request, empty_lines};
+pub use response::{ResponseInfo, ResponseOutcome, decode_response};
