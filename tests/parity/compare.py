@@ -1,0 +1,167 @@
+"""Runs a case on one proxy and compares what two of them did."""
+
+import re
+import socket
+import struct
+import tempfile
+import time
+from pathlib import Path
+
+from case import LOG_FIELDS, LOG_FORMAT
+from origin import BlackHole, Origin, refused_port
+from proxy import Proxy
+from wire import PATIENCE, Reader
+
+# How long access-log lines are awaited.
+LOG_PATIENCE = 1.5
+
+
+def run(case, kind, binary):
+    """All that was seen, made comparable: {exchange: {aspect: value}}; stats stand under the exchange ''."""
+    origin, hole = Origin(case.replies), BlackHole()
+    refused, refused_number = refused_port()
+    try:
+        with tempfile.TemporaryDirectory(prefix="parity-") as name:
+            folder = Path(name)
+            log = folder / "access.log"
+            log.touch()
+            values = {"origin": origin.port, "hole": hole.port, "refused": refused_number, "log": log,
+                      "format": LOG_FORMAT.replace('"', '\\"'), "folder": folder}
+            proxy = Proxy(kind, binary, case.bootstrap(values), folder)
+            ports = {origin.port: "<origin>", hole.port: "<hole>", refused_number: "<refused>"}
+            ports |= {port: f"<{listener}>" for listener, port in proxy.ports.items()}
+            try:
+                seen = {}
+                for exchange in case.exchanges:
+                    seen[exchange.name] = perform(exchange, proxy, origin, log, ports)
+                seen[""] = stats(case, proxy)
+                if proxy.process.poll() is not None:
+                    seen[""]["process"] = f"ended with {proxy.process.returncode}"
+                return seen
+            finally:
+                proxy.close()
+    finally:
+        origin.close()
+        hole.close()
+        refused.close()
+
+
+def stats(case, proxy):
+    if not case.stats:
+        return {}
+    # Gauges need a moment to fall after the last connection.
+    time.sleep(0.1)
+    values = proxy.stats()
+    return {f"stat:{name}": values.get(name, "-") for name in case.stats}
+
+
+def perform(exchange, proxy, origin, log, ports):
+    before = len(lines(log))
+    if exchange.listener not in proxy.ports:
+        return {"connection": f"no listener {exchange.listener}"}
+    sock = socket.create_connection(("127.0.0.1", proxy.ports[exchange.listener]), timeout=PATIENCE)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    ports = ports | {sock.getsockname()[1]: "<client>"}
+    reader, responses, state = Reader(sock), [], None
+    with sock:
+        for action, value in exchange.steps:
+            try:
+                if action == "send":
+                    sock.sendall(value)
+                elif action == "wait":
+                    time.sleep(value)
+                elif action == "read":
+                    responses.append(reader.response())
+                elif action == "close":
+                    sock.shutdown(socket.SHUT_WR)
+                elif action == "reset":
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    state = "reset by the client"
+                    break
+            except OSError:
+                # The proxy has refused already; its answer is what counts.
+                break
+        if state is None:
+            for number in range(exchange.responses):
+                responses.append(reader.response(exchange.head and number == exchange.responses - 1))
+                if responses[-1].end != "complete":
+                    break
+            last = responses[-1].value("connection") if responses else None
+            state = reader.state(last == "close")
+    deadline = time.monotonic() + LOG_PATIENCE
+    while len(lines(log)) < before + exchange.logs and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if exchange.logs == 0:
+        time.sleep(0.05)
+    seen = {"connection": state, "count": str(len(responses))}
+    for number, response in enumerate(responses):
+        prefix = f"{number + 1}." if len(responses) > 1 else ""
+        describe(seen, prefix, response, ports)
+    upstream = origin.take()
+    seen["upstream-count"] = str(len(upstream))
+    for number, request in enumerate(upstream):
+        describe(seen, f"upstream{number + 1 if number else ''}.", request, ports)
+    written = lines(log)[before:]
+    seen["log-count"] = str(len(written))
+    for number, line in enumerate(written):
+        prefix = f"log{number + 1}:" if len(written) > 1 else "log:"
+        values = line.split("|")
+        values += ["?"] * (len(LOG_FIELDS) - len(values))
+        for key, value in zip(LOG_FIELDS, values):
+            seen[prefix + key] = plain(value, ports)
+    return seen
+
+
+def lines(log):
+    # The part after the last line end is not written out yet.
+    return log.read_text(errors="replace").split("\n")[:-1]
+
+
+def describe(seen, prefix, message, ports):
+    """Adds a message: its start line, its fields by name, its body, and how it ended."""
+    start = message.start
+    if start.startswith("HTTP/"):
+        version, status, reason = (start.split(" ", 2) + ["", ""])[:3]
+        seen[f"{prefix}status"] = status
+        seen[f"{prefix}reason"] = reason
+        seen[f"{prefix}version"] = version
+    else:
+        seen[f"{prefix}start"] = plain(start, ports)
+    add_fields(seen, f"{prefix}header:", message.fields, ports)
+    add_fields(seen, f"{prefix}trailer:", message.trailers, ports)
+    for number, (line, fields) in enumerate(message.informational):
+        seen[f"{prefix}informational{number}"] = line
+        add_fields(seen, f"{prefix}informational{number}:", fields, ports)
+    body = message.body
+    text = body.decode("latin-1") if len(body) <= 2000 else f"{len(body)} bytes, hash {hash(body)}"
+    seen[f"{prefix}body"] = plain(text, ports)
+    seen[f"{prefix}end"] = message.end
+
+
+def add_fields(seen, prefix, fields, ports):
+    for name, value in fields:
+        name = name.lower()
+        if name == "date" and re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", value):
+            value = "<date>"
+        elif name in ("x-envoy-upstream-service-time", "x-envoy-expected-rq-timeout-ms", "age") and value.isdigit():
+            value = "<number>"
+        key = prefix + name
+        seen[key] = seen[key] + " || " + plain(value, ports) if key in seen else plain(value, ports)
+
+
+def plain(text, ports):
+    """Ports and ids by name."""
+    text = re.sub(r"\b[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b", "<uuid>", text)
+    return re.sub(r"(?<=:)\d{4,5}\b", lambda found: ports.get(int(found.group()), found.group()), text)
+
+
+def differences(envoy, ours):
+    """[(exchange, aspect, Envoy's value, ours)], '-' where there is none."""
+    out = []
+    for exchange in envoy:
+        left, right = envoy[exchange], ours.get(exchange, {})
+        for aspect in sorted(left.keys() | right.keys()):
+            a, b = left.get(aspect, "-"), right.get(aspect, "-")
+            if a != b:
+                out.append((exchange, aspect, a, b))
+    return out
