@@ -78,7 +78,7 @@ pub fn encode_response_head(head: &ResponseHead, encoding: &HeadEncoding, is_hea
     out.reserve(head.headers.byte_size() + head.headers.len() * 4 + 128);
     let mut lines = LineWriter { out, names: encoding.names };
     lines.out.extend_from_slice(version(encoding.protocol, b"HTTP/1.1 ", b"HTTP/1.0 "));
-    lines.out.extend_from_slice(&head.status.digits());
+    lines.out.extend_from_slice(head.status.as_str().as_bytes());
     lines.out.push(b' ');
     lines.out.extend_from_slice(head.status.reason().as_bytes());
     lines.out.extend_from_slice(b"\r\n");

@@ -5,6 +5,24 @@
 //! [`remove_hop_by_hop`] before the message is forwarded; [`encode_request_head`], [`encode_response_head`] and
 //! [`encode_chunk`] towards the other side. What is ambiguous is an error and ends the connection: nothing is
 //! forwarded that was not understood.
+//!
+//! ```
+//! use sota_codec::http1::*;
+//! use sota_plugin::http::RequestHead;
+//!
+//! let read = b"POST /a HTTP/1.1\r\nHost: b\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
+//! let (options, mut progress, mut head) = (DecodeOptions::default(), HeadProgress::default(), RequestHead::default());
+//! let RequestOutcome::Head(info) = decode_request(read, &options, &mut progress, &mut head)? else { unreachable!() };
+//! remove_hop_by_hop(&mut head.headers, info.wants_upgrade)?;
+//!
+//! let mut out = Vec::new();
+//! encode_request_head(&head, &HeadEncoding::new(info.body), &mut out);
+//! let mut body = BodyDecoder::new(info.body, &options);
+//! let (consumed, event) = body.decode(&read[info.consumed..])?;
+//! assert_eq!((consumed, event), (2, BodyEvent::Data(b"hi")));
+//! assert_eq!(out, b"POST /a HTTP/1.1\r\nhost: b\r\nContent-Length: 2\r\n\r\n");
+//! # Ok::<(), Http1Error>(())
+//! ```
 
 mod body;
 mod chunked;

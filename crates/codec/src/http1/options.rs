@@ -34,7 +34,7 @@ impl Default for DecodeOptions {
 }
 
 /// How far a head that has not arrived whole was looked at, so that a head that comes octet by octet costs linear
-/// time. Kept beside the bytes of an incomplete head; start with the default for each head.
+/// time. Kept beside the bytes of an incomplete head; a complete head resets it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HeadProgress {
     seen: usize,
@@ -47,6 +47,10 @@ const ALWAYS: usize = 512;
 impl HeadProgress {
     /// Whether to parse `buf` now: it is short, has doubled since the last time, or its new part may end the head.
     pub(super) fn should_parse(&mut self, buf: &[u8]) -> bool {
+        if buf.len() < self.seen {
+            // The caller dropped something in front (empty lines): begin anew.
+            *self = Self::default();
+        }
         let ends = self.seen == 0 || has_empty_line(buf, self.seen.saturating_sub(3));
         self.seen = buf.len();
         let worth = ends || buf.len() <= ALWAYS || buf.len() >= self.tried.saturating_mul(2);

@@ -31,7 +31,8 @@ pub struct RequestInfo {
     pub keep_alive: bool,
     /// `Expect: 100-continue` on HTTP/1.1: the client waits before it sends the body.
     pub expects_continue: bool,
-    /// `Connection: upgrade` and `Upgrade` on HTTP/1.1. The connection stays HTTP until a 101 is sent.
+    /// `Connection: upgrade` and `Upgrade` on HTTP/1.1. The connection stays HTTP until a 101 is sent. An upgrade to
+    /// `h2c` is not counted: it is obsolete (RFC 9113 §3.1) and its fields go with the other hop-by-hop fields.
     pub wants_upgrade: bool,
     /// The target was in absolute form.
     pub is_absolute_form: bool,
@@ -60,6 +61,9 @@ pub fn decode_request(
         };
     }
     let outcome = parse(buf, options, head)?;
+    if outcome != RequestOutcome::NeedMore {
+        *progress = HeadProgress::default();
+    }
     match outcome {
         RequestOutcome::NeedMore if buf.len() > options.max_head_bytes => Err(Http1Error::HeadTooLarge),
         RequestOutcome::Head(info) if info.consumed > options.max_head_bytes => Err(Http1Error::HeadTooLarge),
@@ -115,7 +119,7 @@ fn parse(buf: &[u8], options: &DecodeOptions, head: &mut RequestHead) -> Result<
         body: framing.body,
         keep_alive: tokens.persists(protocol) && !framing.must_close,
         expects_continue: is_11 && expects_continue(head),
-        wants_upgrade: is_11 && tokens.upgrade && head.headers.contains(HeaderId::Upgrade),
+        wants_upgrade: is_11 && tokens.upgrade && asks_for_upgrade(head),
         is_absolute_form: matches!(target, Target::Absolute { .. }),
         host_missing,
         dropped_fields: fields.dropped,
@@ -175,6 +179,10 @@ fn set_target(
         }
     };
     set.map_err(|_| Http1Error::Target)
+}
+
+fn asks_for_upgrade(head: &RequestHead) -> bool {
+    head.headers.get(HeaderId::Upgrade).is_some_and(|value| !value.is_empty() && !value.eq_ignore_ascii_case(b"h2c"))
 }
 
 fn expects_continue(head: &RequestHead) -> bool {

@@ -41,6 +41,9 @@ pub fn decode_response(
 ) -> Result<ResponseOutcome, Http1Error> {
     let outcome =
         if progress.should_parse(buf) { parse(buf, options, request, head)? } else { ResponseOutcome::NeedMore };
+    if outcome != ResponseOutcome::NeedMore {
+        *progress = HeadProgress::default();
+    }
     match outcome {
         ResponseOutcome::NeedMore if buf.len() > options.max_head_bytes => Err(Http1Error::HeadTooLarge),
         ResponseOutcome::Head(info) if info.consumed > options.max_head_bytes => Err(Http1Error::HeadTooLarge),

@@ -174,6 +174,11 @@ fn http_10_and_persistence() {
     let upgrade = info(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n");
     assert!(upgrade.keep_alive && upgrade.wants_upgrade);
     assert!(!info(b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n").wants_upgrade);
+    let h2c = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: A\r\n\r\n";
+    let (info_h2c, mut head) = request(h2c).unwrap();
+    assert!(!info_h2c.wants_upgrade);
+    remove_hop_by_hop(&mut head.headers, info_h2c.wants_upgrade).unwrap();
+    assert!(head.headers.is_empty());
     let options = DecodeOptions { allow_chunked_length: true, ..DecodeOptions::default() };
     let doubtful = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
     let (info, head) = request_with(doubtful, &options).unwrap();

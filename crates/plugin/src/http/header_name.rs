@@ -51,6 +51,17 @@ impl HeaderName {
         Ok(Self(Repr::Owned(text.to_ascii_lowercase().into())))
     }
 
+    /// Like [`Self::parse`], but takes pseudo-header fields (`:path`) too, which matchers and format strings may name
+    /// and [`super::RequestHead::get`] knows. A list of fields refuses to hold one.
+    pub fn parse_any(name: &[u8]) -> Result<Self, InvalidField> {
+        let Some(rest) = name.strip_prefix(b":") else { return Self::parse(name) };
+        if !is_token(rest) {
+            return Err(InvalidField::Name);
+        }
+        let text = std::str::from_utf8(name).map_err(|_| InvalidField::Name)?;
+        Ok(Self(Repr::Owned(text.to_ascii_lowercase().into())))
+    }
+
     /// The name in lower case.
     pub fn as_str(&self) -> &str {
         match &self.0 {
@@ -241,5 +252,8 @@ mod tests {
         for bad in [&b""[..], b"a b", b"a:", b"\xc3\xa4", b"a\n", b"a\0", b":path"] {
             assert_eq!(HeaderName::parse(bad), Err(InvalidField::Name), "{bad:?}");
         }
+        assert_eq!(HeaderName::parse_any(b":"), Err(InvalidField::Name));
+        assert_eq!(HeaderName::parse_any(b":Path").map(|name| name.to_string()).as_deref(), Ok(":path"));
+        assert_eq!(HeaderName::parse_any(b"Host"), Ok(HeaderName::from(HeaderId::Host)));
     }
 }

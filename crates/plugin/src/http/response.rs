@@ -1,6 +1,6 @@
 //! The head of a response.
 
-use super::{AsHeaderName, Headers, Protocol, StatusCode};
+use super::{AsHeaderName, Headers, NameRef, Protocol, StatusCode};
 
 /// Status and fields of a response. The reason phrase is not kept: the encoder writes the registered one.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,9 +26,18 @@ impl ResponseHead {
         self
     }
 
-    /// A field by name; the status code cannot be got here as it is a number, see [`Self::status`].
+    /// What matchers and format strings name: `:status` (three digits), or a field.
     pub fn get(&self, name: impl AsHeaderName) -> Option<&[u8]> {
-        self.headers.get(name)
+        match name.as_name() {
+            NameRef::Other(b":status") => Some(self.status.as_str().as_bytes()),
+            _ => self.headers.get(name),
+        }
+    }
+
+    /// Octets of names and values, `:status` included, as Envoy's `%RESPONSE_HEADERS_BYTES%` counts them.
+    pub fn byte_size(&self) -> usize {
+        const STATUS: usize = ":status".len() + 3;
+        STATUS + self.headers.byte_size()
     }
 
     /// Empties the head for the next message, keeping its memory unless it grew large.
@@ -36,5 +45,19 @@ impl ResponseHead {
         self.status = StatusCode::OK;
         self.protocol = Protocol::Http11;
         self.headers.recycle();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_and_status_by_name() {
+        let mut head = ResponseHead::new(StatusCode::NOT_FOUND).with("X-A", "1\n2");
+        assert_eq!((head.get(":status"), head.get("x-a")), (Some(&b"404"[..]), Some(&b"1 2"[..])));
+        assert_eq!(head.byte_size(), 16);
+        head.recycle();
+        assert_eq!(head, ResponseHead::default());
     }
 }

@@ -97,8 +97,9 @@ impl StatusCode {
     }
 
     /// The three digits.
-    pub const fn digits(self) -> [u8; 3] {
-        [b'0' + (self.0 / 100) as u8, b'0' + (self.0 / 10 % 10) as u8, b'0' + (self.0 % 10) as u8]
+    pub fn as_str(self) -> &'static str {
+        let digits = DIGITS.get(usize::from(self.0) - 100);
+        digits.and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or_default()
     }
 
     /// The class: 2 for 2xx.
@@ -132,6 +133,18 @@ impl StatusCode {
     }
 }
 
+/// The text of each code from 100 to 999.
+static DIGITS: [[u8; 3]; 900] = {
+    let mut table = [[b'0'; 3]; 900];
+    let mut at = 0;
+    while at < table.len() {
+        let code = at + 100;
+        table[at] = [b'0' + (code / 100) as u8, b'0' + (code / 10 % 10) as u8, b'0' + (code % 10) as u8];
+        at += 1;
+    }
+    table
+};
+
 impl Default for StatusCode {
     fn default() -> Self {
         Self::OK
@@ -148,7 +161,7 @@ impl TryFrom<u16> for StatusCode {
 
 impl fmt::Display for StatusCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -162,7 +175,9 @@ mod tests {
         assert_eq!(StatusCode::from_u16(1000), None);
         assert_eq!(StatusCode::from_u16(404), Some(StatusCode::NOT_FOUND));
         assert_eq!(StatusCode::from_u16(599).unwrap().reason(), "Unknown");
-        assert_eq!(StatusCode::SERVICE_UNAVAILABLE.digits(), *b"503");
+        for code in 100..=999 {
+            assert_eq!(StatusCode::from_u16(code).unwrap().as_str(), code.to_string());
+        }
         assert_eq!(StatusCode::EARLY_HINTS.reason(), "Early Hints");
         assert!(StatusCode::SWITCHING_PROTOCOLS.is_informational());
     }

@@ -54,6 +54,8 @@ const SEARCH: u8 = u8::MAX;
 /// Larger memory is given back by [`Headers::recycle`].
 const LARGE_BUF: usize = 16 * 1024;
 const LARGE_ENTRIES: usize = 256;
+/// Room for these is made at once: most heads have fewer.
+const USUAL_ENTRIES: usize = 20;
 
 /// Why a field was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -269,6 +271,7 @@ impl Headers {
     pub fn load(&mut self, block: &[u8]) {
         self.clear();
         self.buf.extend_from_slice(block);
+        self.entries.reserve(USUAL_ENTRIES);
     }
 
     /// For parsers: adds a field that stands in the loaded block. The parser has checked the grammar of both parts;

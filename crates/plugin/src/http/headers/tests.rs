@@ -162,7 +162,7 @@ fn ten_thousand_fields_cost_linear_time() {
 #[test]
 fn recycle_gives_large_memory_back() {
     let mut headers = Headers::new();
-    headers.append("x", &vec![b'v'; 1 << 20]).unwrap();
+    headers.append("x", vec![b'v'; 1 << 20]).unwrap();
     headers.recycle();
     assert!(headers.buf.capacity() <= LARGE_BUF);
     headers.append("x", b"v").unwrap();
