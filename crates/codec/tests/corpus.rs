@@ -7,8 +7,8 @@ fn replay(target: &str, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
     let mut seeds = 0;
     for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
-        let path = entry.unwrap().path();
-        let seed = fs::read(&path).unwrap();
+        let path = entry.expect("a readable folder").path();
+        let seed = fs::read(&path).expect("a readable seed");
         println!("{}", path.display());
         run(&seed);
         mutations(&seed, run);

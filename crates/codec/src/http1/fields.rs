@@ -67,8 +67,8 @@ fn load<'a>(
         // Names and values are slices of the section, so addresses tell where they stand in it.
         let name_start = (name.as_ptr() as usize).wrapping_sub(base);
         let value_start = (line.value.as_ptr() as usize).wrapping_sub(base);
-        let name_span = Span { start: name_start, end: name_start + name.len() };
-        let value_span = Span { start: value_start, end: value_start + line.value.len() };
+        let name_span = Span { start: name_start, end: name_start.wrapping_add(name.len()) };
+        let value_span = Span { start: value_start, end: value_start.wrapping_add(line.value.len()) };
         let behind = section.get(value_span.end..).unwrap_or_default();
         let tight = behind.starts_with(b"\r\n");
         if !tight && !ends_in_crlf(behind) {

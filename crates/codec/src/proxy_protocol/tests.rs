@@ -94,7 +94,7 @@ fn v1_round_trip() {
 
 #[test]
 fn v2_round_trip() {
-    let tlvs = vec![
+    let tlvs = [
         Tlv { kind: 2, value: Box::from(&b"example.com"[..]) },
         Tlv { kind: 0xea, value: Box::default() },
         Tlv { kind: 4, value: vec![0; 300].into() },
