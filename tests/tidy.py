@@ -20,7 +20,7 @@ SKIPPED = {"target", ".git", ".venv", "corpus", "findings"}
 ARROWS = {
     "sota-config": set(),
     "sota-plugin": {"sota-config"},
-    "sota-codec": {"sota-plugin"},
+    "sota-codec": {"sota-plugin", "sota-config"},
     "sota-envoy": {"sota-config"},
     "sota-proxy": {"sota-plugin", "sota-codec", "sota-config"},
     "sota-extensions": {"sota-plugin", "sota-codec", "sota-config"},
