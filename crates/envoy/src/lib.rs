@@ -6,8 +6,11 @@
 //! [`encode`] the bytes for a control plane.
 
 mod render;
+mod table;
+mod text;
 
 pub use render::render;
+pub use text::{MAX_TEXT_BYTES, parse_text};
 
 use sota_config::{ConfigError, ConfigErrors, Mark, Node};
 use std::fmt;
@@ -24,12 +27,6 @@ pub struct CheckOptions<'a> {
     /// Whether a registered extension owns this type URL. Configuration of a type that the message table does not
     /// know is then left as it is: the document's own tree, or `@type` and `value` with the bytes.
     pub claims: &'a dyn Fn(&str) -> bool,
-}
-
-/// Reads YAML or JSON into a tree with places.
-pub fn parse_text(text: &[u8]) -> Result<Node, ConfigErrors> {
-    let _ = text;
-    Err(ConfigError::new("", Mark::NONE, "the reader is being built").into())
 }
 
 /// Checks a tree as `message` (a full name such as `envoy.config.bootstrap.v3.Bootstrap`) and normalises it.

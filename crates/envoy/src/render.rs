@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn a_long_line_is_cut_around_the_column() {
         let text = format!("{{\"a\": \"{}\", \"b\": 1}}", "x".repeat(10_000));
-        let errors = ConfigErrors(vec![ConfigError::new("", Mark { line: 1, column: 10_010 }, "no")]);
+        let errors = ConfigErrors(vec![ConfigError::new("", Mark { line: 1, column: 10_011 }, "no")]);
         let shown = render(&errors, "x.json", text.as_bytes());
         assert!(shown.len() < 500, "{shown}");
         let (line, mark) = (shown.lines().nth(1).unwrap_or(""), shown.lines().nth(2).unwrap_or(""));
