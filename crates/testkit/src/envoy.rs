@@ -28,7 +28,7 @@ impl EnvoyProcess {
         ProxyProcess::launch(
             Command::new(binary),
             config,
-            &["--concurrency", "1", "--disable-hot-restart", "-l", "warn"],
+            &["--concurrency", "1", "--disable-hot-restart", "-l", "warn", "--file-flush-interval-msec", "10"],
         )
     }
 }

@@ -41,13 +41,13 @@ impl ProxyProcess {
         Self::launch(command, config, arguments)
     }
 
+    /// Starts any command that takes `-c FILE` and then `arguments`, for example ours under a limit of its shell.
     #[track_caller]
-    pub(crate) fn launch(mut command: Command, config: &str, arguments: &[&str]) -> Self {
+    pub fn launch(mut command: Command, config: &str, arguments: &[&str]) -> Self {
         let folder = crate::temp_dir();
         let port = free_port();
         let file = folder.path().join("config.yaml");
-        let admin = format!("admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}\n");
-        fs::write(&file, admin + config).unwrap();
+        fs::write(&file, with_admin(port, config)).unwrap();
         command.arg("-c").arg(&file).args(arguments);
         let started = Instant::now();
         let process = Process::spawn(command, &folder.path().join("log"));
@@ -88,6 +88,11 @@ impl ProxyProcess {
     /// The configuration file.
     pub fn config_file(&self) -> PathBuf {
         self.folder.path().join("config.yaml")
+    }
+
+    /// Writes another configuration into the file; the process learns of it by a signal, or by watching.
+    pub fn rewrite_config(&self, config: &str) {
+        fs::write(self.config_file(), with_admin(self.admin.port(), config)).unwrap();
     }
 
     /// The address of the admin interface.
@@ -151,6 +156,10 @@ impl ProxyProcess {
             self.open_files() <= open_files && self.rss_kib() <= rss_kib + rss_kib / 10
         });
     }
+}
+
+fn with_admin(port: u16, config: &str) -> String {
+    format!("admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}\n{config}")
 }
 
 impl Deref for ProxyProcess {
