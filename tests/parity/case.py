@@ -23,7 +23,6 @@ LOG_FIELDS = {
     "upstream": "%UPSTREAM_HOST%",
     "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
 }
-LOG_FORMAT = "|".join(LOG_FIELDS.values()) + r"\n"
 
 
 class CaseError(Exception):
@@ -48,8 +47,23 @@ class Case:
     exchanges: list = field(default_factory=list)
     stats: list = field(default_factory=list)
 
+    def log_fields(self):
+        """Operators by name, from the section `log`; None if lines are compared whole."""
+        if "log_format" in self.sections:
+            return None
+        if "log" not in self.sections:
+            return LOG_FIELDS
+        return dict(line.split(" ", 1) for line in self.sections["log"].splitlines() if line.strip())
+
     def bootstrap(self, values):
         """The configuration with its places filled and `${name}` replaced."""
+        fields = self.log_fields()
+        if fields is not None:
+            operators = "|".join(fields.values()).replace('"', '\\"') + "\\n"
+            values = values | {"log_format": f'log_format: {{text_format_source: {{inline_string: "{operators}"}}}}'}
+        else:
+            values = values | {"log_format": " ".join(self.sections["log_format"].split("\n")).strip() or "{}"}
+            values["log_format"] = "" if values["log_format"] == "{}" else values["log_format"]
         text = self.sections.get("bootstrap")
         if text is None:
             text = (HERE / "skeleton.yaml").read_text()
@@ -83,7 +97,7 @@ def load(path):
     def finish():
         if kind is None:
             return
-        if kind in PLACES or kind == "bootstrap":
+        if kind in PLACES or kind in ("bootstrap", "log", "log_format"):
             case.sections[kind] = "\n".join(lines) + "\n"
         elif kind == "reply":
             case.replies[title] = steps(lines, path)

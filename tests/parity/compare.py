@@ -7,7 +7,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from case import LOG_FIELDS, LOG_FORMAT
 from origin import BlackHole, Origin, refused_port
 from proxy import Proxy
 from wire import PATIENCE, Reader
@@ -25,15 +24,15 @@ def run(case, kind, binary):
             folder = Path(name)
             log = folder / "access.log"
             log.touch()
-            values = {"origin": origin.port, "hole": hole.port, "refused": refused_number, "log": log,
-                      "format": LOG_FORMAT.replace('"', '\\"'), "folder": folder}
+            values = {"origin": origin.port, "hole": hole.port, "refused": refused_number, "log": log, "folder": folder}
             proxy = Proxy(kind, binary, case.bootstrap(values), folder)
             ports = {origin.port: "<origin>", hole.port: "<hole>", refused_number: "<refused>"}
             ports |= {port: f"<{listener}>" for listener, port in proxy.ports.items()}
+            ports[proxy.admin_port] = "<admin>"
             try:
                 seen = {}
                 for exchange in case.exchanges:
-                    seen[exchange.name] = perform(exchange, proxy, origin, log, ports)
+                    seen[exchange.name] = perform(exchange, proxy, origin, log, ports, case.log_fields())
                 seen[""] = stats(case, proxy)
                 if proxy.process.poll() is not None:
                     seen[""]["process"] = f"ended with {proxy.process.returncode}"
@@ -55,11 +54,12 @@ def stats(case, proxy):
     return {f"stat:{name}": values.get(name, "-") for name in case.stats}
 
 
-def perform(exchange, proxy, origin, log, ports):
+def perform(exchange, proxy, origin, log, ports, log_fields):
     before = len(lines(log))
-    if exchange.listener not in proxy.ports:
+    port = proxy.admin_port if exchange.listener == "admin" else proxy.ports.get(exchange.listener)
+    if port is None:
         return {"connection": f"no listener {exchange.listener}"}
-    sock = socket.create_connection(("127.0.0.1", proxy.ports[exchange.listener]), timeout=PATIENCE)
+    sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     ports = ports | {sock.getsockname()[1]: "<client>"}
     reader, responses, state = Reader(sock), [], None
@@ -105,11 +105,21 @@ def perform(exchange, proxy, origin, log, ports):
     seen["log-count"] = str(len(written))
     for number, line in enumerate(written):
         prefix = f"log{number + 1}:" if len(written) > 1 else "log:"
+        if log_fields is None:
+            seen[prefix + "line"] = plain(without_times(line), ports)
+            continue
         values = line.split("|")
-        values += ["?"] * (len(LOG_FIELDS) - len(values))
-        for key, value in zip(LOG_FIELDS, values):
+        values += ["?"] * (len(log_fields) - len(values))
+        for key, value in zip(log_fields, values):
             seen[prefix + key] = plain(value, ports)
     return seen
+
+
+def without_times(line):
+    """A line in Envoy's default format, or JSON, with its times made equal."""
+    line = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "<time>", line)
+    line = re.sub(r'^(\[\S+\] ".*?" \d+ \S+ \d+ \d+) \d+ (\d+|-) ', r"\1 <ms> <ms> ", line)
+    return re.sub(r'("\w*(?:time|duration)":)"?\d+"?', r"\1<ms>", line)
 
 
 def lines(log):
@@ -152,7 +162,8 @@ def add_fields(seen, prefix, fields, ports):
 def plain(text, ports):
     """Ports and ids by name."""
     text = re.sub(r"\b[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b", "<uuid>", text)
-    return re.sub(r"(?<=:)\d{4,5}\b", lambda found: ports.get(int(found.group()), found.group()), text)
+    # After a colon, as in an address or in JSON, or alone.
+    return re.sub(r"(^|: ?)(\d{4,5})\b", lambda found: found[1] + ports.get(int(found[2]), found[2]), text)
 
 
 def differences(envoy, ours):

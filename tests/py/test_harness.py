@@ -47,7 +47,7 @@ class CaseFiles(unittest.TestCase):
         self.assertEqual(exchange.steps, [("send", b"GET /A\r HTTP/1.1\r\nhalfxxx\r\n"), ("read", None)])
         self.assertEqual((exchange.responses, exchange.logs, exchange.head, exchange.listener), (2, 3, True, "other"))
         self.assertEqual(case.stats, ["http.front.a"])
-        filled = case.bootstrap({"origin": 1, "log": "/l", "format": "f"})
+        filled = case.bootstrap({"origin": 1, "log": "/l"})
         self.assertIn("\n            name: local\n", filled)
         self.assertNotIn("{{", filled)
 
