@@ -93,7 +93,8 @@ def perform(exchange, proxy, origin, log, ports, log_fields):
         time.sleep(0.01)
     if exchange.logs == 0:
         time.sleep(0.05)
-    seen = {"connection": state, "count": str(len(responses))}
+    # Whether a close becomes a reset depends on whether the proxy had read all that was sent: a race.
+    seen = {"connection": "closed" if state == "reset" else state, "count": str(len(responses))}
     for number, response in enumerate(responses):
         prefix = f"{number + 1}." if len(responses) > 1 else ""
         describe(seen, prefix, response, ports)
@@ -145,7 +146,8 @@ def describe(seen, prefix, message, ports):
     body = message.body
     text = body.decode("latin-1") if len(body) <= 2000 else f"{len(body)} bytes, hash {hash(body)}"
     seen[f"{prefix}body"] = plain(text, ports)
-    seen[f"{prefix}end"] = message.end
+    nothing = message.end == "reset" and not start
+    seen[f"{prefix}end"] = "closed" if nothing else message.end
 
 
 def add_fields(seen, prefix, fields, ports):
