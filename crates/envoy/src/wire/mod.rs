@@ -1,0 +1,11 @@
+//! Protobuf's wire format: bytes to a tree in document form, and a checked tree to bytes.
+
+mod decode;
+mod encode;
+mod reader;
+
+pub use encode::encode;
+pub(crate) use reader::{RawField, RawValue, Reader, WireError};
+
+#[cfg(test)]
+mod tests;
