@@ -8,6 +8,7 @@
 mod check;
 mod dump;
 mod render;
+pub mod support;
 mod table;
 mod text;
 mod well_known;

@@ -34,7 +34,8 @@ impl Walker<'_> {
             }
             return node.clone();
         };
-        let listed = message.is_listed() || message.well_known().is_some();
+        let is_typed_struct = message.short_name() == "TypedStruct";
+        let listed = message.is_listed() || message.well_known().is_some() || is_typed_struct;
         if enforce && !listed && !is_optional && !(self.options.claims)(url) {
             self.error(url_node.mark, format!("the type \"{url}\" is not supported"));
         }
@@ -60,7 +61,7 @@ impl Walker<'_> {
                 }
                 value.map(|value| vec![(Arc::from("value"), value)]).unwrap_or_default()
             }
-            None if message.short_name() == "TypedStruct" => self.typed_struct(node, message, enforce),
+            None if is_typed_struct => self.typed_struct(node, message, enforce),
             None => pairs(self.fields(node, message, Some(TYPE_KEY), enforce)),
         };
         let mut out = Vec::with_capacity(inner.len() + 1);

@@ -95,7 +95,7 @@ impl Walker<'_> {
         {
             self.unsupported(value.mark, field.is_security(), &format!("the field \"{name}\""), reason);
         }
-        if self.options.static_config && enforce && field.is_deprecated() {
+        if self.options.static_config && inside && field.is_deprecated() {
             self.warning(value.mark, format!("the field \"{name}\" is deprecated"));
         }
         let name = self.shared(field.name_id(), name);
@@ -111,7 +111,7 @@ impl Walker<'_> {
         }
         let Value::List(items) = &value.value else {
             self.error(value.mark, format!("expected a list, got {}", describe(value)));
-            return Node { value: Value::List(Vec::new()), mark: value.mark };
+            return Node { value: Value::Null, mark: value.mark };
         };
         let kind = field.kind();
         let items = items
@@ -125,7 +125,7 @@ impl Walker<'_> {
     fn map(&mut self, value: &Node, field: Field, enforce: bool, is_optional: bool) -> Node {
         let (Value::Map(entries), Some((key_field, value_field))) = (&value.value, field.map_entry()) else {
             self.error(value.mark, format!("expected a map, got {}", describe(value)));
-            return Node { value: Value::Map(Vec::new()), mark: value.mark };
+            return Node { value: Value::Null, mark: value.mark };
         };
         let mut out = Vec::with_capacity(entries.len());
         for (key, item) in entries {

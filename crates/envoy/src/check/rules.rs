@@ -63,13 +63,15 @@ impl std::fmt::Display for Bound {
 impl Walker<'_> {
     /// Applies the rules of a field to its value; `message_mark` is the place of the message around it.
     pub(super) fn field_rules(&mut self, field: Field, rules: &[u8], value: Option<&Node>, message_mark: Mark) {
-        let missing = value.is_none_or(Node::is_null) && !field.is_repeated() && !field.is_map();
-        if missing {
+        if value.is_none() && !field.is_repeated() && !field.is_map() {
             // In a oneof the rules count for the member that is there.
             if field.oneof().is_none() && refuses_absence(field, rules) {
                 self.error(message_mark, format!("the field \"{}\" is required", field.name()));
             }
             return;
+        }
+        if value.is_some_and(Node::is_null) {
+            return; // refused already, as a value of the wrong type
         }
         let absent = Node { value: Value::Null, mark: message_mark };
         let value = value.unwrap_or(&absent);
@@ -343,7 +345,7 @@ fn header_problem(known: u64, strict: bool, text: &str) -> Option<String> {
             ("the name of a header field", !name.is_empty() && name.bytes().all(is_token))
         }
         (2, true) => ("the value of a header field", !text.bytes().any(|b| (b < 0x20 && b != b'\t') || b == 0x7f)),
-        (1, false) => ("the name of a header field", !text.is_empty() && !text.contains(['\0', '\n', '\r'])),
+        (1, false) => ("the name of a header field", !text.contains(['\0', '\n', '\r'])),
         (2, false) => ("the value of a header field", !text.contains(['\0', '\n', '\r'])),
         _ => return None,
     };
@@ -510,6 +512,7 @@ mod tests {
             (1, true, "a b", false),
             (1, true, "a:b", false),
             (1, false, "a b", true),
+            (1, false, "", true),
             (1, false, "a\nb", false),
             (2, true, "a\tb é", true),
             (2, true, "a\u{1}b", false),

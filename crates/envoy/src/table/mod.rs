@@ -4,6 +4,7 @@
 //! reads a few bytes of it, so nothing is parsed or allocated when the program starts, and only the pages of the
 //! messages in use are ever touched.
 
+#[allow(dead_code, reason = "each side of the layout uses its part")]
 mod layout;
 
 use layout::{
@@ -296,8 +297,11 @@ impl Field {
         name == key || is_json_name(name, key)
     }
 
-    /// The key and value fields of a map's entries.
+    /// The key and value fields of a map's entries; `None` for what is no map.
     pub(crate) fn map_entry(self) -> Option<(Self, Self)> {
+        if !self.is_map() {
+            return None;
+        }
         let Kind::Message(entry) = self.kind() else { return None };
         Some((entry.field_by_number(1)?, entry.field_by_number(2)?))
     }

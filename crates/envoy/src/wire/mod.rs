@@ -5,7 +5,7 @@ mod encode;
 mod reader;
 
 pub use encode::encode;
-pub(crate) use reader::{RawField, RawValue, Reader, WireError};
+pub(crate) use reader::{RawValue, Reader, WireError};
 
 #[cfg(test)]
 mod tests;
