@@ -3,6 +3,7 @@
 
 - a file that a document names exists;
 - crates depend on each other only along the arrows of ARCHITECTURE.md;
+- modules of the data plane use only those that stand after them in its lib.rs;
 - no glob import of the parent outside of tests, no mark for unfinished work;
 - every file of the data plane opens with a module comment;
 - files over 600 lines without their tests are listed, which is a question and not a breach.
@@ -61,6 +62,21 @@ def arrows(breaches):
             breaches.append(f"{name}: {crate} may not depend on {other}")
 
 
+def downward(breaches):
+    """The modules of crates/proxy are declared in the order of the path; arrows between them only point down."""
+    src = ROOT / "crates/proxy/src"
+    order = re.findall(r"^(?:pub(?:\(crate\))? )?mod (\w+);", (src / "lib.rs").read_text(), flags=re.M)
+    rank = {module: number for number, module in enumerate(order)}
+    for path in sorted(src.rglob("*.rs")):
+        own = path.relative_to(src).parts[0].removesuffix(".rs")
+        if own not in rank or path.name == "tests.rs":
+            continue
+        text = path.read_text().split("#[cfg(test)]")[0]
+        for used in sorted(set(re.findall(r"\bcrate::(\w+)", text)) & rank.keys()):
+            if rank[used] < rank[own]:
+                breaches.append(f"{path.relative_to(ROOT)}: {own} uses {used}, which stands above it")
+
+
 def sources(breaches, long):
     for path, name in files("*.rs"):
         lines = path.read_text().splitlines()
@@ -81,6 +97,7 @@ def main():
     breaches, long = [], []
     documents(breaches)
     arrows(breaches)
+    downward(breaches)
     sources(breaches, long)
     for line in long:
         print(f"long: {line}")
