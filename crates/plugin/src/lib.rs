@@ -1,3 +1,4 @@
 //! What an extension author sees.
 
 pub mod http;
+pub mod stats;
