@@ -9,8 +9,13 @@ use std::sync::{
 /// What a stat is when somebody reads it.
 #[derive(Debug)]
 pub enum Reading<'a> {
-    /// The count since the start of the process. A counter was used if it is not 0.
-    Counter(u64),
+    /// The count since the start of the process or the last reset, and whether it ever grew.
+    Counter {
+        /// The count.
+        value: u64,
+        /// Whether it ever grew; a reset does not change that.
+        used: bool,
+    },
     /// The value now, and whether it was ever written.
     Gauge {
         /// Now.
@@ -56,7 +61,7 @@ impl CounterCell {
 
 impl Cell for CounterCell {
     fn read(&self) -> Reading<'_> {
-        Reading::Counter(self.value())
+        read_counter(&self.0)
     }
 }
 
@@ -86,7 +91,7 @@ impl SharedCounterCell {
 
 impl Cell for SharedCounterCell {
     fn read(&self) -> Reading<'_> {
-        Reading::Counter(self.value())
+        read_counter(&self.0)
     }
 }
 
@@ -209,6 +214,11 @@ impl Cell for TextCell {
     fn read(&self) -> Reading<'_> {
         Reading::Text(self.0.lock().unwrap_or_else(PoisonError::into_inner).as_deref().map(str::to_owned))
     }
+}
+
+fn read_counter(word: &AtomicU64) -> Reading<'static> {
+    let value = word.load(Relaxed);
+    Reading::Counter { value, used: value != 0 }
 }
 
 const USED: u64 = 1;

@@ -1,7 +1,7 @@
 //! Where all stats of a process are found: prefixes, and per prefix what was asked for.
 
 use super::{
-    cell::{Cell, Reading},
+    cell::{Cell, CounterCell, Reading},
     group::{AnyMember, AnyValues, Many, Member, One, StatGroup, Values},
     scope::{OVERFLOW, Scope},
 };
@@ -9,7 +9,7 @@ use hashbrown::{HashMap, HashSet};
 use std::{
     any::{Any, TypeId},
     borrow::Cow,
-    fmt,
+    fmt, mem, ptr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU16, Ordering::Relaxed},
@@ -151,17 +151,17 @@ impl ScopeCore {
             None => key,
         };
         for entry in content.entries.iter_mut().filter(|entry| entry.shard == shard && entry.key == key) {
-            match &mut entry.state {
+            match &entry.state {
                 State::Held(member) => {
                     if let Some(member) = member.upgrade().and_then(downcast_arc) {
                         return member;
                     }
                     // Its last handle is being dropped right now, on another thread; that one keeps the values in an entry of its own.
                 }
-                State::Kept(values) => {
-                    let values = std::mem::replace(values, Box::new(One(Nothing)));
-                    let values = downcast_box(values).unwrap_or_else(W::default);
-                    let member = Arc::new(Member::new(self.clone(), values));
+                State::Kept(_) => {
+                    let nobody = State::Held(Weak::<Member<One<CounterCell>>>::new());
+                    let State::Kept(values) = mem::replace(&mut entry.state, nobody) else { continue };
+                    let member = Arc::new(Member::new(self.clone(), downcast_box(values).unwrap_or_default()));
                     entry.state = State::Held(weak(&member));
                     return member;
                 }
@@ -176,7 +176,7 @@ impl ScopeCore {
     pub(super) fn keep(&self, member: *const (), values: Box<dyn AnyValues>) {
         let mut content = lock(&self.content);
         let entry = content.entries.iter_mut().find(|entry| match &entry.state {
-            State::Held(held) => std::ptr::addr_eq(held.as_ptr(), member),
+            State::Held(held) => ptr::addr_eq(held.as_ptr(), member),
             State::Kept(_) => false,
         });
         if let Some(entry) = entry {
@@ -283,7 +283,7 @@ impl ScopeView {
             let mut base = Vec::new();
             entry.with_values(&mut alive, |values| {
                 base.extend((0..).map_while(|index| values.cell(index)).map(|cell| match cell.read() {
-                    Reading::Counter(value) => value,
+                    Reading::Counter { value, .. } => value,
                     _ => 0,
                 }));
             });
@@ -309,19 +309,11 @@ impl Entry {
 
     fn since_reset<'a>(&self, index: usize, reading: Reading<'a>) -> Reading<'a> {
         match (reading, self.base.get(index)) {
-            (Reading::Counter(value), Some(base)) => Reading::Counter(value.wrapping_sub(*base)),
+            (Reading::Counter { value, used }, Some(base)) => {
+                Reading::Counter { value: value.wrapping_sub(*base), used }
+            }
             (reading, _) => reading,
         }
-    }
-}
-
-/// Stands where values were taken out, for the moment until they are held again.
-#[derive(Default)]
-struct Nothing;
-
-impl Cell for Nothing {
-    fn read(&self) -> Reading<'_> {
-        Reading::Text(None)
     }
 }
 
