@@ -12,4 +12,14 @@ pub mod extension;
 pub mod filter;
 pub mod format;
 pub mod http;
+pub mod info;
+pub mod matcher;
+pub mod runtime;
 pub mod stats;
+
+use std::{future::Future, pin::Pin};
+
+/// A future that stays on its worker.
+pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+pub use extension::{Category, Extension, FactoryContext, Registry};

@@ -132,12 +132,11 @@ impl Drop for TaskGuard {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use sota_plugin::stats::Scope;
 
     /// Runs a test on a worker of its own.
     pub(crate) fn on_worker<F: Future<Output = ()>>(test: impl FnOnce(Rc<Local>) -> F) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
-        runtime.block_on(async { test(Local::new(0, Arc::default(), Scope::detached())).await });
+        runtime.block_on(async { test(Local::new(0, Arc::default(), sota_plugin::stats::Registry::new().shard())).await });
     }
 
     #[test]
