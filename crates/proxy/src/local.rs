@@ -135,8 +135,10 @@ pub(crate) mod tests {
 
     /// Runs a test on a worker of its own.
     pub(crate) fn on_worker<F: Future<Output = ()>>(test: impl FnOnce(Rc<Local>) -> F) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
-        runtime.block_on(async { test(Local::new(0, Arc::default(), sota_plugin::stats::Registry::new().shard())).await });
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
+        runtime
+            .block_on(async { test(Local::new(0, Arc::default(), sota_plugin::stats::Registry::new().shard())).await });
     }
 
     #[test]

@@ -38,12 +38,7 @@ struct Entry {
 
 impl Timers {
     pub(crate) fn new() -> Self {
-        Self {
-            begin: Instant::now(),
-            queue: RefCell::default(),
-            wakes_at: Cell::new(NEVER),
-            earlier: Notify::new(),
-        }
+        Self { begin: Instant::now(), queue: RefCell::default(), wakes_at: Cell::new(NEVER), earlier: Notify::new() }
     }
 
     /// Fires timers for as long as the worker lives.
