@@ -1,5 +1,7 @@
 //! The data plane. Modules stand in the order of a connection's path, and use only what stands below them.
 
+pub mod wire;
+
 pub mod buffer;
 pub mod downstream;
 pub mod drain;
