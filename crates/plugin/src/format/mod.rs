@@ -55,8 +55,8 @@ enum Json {
     Null,
     Template(Template),
     /// Each key with its quotes and colon; sorted by key.
-    Map(Vec<(Box<[u8]>, Json)>),
-    List(Vec<Json>),
+    Map(Vec<(Box<[u8]>, Self)>),
+    List(Vec<Self>),
 }
 
 impl Format {

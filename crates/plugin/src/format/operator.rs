@@ -33,7 +33,7 @@ pub(super) enum Operator {
     },
     QueryParameter(Box<str>, Option<usize>),
     /// The first that has a value.
-    Coalesce(Box<[Operator]>, Option<usize>),
+    Coalesce(Box<[Self]>, Option<usize>),
 }
 
 /// Finds an address among the facts.

@@ -39,37 +39,36 @@ pub(super) fn translate(pattern: &str) -> Result<String, String> {
 /// What follows a backslash.
 fn escape(chars: &mut Chars<'_>, in_class: bool, out: &mut String) -> Result<(), String> {
     let Some((_, c)) = chars.next() else { return Err("trailing \\".to_owned()) };
-    let class = match c {
-        'd' => "0-9",
-        's' => "\\t\\n\\f\\r ",
-        'w' => "0-9A-Za-z_",
+    let text = match c {
+        'd' if in_class => "0-9",
+        's' if in_class => "\\t\\n\\f\\r ",
+        'w' if in_class => "0-9A-Za-z_",
+        'd' => "[0-9]",
+        's' => "[\\t\\n\\f\\r ]",
+        'w' => "[0-9A-Za-z_]",
         // A class within a class is fine with the `regex` crate.
-        'D' => return Ok(out.push_str("[^0-9]")),
-        'S' => return Ok(out.push_str("[^\\t\\n\\f\\r ]")),
-        'W' => return Ok(out.push_str("[^0-9A-Za-z_]")),
-        'b' | 'B' if !in_class => {
-            out.push_str("(?-u:\\");
-            out.push(c);
-            return Ok(out.push(')'));
-        }
-        'Q' => return Ok(quoted(chars, out)),
+        'D' => "[^0-9]",
+        'S' => "[^\\t\\n\\f\\r ]",
+        'W' => "[^0-9A-Za-z_]",
+        'b' if !in_class => "(?-u:\\b)",
+        'B' if !in_class => "(?-u:\\B)",
         // Any octet, even of what is not UTF-8.
-        'C' if !in_class => return Ok(out.push_str("(?s-u:.)")),
+        'C' if !in_class => "(?s-u:.)",
         '0'..='7' => return octal(c, chars, out),
-        // In the `regex` crate these are anchors of words, which RE2 does not know.
-        '<' | '>' => return Ok(out.push(c)),
+        'Q' => {
+            quoted(chars, out);
+            return Ok(());
+        }
         _ => {
-            out.push('\\');
-            return Ok(out.push(c));
+            // In the `regex` crate `\<` and `\>` are anchors of words, which RE2 does not know.
+            if !matches!(c, '<' | '>') {
+                out.push('\\');
+            }
+            out.push(c);
+            return Ok(());
         }
     };
-    if in_class {
-        out.push_str(class);
-    } else {
-        out.push('[');
-        out.push_str(class);
-        out.push(']');
-    }
+    out.push_str(text);
     Ok(())
 }
 
