@@ -1,1 +1,8 @@
-//! TODO
+//! The data plane. Modules stand in the order of a connection's path, and use only what stands below them.
+
+pub mod buffer;
+pub mod downstream;
+pub mod drain;
+pub mod local;
+pub mod socket;
+pub mod timer;

@@ -1,0 +1,149 @@
+//! Borrowed access: what a worker and a stream offer to the extension that is called.
+
+use crate::{
+    LocalFuture,
+    http::Headers,
+    info::{RouteInfo, StreamInfo},
+    stats::Scope,
+};
+use bytes::BytesMut;
+use std::{any::Any, fmt, future::Future, rc::Rc, time::Duration};
+
+/// What the data plane does for extensions on a worker.
+pub trait WorkerServices {
+    /// Ready when so much time has passed, to about a millisecond.
+    fn sleep(&self, time: Duration) -> LocalFuture<()>;
+    /// Runs a task on this worker. A counted task holds up draining until it is done.
+    fn spawn(&self, task: LocalFuture<()>, counted: bool);
+    /// Whether the process is draining.
+    fn is_draining(&self) -> bool;
+    /// Whether health checks of this process are to fail (`/healthcheck/fail`, or draining).
+    fn is_health_check_failing(&self) -> bool;
+    /// The health of a cluster; `None` when there is none of this name.
+    fn cluster_health(&self, cluster: &str) -> Option<ClusterHealth>;
+}
+
+/// How many hosts of a cluster are healthy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ClusterHealth {
+    /// All hosts.
+    pub total: usize,
+    /// Hosts that may be used.
+    pub healthy: usize,
+    /// Hosts that may be used when nothing better is.
+    pub degraded: usize,
+}
+
+/// A worker as an extension sees it. Cheap to clone.
+#[derive(Clone)]
+pub struct WorkerCx {
+    id: usize,
+    stats: Scope,
+    services: Rc<dyn WorkerServices>,
+}
+
+impl WorkerCx {
+    /// For the data plane.
+    pub fn new(id: usize, stats: Scope, services: Rc<dyn WorkerServices>) -> Self {
+        Self { id, stats, services }
+    }
+
+    /// Which worker this is, from 0.
+    pub fn id(&self) -> usize {
+        self.id
+    }
+
+    /// The root of this worker's stats.
+    pub fn stats(&self) -> &Scope {
+        &self.stats
+    }
+
+    /// Ready when so much time has passed, to about a millisecond.
+    pub fn sleep(&self, time: Duration) -> LocalFuture<()> {
+        self.services.sleep(time)
+    }
+
+    /// Runs a task on this worker; draining waits for it.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.services.spawn(Box::pin(task), true);
+    }
+
+    /// Runs a task on this worker that draining does not wait for.
+    pub fn spawn_background(&self, task: impl Future<Output = ()> + 'static) {
+        self.services.spawn(Box::pin(task), false);
+    }
+
+    /// Whether the process is draining.
+    pub fn is_draining(&self) -> bool {
+        self.services.is_draining()
+    }
+
+    /// Whether health checks of this process are to fail.
+    pub fn is_health_check_failing(&self) -> bool {
+        self.services.is_health_check_failing()
+    }
+
+    /// The health of a cluster; `None` when there is none of this name.
+    pub fn cluster_health(&self, cluster: &str) -> Option<ClusterHealth> {
+        self.services.cluster_health(cluster)
+    }
+}
+
+impl fmt::Debug for WorkerCx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerCx").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// What a filter asks of its stream beyond its answer.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Choose the route anew before the router runs.
+    pub clear_route: bool,
+    /// Trailers to add behind the last data, in the direction of the hook that runs.
+    pub trailers: Option<Box<Headers>>,
+}
+
+/// A stream as the filter that is called sees it.
+pub struct StreamCx<'a> {
+    /// The stream's facts.
+    pub info: &'a mut StreamInfo,
+    /// The worker.
+    pub worker: &'a WorkerCx,
+    /// The body that is held for this filter in this direction; it may be replaced, and `content-length` follows.
+    pub buffered: &'a mut BytesMut,
+    /// What the filter asks of the stream.
+    pub effects: &'a mut Effects,
+    /// The filter's name in the chain, by which routes configure it.
+    pub filter_name: &'a str,
+}
+
+impl StreamCx<'_> {
+    /// The route's configuration of this filter: that of the most specific level that has some. The type is what the
+    /// extension's `build_route` returned.
+    pub fn route_config<T: Any>(&self) -> Option<&T> {
+        self.info.route.as_ref()?.filter_config(self.filter_name)?.downcast_ref()
+    }
+
+    /// The configuration of this filter at every level that has some: route configuration, virtual host, route,
+    /// weighted cluster.
+    pub fn route_configs<T: Any>(&self) -> impl Iterator<Item = &T> {
+        let configs = self.info.route.as_ref().map(|route| route.filter_configs(self.filter_name));
+        configs.into_iter().flatten().filter_map(|config| config.downcast_ref())
+    }
+
+    /// The route, once one is chosen.
+    pub fn route(&self) -> Option<&Rc<dyn RouteInfo>> {
+        self.info.route.as_ref()
+    }
+
+    /// Chooses the route anew before the router runs: for filters that changed what routes match.
+    pub fn clear_route(&mut self) {
+        self.effects.clear_route = true;
+    }
+
+    /// Adds trailers behind the last data, in the direction of the hook that runs.
+    pub fn add_trailers(&mut self) -> &mut Headers {
+        self.effects.trailers.get_or_insert_default()
+    }
+}

@@ -1,0 +1,158 @@
+//! Extensions and where they are found: by type URL, by name, by short name.
+
+use crate::{
+    access_log::{AccessLoggerConfig, LogOpener},
+    filter::{HttpFilterConfig, ListenerFilterConfig, NetworkFilterConfig},
+    runtime::Runtime,
+};
+use sota_config::{ConfigError, ExtensionConfig, Mark, TypedConfig, bootstrap::NodeInfo};
+use std::{any::Any, collections::HashMap, sync::Arc};
+
+/// Builds an extension from its configuration.
+pub type Build<F> = fn(&TypedConfig, &FactoryContext<'_>) -> Result<Arc<F>, ConfigError>;
+
+/// Builds what a route configures for an HTTP filter.
+pub type BuildRoute = fn(&TypedConfig, &FactoryContext<'_>) -> Result<Arc<dyn Any + Send + Sync>, ConfigError>;
+
+/// An extension of one kind: a `static` value in an explicit list.
+pub struct Extension<F: ?Sized> {
+    /// Its name, such as `envoy.filters.http.cors`.
+    pub name: &'static str,
+    /// Its name in the native dialect, such as `cors`.
+    pub short_name: &'static str,
+    /// What the `@type` of its configuration may be, without `type.googleapis.com/`.
+    pub type_urls: &'static [&'static str],
+    /// Makes the configuration that all threads share.
+    pub build: Build<F>,
+    /// Makes what a route, virtual host or weighted cluster configures; HTTP filters only.
+    pub build_route: Option<BuildRoute>,
+    /// What the `@type` of that may be, without `type.googleapis.com/`.
+    pub route_type_urls: &'static [&'static str],
+}
+
+/// Two extensions of one kind claim the same name or type URL.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}: \"{key}\" is claimed by {first} and by {second}")]
+pub struct DuplicateExtension {
+    kind: &'static str,
+    key: &'static str,
+    first: &'static str,
+    second: &'static str,
+}
+
+/// All extensions of one kind.
+pub struct Category<F: ?Sized + 'static> {
+    kind: &'static str,
+    extensions: Vec<&'static Extension<F>>,
+    by_key: HashMap<&'static str, &'static Extension<F>>,
+}
+
+impl<F: ?Sized> Category<F> {
+    /// None yet. `kind` is for errors: `HTTP filter`.
+    pub fn new(kind: &'static str) -> Self {
+        Self { kind, extensions: Vec::new(), by_key: HashMap::new() }
+    }
+
+    /// Adds an extension.
+    pub fn add(&mut self, extension: &'static Extension<F>) -> Result<(), DuplicateExtension> {
+        let keys = extension.type_urls.iter().copied().chain([extension.name, extension.short_name]);
+        for key in keys {
+            match self.by_key.insert(key, extension) {
+                Some(first) if !std::ptr::eq(first, extension) => {
+                    return Err(DuplicateExtension { kind: self.kind, key, first: first.name, second: extension.name });
+                }
+                _ => {}
+            }
+        }
+        self.extensions.push(extension);
+        Ok(())
+    }
+
+    /// By type URL (with or without its host), name or short name.
+    pub fn find(&self, key: &str) -> Option<&'static Extension<F>> {
+        self.by_key.get(type_name(key)).copied()
+    }
+
+    /// All of them, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = &'static Extension<F>> {
+        self.extensions.iter().copied()
+    }
+
+    /// The extension that a configuration means: by its type URL if it has one, otherwise by its name. An error names
+    /// what there is.
+    pub fn resolve(&self, config: &ExtensionConfig) -> Result<&'static Extension<F>, ConfigError> {
+        let key = config.config.type_url().unwrap_or(&config.name);
+        self.find(key).ok_or_else(|| {
+            let mut known: Vec<_> = self.extensions.iter().map(|extension| extension.name).collect();
+            known.sort_unstable();
+            let what = if config.config.type_url().is_some() { "type URL" } else { "name" };
+            ConfigError::new(
+                config.path.as_str(),
+                config.mark,
+                format!("no {} has the {what} \"{key}\"; there are: {}", self.kind, known.join(", ")),
+            )
+        })
+    }
+}
+
+/// A type URL without its host.
+fn type_name(key: &str) -> &str {
+    key.rsplit_once('/').map_or(key, |(_, name)| name)
+}
+
+/// Every extension that this binary has. The root package fills it; nothing registers itself.
+pub struct Registry {
+    /// Listener filters.
+    pub listener_filters: Category<dyn ListenerFilterConfig>,
+    /// Network filters, dispatchers among them.
+    pub network_filters: Category<dyn NetworkFilterConfig>,
+    /// HTTP filters.
+    pub http_filters: Category<dyn HttpFilterConfig>,
+    /// Access loggers.
+    pub access_loggers: Category<dyn AccessLoggerConfig>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            listener_filters: Category::new("listener filter"),
+            network_filters: Category::new("network filter"),
+            http_filters: Category::new("HTTP filter"),
+            access_loggers: Category::new("access logger"),
+        }
+    }
+}
+
+/// What there is while an extension is built.
+#[derive(Clone, Copy)]
+pub struct FactoryContext<'a> {
+    /// Every extension, for those that hold others.
+    pub registry: &'a Registry,
+    /// Where access logs are opened.
+    pub logs: &'a Arc<dyn LogOpener>,
+    /// Runtime values.
+    pub runtime: &'a Arc<Runtime>,
+    /// Who this proxy is.
+    pub node: &'a NodeInfo,
+    /// Stats of the owner are below this, such as `http.ingress.`; ends with a dot unless it is empty.
+    pub stat_prefix: &'a str,
+    /// Where the configuration stands, for errors.
+    pub path: &'a str,
+    /// Line and column of it.
+    pub mark: Mark,
+}
+
+impl<'a> FactoryContext<'a> {
+    /// The same for a configuration that stands elsewhere.
+    #[must_use]
+    pub fn at(&self, config: &'a ExtensionConfig) -> Self {
+        Self { path: &config.path, mark: config.mark, ..*self }
+    }
+
+    /// An error at a field of the configuration; `field` may be empty for the whole.
+    pub fn error(&self, field: &str, mark: Mark, reason: impl Into<String>) -> ConfigError {
+        let dot = if field.is_empty() || self.path.is_empty() { "" } else { "." };
+        let mark = if mark == Mark::NONE { self.mark } else { mark };
+        ConfigError::new(format!("{}{dot}{field}", self.path), mark, reason)
+    }
+}

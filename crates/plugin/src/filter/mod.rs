@@ -1,0 +1,16 @@
+//! The kinds of filters, in the order in which a connection meets them.
+
+mod http;
+mod listener;
+mod network;
+mod reply;
+
+pub use http::{
+    Bodies, DataStatus, Edit, FilterStatus, HttpFilter, HttpFilterConfig, HttpFilterFactory, Resume, per_stream,
+};
+pub use listener::{ListenerCx, ListenerFilter, ListenerFilterConfig, Peek};
+pub use network::{
+    Connection, ConnectionCx, ConnectionIo, NetworkFilter, NetworkFilterConfig, NetworkFilterFactory,
+    NetworkFilterInstance, NetworkStatus, TerminalNetworkFilter,
+};
+pub use reply::LocalReply;

@@ -1,0 +1,1 @@
+//! Format strings: text and JSON with operators such as `%RESPONSE_CODE%`.

@@ -1,0 +1,129 @@
+//! Facts about a downstream connection.
+
+use super::{FilterState, Metadata};
+use std::{
+    cell::RefCell,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::{Instant, SystemTime},
+};
+
+/// One end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerAddress {
+    /// IPv4 or IPv6. IPv4 that came over an IPv6 socket is IPv4 here.
+    Ip(SocketAddr),
+    /// A Unix socket; the client's end usually has no path.
+    Pipe(PathBuf),
+}
+
+impl PeerAddress {
+    /// The IP address and port.
+    pub fn socket_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(*address),
+            Self::Pipe(_) => None,
+        }
+    }
+
+    /// The IP address.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.socket_address().map(|address| address.ip())
+    }
+
+    /// The port.
+    pub fn port(&self) -> Option<u16> {
+        self.socket_address().map(|address| address.port())
+    }
+}
+
+/// As Envoy prints it: `10.0.0.1:80`, `[::1]:80`, `/run/x.sock`.
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Pipe(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl From<SocketAddr> for PeerAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    }
+}
+
+/// A type-length-value that the PROXY protocol brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyTlv {
+    /// The type.
+    pub kind: u8,
+    /// The value.
+    pub value: Box<[u8]>,
+}
+
+/// What is known about a downstream connection. Listener filters fill it in; afterwards it does not change, but for
+/// metadata and filter state.
+#[derive(Debug)]
+pub struct ConnectionInfo {
+    /// Unique in this process.
+    pub id: u64,
+    /// When it was accepted.
+    pub start_time: SystemTime,
+    /// When it was accepted, for durations.
+    pub start: Instant,
+    /// The socket's own peer.
+    pub direct_remote: PeerAddress,
+    /// The client: the same, unless the PROXY protocol said otherwise. (`x-forwarded-for` is a stream's matter.)
+    pub remote: PeerAddress,
+    /// The socket's own local address.
+    pub direct_local: PeerAddress,
+    /// Where the client wanted to: the same, unless a listener filter restored another destination.
+    pub local: PeerAddress,
+    /// Whether `local` was restored.
+    pub local_restored: bool,
+    /// The server name of the TLS client hello, in lower case.
+    pub server_name: Option<Box<str>>,
+    /// `tls` or `raw_buffer`, as a listener filter saw it; empty when nobody looked.
+    pub transport_protocol: &'static str,
+    /// The application protocols that the client offers or was seen to speak.
+    pub application_protocols: Vec<Box<str>>,
+    /// What the PROXY protocol brought, as far as configuration keeps it.
+    pub proxy_tlvs: Vec<ProxyTlv>,
+    /// The name of the filter chain; empty when it has none.
+    pub filter_chain_name: Box<str>,
+    /// The name of the listener.
+    pub listener_name: Box<str>,
+    /// Metadata from listener and network filters; streams begin with a copy.
+    pub metadata: RefCell<Metadata>,
+    /// State of filters that lives as long as the connection.
+    pub filter_state: RefCell<FilterState>,
+    /// Why we closed it, in Envoy's words (`%CONNECTION_TERMINATION_DETAILS%`).
+    pub termination_details: RefCell<Option<super::Details>>,
+}
+
+impl ConnectionInfo {
+    /// A connection about which nothing is known but its ends.
+    pub fn new(id: u64, remote: PeerAddress, local: PeerAddress) -> Self {
+        Self {
+            id,
+            start_time: SystemTime::now(),
+            start: Instant::now(),
+            direct_remote: remote.clone(),
+            remote,
+            direct_local: local.clone(),
+            local,
+            local_restored: false,
+            server_name: None,
+            transport_protocol: "",
+            application_protocols: Vec::new(),
+            proxy_tlvs: Vec::new(),
+            filter_chain_name: "".into(),
+            listener_name: "".into(),
+            metadata: RefCell::default(),
+            filter_state: RefCell::default(),
+            termination_details: RefCell::default(),
+        }
+    }
+}

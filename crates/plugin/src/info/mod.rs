@@ -1,0 +1,11 @@
+//! Facts about connections and streams: what filters read, matchers ask and access logs print.
+
+mod connection;
+mod flags;
+mod state;
+mod stream;
+
+pub use connection::{ConnectionInfo, PeerAddress, ProxyTlv};
+pub use flags::{ResponseFlag, ResponseFlags};
+pub use state::{FilterState, FilterStateValue, Metadata};
+pub use stream::{Details, RouteInfo, StreamInfo, Timing, UpstreamInfo};

@@ -1,0 +1,1 @@
+//! Compiled matchers of strings, header fields, query parameters and fractions, and changes to header fields.

@@ -1,0 +1,154 @@
+//! What every part of the data plane uses on its worker: time, tasks and draining. Nothing here leaves its thread.
+
+use crate::timer::{Timer, Timers};
+use std::{
+    cell::Cell,
+    future::Future,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// What all threads of the process share.
+#[derive(Debug, Default)]
+pub struct Process {
+    /// The next connection's id.
+    connections: AtomicU64,
+    /// The next stream's id.
+    streams: AtomicU64,
+    /// Panics that were caught at a task's edge.
+    pub panics: AtomicU64,
+    /// Responses carry `connection: close`, idle connections end.
+    draining: AtomicBool,
+    /// `/healthcheck/fail`.
+    health_check_failing: AtomicBool,
+}
+
+impl Process {
+    /// A number that no other connection of the process has.
+    pub fn next_connection_id(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A number that no other stream of the process has.
+    pub fn next_stream_id(&self) -> u64 {
+        self.streams.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether the process is draining.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Begins (or, for an aborted drain, ends) draining. Workers are told by a command of their own.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
+    }
+
+    /// Whether health checks are to fail.
+    pub fn is_health_check_failing(&self) -> bool {
+        self.health_check_failing.load(Ordering::Relaxed)
+    }
+
+    /// `/healthcheck/fail` and `/healthcheck/ok`.
+    pub fn set_health_check_failing(&self, failing: bool) {
+        self.health_check_failing.store(failing, Ordering::Relaxed);
+    }
+}
+
+/// One worker's own part: shared by everything that runs on it as an `Rc`.
+pub struct Local {
+    /// Which worker this is, from 0.
+    pub id: usize,
+    /// What all threads share.
+    pub process: Arc<Process>,
+    /// The root of this worker's stats.
+    pub stats: sota_plugin::stats::Scope,
+    timers: Rc<Timers>,
+    tasks: Cell<usize>,
+}
+
+impl Local {
+    /// Must run on the worker's thread, within its runtime: it starts the task that drives the timers.
+    pub fn new(id: usize, process: Arc<Process>, stats: sota_plugin::stats::Scope) -> Rc<Self> {
+        let timers = Rc::new(Timers::new());
+        tokio::task::spawn_local(Rc::clone(&timers).drive());
+        Rc::new(Self { id, process, stats, timers, tasks: Cell::new(0) })
+    }
+
+    /// A timer that is not set.
+    pub fn timer(&self) -> Timer {
+        Timer::new(&self.timers)
+    }
+
+    /// Ready when so much time has passed.
+    pub fn sleep(&self, time: Duration) -> impl Future<Output = ()> + use<> {
+        let timer = self.timer();
+        timer.set(Instant::now().checked_add(time));
+        async move { timer.expired().await }
+    }
+
+    /// Counted tasks that run: connections, and what extensions want finished before the process ends.
+    pub fn active_tasks(&self) -> usize {
+        self.tasks.get()
+    }
+
+    /// Runs a task on this worker. A panic in it ends the task alone and is counted. `counted` tasks hold up draining.
+    pub fn spawn(self: &Rc<Self>, counted: bool, task: impl Future<Output = ()> + 'static) {
+        let guard = TaskGuard::new(self, counted);
+        tokio::task::spawn_local(async move {
+            let _guard = guard;
+            task.await;
+        });
+    }
+}
+
+/// Counts a task while it lives, and its panic.
+struct TaskGuard {
+    local: Rc<Local>,
+    counted: bool,
+}
+
+impl TaskGuard {
+    fn new(local: &Rc<Local>, counted: bool) -> Self {
+        local.tasks.set(local.tasks.get() + usize::from(counted));
+        Self { local: Rc::clone(local), counted }
+    }
+}
+
+impl Drop for TaskGuard {
+    fn drop(&mut self) {
+        self.local.tasks.set(self.local.tasks.get().saturating_sub(usize::from(self.counted)));
+        // The runtime catches the panic; what it unwinds through is dropped on its way.
+        if std::thread::panicking() {
+            self.local.process.panics.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Runs a test on a worker of its own.
+    pub(crate) fn on_worker<F: Future<Output = ()>>(test: impl FnOnce(Rc<Local>) -> F) {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
+        runtime
+            .block_on(async { test(Local::new(0, Arc::default(), sota_plugin::stats::Registry::new().shard())).await });
+    }
+
+    #[test]
+    fn a_panic_ends_its_task_alone() {
+        on_worker(|local| async move {
+            local.spawn(true, async { panic!("expected by this test") });
+            assert_eq!(local.active_tasks(), 1);
+            local.sleep(Duration::from_millis(5)).await;
+            assert_eq!(local.active_tasks(), 0);
+            assert_eq!(local.process.panics.load(Ordering::Relaxed), 1);
+        });
+    }
+}
