@@ -1,5 +1,9 @@
 //! The data plane. Modules stand in the order of a connection's path, and use only what stands below them.
 
+pub mod context;
+
+pub mod upstream;
+
 pub mod buffer;
 pub mod downstream;
 pub mod drain;
