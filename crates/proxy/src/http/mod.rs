@@ -1,1 +1,8 @@
-//! The HTTP connection manager: what it makes of heads on their way through. Nothing here does I/O.
+//! The HTTP connection manager.
+
+pub mod forwarded;
+pub mod local_reply;
+pub mod normalize;
+mod referer;
+pub mod request_id;
+pub mod response;

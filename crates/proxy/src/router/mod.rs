@@ -18,7 +18,7 @@ mod tests;
 pub mod timeouts;
 pub(crate) mod virtual_hosts;
 
-pub use route::Forward;
+pub use route::ForwardAction;
 pub use selected::SelectedRoute;
 pub use table::{ClusterReference, RouteTable, Routes, not_found};
 

@@ -55,14 +55,14 @@ pub(super) struct RouteEntry {
 /// What a route does.
 #[derive(Debug)]
 pub(super) enum Action {
-    Forward(Box<Forward>),
+    Forward(Box<ForwardAction>),
     Redirect(Redirect),
     DirectResponse(DirectResponse),
 }
 
 /// How a route forwards.
 #[derive(Debug)]
-pub struct Forward {
+pub struct ForwardAction {
     pub(super) cluster: ClusterSpecifier,
     pub(super) path_rewrite: Option<PathRewrite>,
     pub(super) host_rewrite: Option<HostRewrite>,
@@ -118,7 +118,9 @@ impl RouteEntry {
                 let path = format!("{path}.route");
                 (
                     "route",
-                    Forward::build(action, host, &filters, cx, (&path, errors)).map(Box::new).map(Action::Forward),
+                    ForwardAction::build(action, host, &filters, cx, (&path, errors))
+                        .map(Box::new)
+                        .map(Action::Forward),
                 )
             }
             RouteActionKind::Redirect(action) => ("redirect", Redirect::build(action).map(Action::Redirect)),
@@ -148,7 +150,7 @@ impl RouteEntry {
         })
     }
 
-    pub(super) fn forward(&self) -> Option<&Forward> {
+    pub(super) fn forward(&self) -> Option<&ForwardAction> {
         match &self.action {
             Action::Forward(forward) => Some(forward),
             _ => None,
@@ -156,7 +158,7 @@ impl RouteEntry {
     }
 }
 
-impl Forward {
+impl ForwardAction {
     fn build(
         action: &RouteAction,
         host: &HostContext<'_>,

@@ -3,7 +3,7 @@
 use super::{
     filter_configs::FilterConfigs,
     rewrite::{HostRewrite, set_authority},
-    route::{Action, ClusterSpecifier, Forward, RouteEntry, WeightedCluster},
+    route::{Action, ClusterSpecifier, ForwardAction, RouteEntry, WeightedCluster},
 };
 use sota_config::Node;
 use sota_plugin::{
@@ -29,7 +29,7 @@ impl SelectedRoute {
     }
 
     /// How it forwards; `None` for redirects and direct responses.
-    pub fn forward(&self) -> Option<&Forward> {
+    pub fn forward(&self) -> Option<&ForwardAction> {
         self.entry.forward()
     }
 

@@ -1,6 +1,6 @@
 //! The timeouts of a request: the route's, and what the request's own `x-envoy-*` fields make of them.
 
-use super::{retry_policy::integer, route::Forward};
+use super::{retry_policy::integer, route::ForwardAction};
 use sota_plugin::http::{HeaderId, RequestHead, StatusCode};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ impl Timeouts {
     /// Reads the route and the request's fields, takes those away, and tells the upstream how long it has
     /// (`x-envoy-expected-rq-timeout-ms`; not with `suppress_envoy_headers`, when `tell_upstream` is false). Values that
     /// are no numbers count for nothing.
-    pub fn new(route: &Forward, head: &mut RequestHead, tell_upstream: bool) -> Self {
+    pub fn new(route: &ForwardAction, head: &mut RequestHead, tell_upstream: bool) -> Self {
         // Compat: a route with a largest stream duration has no timeout but what the request asks for.
         let configured = if route.max_stream_duration.is_some() { None } else { route.timeout };
         let mut global = configured;
