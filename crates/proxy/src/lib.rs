@@ -5,6 +5,7 @@ pub mod listener;
 pub mod connection;
 pub mod tcp_proxy;
 pub mod http;
+pub mod router;
 pub mod context;
 pub mod upstream;
 pub mod wire;

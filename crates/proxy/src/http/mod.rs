@@ -1,4 +1,12 @@
-//! stub
+//! The HTTP connection manager.
+
+pub mod forwarded;
+pub mod local_reply;
+pub mod normalize;
+mod referer;
+pub mod request_id;
+pub mod response;
+
 use crate::{context::WorkerContext, downstream::Downstream};
 use sota_config::ConfigErrors;
 use sota_plugin::FactoryContext;

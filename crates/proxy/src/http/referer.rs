@@ -1,0 +1,49 @@
+//! A `referer` that is no URL, or comes twice, goes no further, as in Envoy.
+
+use sota_plugin::http::{HeaderId, RequestHead};
+
+/// Removes the field unless it is valid.
+pub(super) fn sanitize(head: &mut RequestHead) {
+    let mut values = head.headers.get_all(HeaderId::Referer);
+    let Some(value) = values.next() else { return };
+    let is_valid = values.next().is_none() && is_valid(value);
+    drop(values);
+    if !is_valid {
+        head.headers.remove(HeaderId::Referer);
+    }
+}
+
+/// An absolute URL or a partial one, without user information and fragment (RFC 9110 §10.1.3).
+fn is_valid(value: &[u8]) -> bool {
+    let scheme_end = memchr::memmem::find(value, b"://");
+    match scheme_end.and_then(|end| Some((value.get(..end)?, value.get(end + 3..)?))) {
+        Some((scheme, rest)) if !scheme.is_empty() && scheme.iter().all(u8::is_ascii_alphabetic) => {
+            let host_end = rest.iter().position(|c| matches!(c, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+            let host = rest.get(..host_end).unwrap_or_default();
+            let is_clean = |c: &u8| *c > b' ' && *c != 0x7f && *c != b'#';
+            !host.is_empty() && !host.contains(&b'@') && rest.iter().all(is_clean)
+        }
+        _ => is_partial(value),
+    }
+}
+
+/// A reference without a scheme: its first segment has no colon (RFC 3986 §4.2).
+fn is_partial(value: &[u8]) -> bool {
+    let first = value.split(|c| *c == b'/').next().unwrap_or_default();
+    !first.contains(&b':') && value.iter().all(|c| c.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn valid_and_not() {
+        for valid in ["http://a.example/b?c", "https://a:80", "/a/b:c?d", "a/b", "", "//a/b"] {
+            assert!(is_valid(valid.as_bytes()), "{valid}");
+        }
+        for invalid in ["http://u:p@a/", "http://a/#f", "/a#b", "a:b", "about:blank", "http:///a", "/a b", "/a\"b"] {
+            assert!(!is_valid(invalid.as_bytes()), "{invalid}");
+        }
+    }
+}
