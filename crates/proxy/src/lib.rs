@@ -10,6 +10,7 @@ pub mod context;
 pub mod upstream;
 pub mod wire;
 pub mod access_log;
+pub mod deadline;
 pub mod downstream;
 pub mod local;
 pub mod drain;

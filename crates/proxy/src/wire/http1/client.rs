@@ -87,11 +87,8 @@ impl ClientStream {
             None => BodyLength::Chunked,
         };
         let mut writer = Writer::default();
-        let encoding = HeadEncoding {
-            names: options.names,
-            absolute_form: options.absolute_form,
-            ..HeadEncoding::new(body)
-        };
+        let encoding =
+            HeadEncoding { names: options.names, absolute_form: options.absolute_form, ..HeadEncoding::new(body) };
         writer.head(body, |out| encode_request_head(head, &encoding, out));
         let header_bytes = [writer.waiting() as u64, 0];
         Self {
@@ -219,6 +216,11 @@ impl ClientStream {
     /// Copies the data that [`Part::Data`] told of.
     pub fn take_data(&mut self, socket: &Socket) -> Bytes {
         self.reader.as_mut().map_or_else(Bytes::new, |reader| reader.take_data(socket))
+    }
+
+    /// Whether the last octet of the response was taken.
+    pub fn is_response_complete(&self) -> bool {
+        self.reader.as_ref().is_some_and(BodyReader::is_complete)
     }
 
     /// Whether the connection may carry another request: both messages are whole, nothing was sent unasked, and the

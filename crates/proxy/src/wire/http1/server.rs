@@ -57,6 +57,7 @@ pub struct ServerStream<'c> {
     writer: RefCell<Writer>,
     protocol: Cell<Protocol>,
     is_head: Cell<bool>,
+    ends_with_connection: Cell<bool>,
     keep_alive: Cell<bool>,
     header_bytes_sent: Cell<u64>,
 }
@@ -74,17 +75,14 @@ impl<'c> ServerStream<'c> {
             writer: RefCell::default(),
             protocol: Cell::new(Protocol::Http11),
             is_head: Cell::new(false),
+            ends_with_connection: Cell::new(false),
             keep_alive: Cell::new(false),
             header_bytes_sent: Cell::new(0),
         }
     }
 
     /// Reads the head.
-    pub fn poll_head(
-        &self,
-        cx: &mut Context<'_>,
-        head: &mut RequestHead,
-    ) -> Poll<Result<RequestStart, RequestError>> {
+    pub fn poll_head(&self, cx: &mut Context<'_>, head: &mut RequestHead) -> Poll<Result<RequestStart, RequestError>> {
         loop {
             let mut progress = self.progress.get();
             let outcome = self.socket.with_input(|input| {
@@ -214,6 +212,7 @@ impl<'c> ServerStream<'c> {
         };
         let close = close || !self.may_persist() || body == BodyLength::UntilClose;
         self.keep_alive.set(!close);
+        self.ends_with_connection.set(body == BodyLength::UntilClose);
         let encoding = HeadEncoding {
             protocol: self.protocol.get(),
             names: self.options.names,
@@ -245,6 +244,11 @@ impl<'c> ServerStream<'c> {
     /// Writes what was collected.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.writer.borrow_mut().poll_flush(cx, self.socket)
+    }
+
+    /// Whether only the end of the connection ends the response.
+    pub fn ends_with_connection(&self) -> bool {
+        self.ends_with_connection.get()
     }
 
     /// The head could not be read or the response not be completed: the connection ends.

@@ -126,9 +126,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what waits. Not while [`Self::poll_data`] is pending.
+    /// Writes what waits. Pending as long as [`Self::poll_data`] is, and then woken with it.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>, socket: &Socket) -> Poll<io::Result<()>> {
-        debug_assert!(!self.in_data, "data is under way");
+        if self.in_data {
+            return Poll::Pending;
+        }
         if let Some(out) = &self.out {
             ready!(socket.poll_write_all(cx, out, &mut self.sent))?;
             self.clear();
