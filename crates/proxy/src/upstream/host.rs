@@ -1,5 +1,6 @@
 //! A host: what discovery says of it, and the state that outlives updates of the cluster.
 
+use super::overload::HostOverload;
 use sota_config::{
     Node,
     cluster::{Endpoint, HealthStatus, LocalityEndpoints},
@@ -138,6 +139,7 @@ pub struct HostState {
     /// Requests that run on all workers; kept for balancers that ask.
     active: AtomicU32,
     counters: Mutex<Counters>,
+    overload: HostOverload,
 }
 
 #[derive(Debug, Default)]
@@ -187,6 +189,10 @@ impl HostState {
 
     pub(super) fn sub_active(&self) {
         self.active.fetch_sub(1, Relaxed);
+    }
+
+    pub(super) fn overload(&self) -> &HostOverload {
+        &self.overload
     }
 
     /// One worker's counters.

@@ -36,7 +36,7 @@ pub(super) async fn connect(
     timer.set(counted.began().checked_add(model.connect_timeout));
     let result = tokio::select! {
         biased;
-        result = open(model, to) => result,
+        result = open(context, to) => result,
         () = timer.expired() => Err(PoolFailure::new(PoolFailureKind::Timeout, "")),
     };
     match result {
@@ -56,7 +56,8 @@ pub(super) async fn connect(
     }
 }
 
-async fn open(model: &Model, to: &PeerAddress) -> Result<Io, PoolFailure> {
+async fn open(context: &PoolContext, to: &PeerAddress) -> Result<Io, PoolFailure> {
+    let model = context.config.model();
     let immediate = |error: &io::Error| {
         let reason = format!("immediate connect error: {}|remote address:{to}", system_text(error));
         PoolFailure::new(PoolFailureKind::RemoteConnectionFailure, reason)
@@ -69,6 +70,16 @@ async fn open(model: &Model, to: &PeerAddress) -> Result<Io, PoolFailure> {
     match to {
         PeerAddress::Ip(address) => {
             let socket = tcp_socket(model, *address).map_err(|error| local(&error))?;
+            if let Some(source) = source(model, *address) {
+                bind(&socket, source).map_err(|error| {
+                    context.stats.bind_errors.inc();
+                    let reason = format!("failed to bind to {source}: {}", system_text(&error));
+                    PoolFailure::new(PoolFailureKind::LocalConnectionFailure, reason)
+                })?;
+            }
+            if let Some(bind) = &model.upstream_bind_config {
+                set_options(&socket, &bind.socket_options, SocketState::Bound).map_err(|error| local(&error))?;
+            }
             start(&socket, &SockAddr::from(*address)).map_err(|error| immediate(&error))?;
             let stream = TcpStream::from_std(OwnedFd::from(socket).into()).map_err(|error| local(&error))?;
             stream.writable().await.map_err(|error| delayed(&error))?;
@@ -133,20 +144,24 @@ fn tcp_socket(model: &Model, to: SocketAddr) -> io::Result<Raw> {
             }
         }
         set_options(&socket, &bind.socket_options, SocketState::Prebind)?;
-        match &bind.source_address {
-            // A source of the other family cannot reach the host: it is left out, as in Envoy.
-            Some(Address::Ip { ip, port, .. }) if ip.is_ipv4() == to.is_ipv4() => {
-                if *port == 0 {
-                    // The port is chosen when the destination is known: more connections than ports are possible.
-                    set_option(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1_i32.to_ne_bytes())?;
-                }
-                socket.bind(&SocketAddr::new(*ip, *port).into())?;
-            }
-            _ => {}
-        }
-        set_options(&socket, &bind.socket_options, SocketState::Bound)?;
     }
     Ok(socket)
+}
+
+/// The source address. One of the other family cannot reach the host: it is left out, as in Envoy.
+fn source(model: &Model, to: SocketAddr) -> Option<SocketAddr> {
+    match model.upstream_bind_config.as_ref()?.source_address.as_ref()? {
+        Address::Ip { ip, port, .. } if ip.is_ipv4() == to.is_ipv4() => Some(SocketAddr::new(*ip, *port)),
+        _ => None,
+    }
+}
+
+fn bind(socket: &Raw, source: SocketAddr) -> io::Result<()> {
+    if source.port() == 0 {
+        // The port is chosen when the destination is known: more connections than ports are possible.
+        set_option(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1_i32.to_ne_bytes())?;
+    }
+    socket.bind(&source.into())
 }
 
 fn set_options(socket: &Raw, options: &[SocketOption], state: SocketState) -> io::Result<()> {

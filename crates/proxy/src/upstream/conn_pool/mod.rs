@@ -80,6 +80,7 @@ impl PoolContext {
             && own.upstream_bind_config == other.upstream_bind_config
             && own.tcp_keepalive == other.tcp_keepalive
             && own.transport_socket == other.transport_socket
+            && own.close_connections_on_host_health_failure == other.close_connections_on_host_health_failure
             && matches!(own.lb_policy, LbPolicy::LeastRequest { .. })
                 == matches!(other.lb_policy, LbPolicy::LeastRequest { .. })
     }
@@ -97,7 +98,9 @@ pub(super) enum Kind {
 /// The connections of one worker to one host at one priority.
 pub(super) struct ConnPool {
     context: Rc<PoolContext>,
-    host: Arc<Host>,
+    /// The host of a logical name changes its address.
+    host: RefCell<Arc<Host>>,
+    state: Arc<HostState>,
     counters: Arc<HostCounters>,
     kind: Kind,
     priority: usize,
@@ -128,7 +131,8 @@ impl ConnPool {
     ) -> Rc<Self> {
         Rc::new(Self {
             context: Rc::clone(context),
-            host: Arc::clone(host),
+            host: RefCell::new(Arc::clone(host)),
+            state: Arc::clone(host.state()),
             counters: Arc::clone(counters),
             kind,
             priority,
@@ -200,8 +204,9 @@ impl ConnPool {
     }
 
     async fn connect(self: Rc<Self>, counted: Counted) {
+        let host = Arc::clone(&self.host.borrow());
         let connecting = Connecting(&self.connecting);
-        let result = connect::connect(&self.context, self.host.address(), counted).await;
+        let result = connect::connect(&self.context, host.address(), counted).await;
         drop(connecting);
         match result {
             Ok(connection) => self.offer(Box::new(connection)),
@@ -219,7 +224,9 @@ impl ConnPool {
     /// A connection that a request has done with, in a state in which the next one may use it.
     fn give_back(self: &Rc<Self>, connection: Box<UpstreamConnection>) {
         connection.count_bytes();
-        if self.draining.get() || self.host.state().has(HostState::REMOVED) || connection.is_used_up() {
+        let failed = self.state.has(HostState::FAILED_CHECK)
+            && self.context.config.model().close_connections_on_host_health_failure;
+        if self.draining.get() || failed || self.state.has(HostState::REMOVED) || connection.is_used_up() {
             return;
         }
         if connection.expires().is_some_and(|at| at <= Instant::now()) {

@@ -12,6 +12,9 @@ pub struct WorkerHost {
 
 impl WorkerHost {
     pub(in crate::upstream) fn new(host: &Arc<Host>, pools: Rc<HostPools>) -> Rc<Self> {
+        for pool in pools.all() {
+            pool.host.replace(Arc::clone(host));
+        }
         Rc::new(Self { host: Arc::clone(host), pools })
     }
 
@@ -63,11 +66,22 @@ impl HostPools {
         pools[priority].get_or_init(new)
     }
 
+    /// Closes idle connections; the pools go on.
+    pub(in crate::upstream) fn close_idle(&self) {
+        for pool in self.all() {
+            drop(pool.idle.take());
+        }
+    }
+
     /// Closes idle connections now and the others when their requests end.
     pub(in crate::upstream) fn drain(&self) {
-        for pool in self.http1.iter().chain(&self.tcp).filter_map(OnceCell::get) {
+        for pool in self.all() {
             pool.drain();
         }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Rc<ConnPool>> {
+        self.http1.iter().chain(&self.tcp).filter_map(OnceCell::get)
     }
 }
 
@@ -78,8 +92,11 @@ impl RequestPermit {
     /// `None`: the circuit breaker is open.
     pub(super) fn take(pool: &Rc<ConnPool>) -> Option<Self> {
         let stats = pool.stats();
-        if !pool.breaker().take(Resource::Requests) {
-            stats.upstream_rq_pending_overflow.inc();
+        // The limit is for HTTP; TCP only counts, as in Envoy.
+        if pool.kind == Kind::Tcp {
+            pool.breaker().take_anyway(Resource::Requests);
+        } else if !pool.breaker().take(Resource::Requests) {
+            stats.upstream_rq_active_overflow.inc();
             return None;
         }
         stats.upstream_rq_total.inc();
@@ -87,7 +104,7 @@ impl RequestPermit {
         pool.counters.rq_total.inc();
         pool.counters.rq_active.inc();
         if pool.context.count_active {
-            pool.host.state().add_active();
+            pool.state.add_active();
         }
         Some(Self(Rc::clone(pool)))
     }
@@ -100,7 +117,7 @@ impl Drop for RequestPermit {
         pool.counters.rq_active.dec();
         pool.breaker().give(Resource::Requests);
         if pool.context.count_active {
-            pool.host.state().sub_active();
+            pool.state.sub_active();
         }
     }
 }
