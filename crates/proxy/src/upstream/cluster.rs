@@ -51,6 +51,8 @@ pub struct Cluster {
     hosts: RefCell<Hosts>,
     original: RefCell<HashMap<SocketAddr, (OriginalHost, Rc<WorkerHost>)>>,
     version: Cell<u64>,
+    /// It is in no table any more: only streams that run have it.
+    retired: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -76,6 +78,7 @@ impl Cluster {
             hosts: RefCell::default(),
             original: RefCell::default(),
             version: Cell::new(0),
+            retired: Cell::new(false),
         };
         if let Some(before) = before {
             // A copy: requests that run keep the old cluster, which may still look at its hosts.
@@ -151,7 +154,8 @@ impl Cluster {
         place: usize,
     ) -> Option<Rc<WorkerHost>> {
         let (host, slot) = (set.hosts().get(place)?, workers.get_mut(place)?);
-        let worker = slot.get_or_insert_with(|| WorkerHost::new(host, HostPools::new(&self.context, host)));
+        let worker =
+            slot.get_or_insert_with(|| WorkerHost::new(host, HostPools::new(&self.context, host, self.retired.get())));
         Some(Rc::clone(worker))
     }
 
@@ -174,7 +178,7 @@ impl Cluster {
                 return Some(Rc::clone(worker));
             }
             let host = self.config.original_host(address)?;
-            let worker = WorkerHost::new(&host.host, HostPools::new(&self.context, &host.host));
+            let worker = WorkerHost::new(&host.host, HostPools::new(&self.context, &host.host, self.retired.get()));
             self.original.borrow_mut().insert(address, (host, Rc::clone(&worker)));
             Some(worker)
         });
@@ -232,19 +236,19 @@ impl Cluster {
         }
     }
 
-    /// Closes all idle connections now, and the others when their requests end.
-    pub(super) fn drain(&self) {
+    /// It leaves the table: hosts that were not used until now keep no connections, and all others close theirs, unless
+    /// they go on in `next`.
+    pub(super) fn retire(&self, next: Option<&Self>) {
+        self.retired.set(true);
+        if next.is_some_and(|next| Rc::ptr_eq(&self.context, &next.context)) {
+            return;
+        }
         for worker in self.hosts.borrow().workers.iter().flatten() {
             worker.pools().drain();
         }
         for (_, worker) in self.original.borrow().values() {
             worker.pools().drain();
         }
-    }
-
-    /// Whether its pools go on in `next`.
-    pub(super) fn shares_pools_with(&self, next: &Self) -> bool {
-        Rc::ptr_eq(&self.context, &next.context)
     }
 
     /// A connection for one HTTP/1 request; priority 0 is the default, 1 high. Waits until one is there, at most for

@@ -14,6 +14,9 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
+/// Envoy's limit of `priority`: there is a list for each up to the highest.
+const MOST_PRIORITIES: u32 = 128;
+
 /// What discovery says of a host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostSpec {
@@ -40,7 +43,7 @@ impl HostSpec {
             address,
             hostname: endpoint.hostname.as_str().into(),
             weight: endpoint.weight.max(1),
-            priority: of.priority,
+            priority: of.priority.min(MOST_PRIORITIES),
             locality: Arc::clone(locality),
             health: endpoint.health,
             metadata: endpoint.metadata.clone(),

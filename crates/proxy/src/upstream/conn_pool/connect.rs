@@ -1,12 +1,8 @@
 //! Making a connection.
 #![allow(unsafe_code, reason = "socket options by number have no safe interface")]
 
-use super::{
-    PoolContext, PoolFailure, PoolFailureKind,
-    connection::{Counted, UpstreamConnection},
-    failure::system_text,
-};
-use crate::socket::{Io, Socket};
+use super::{PoolContext, PoolFailure, PoolFailureKind, failure::system_text};
+use crate::socket::Io;
 use socket2::{Domain, SockAddr, Socket as Raw, TcpKeepalive, Type};
 use sota_config::{
     address::{Address, SocketOption, SocketState},
@@ -21,38 +17,18 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::net::{TcpStream, UnixStream};
 
-/// Connects within the cluster's `connect_timeout`.
-pub(super) async fn connect(
-    context: &PoolContext,
-    to: &PeerAddress,
-    counted: Counted,
-) -> Result<UpstreamConnection, PoolFailure> {
-    let model = context.config.model();
+/// Connects within the cluster's `connect_timeout`, counted from `began`.
+pub(super) async fn connect(context: &PoolContext, to: &PeerAddress, began: Instant) -> Result<Io, PoolFailure> {
     let timer = context.local.timer();
-    timer.set(counted.began().checked_add(model.connect_timeout));
-    let result = tokio::select! {
+    timer.set(began.checked_add(context.config.model().connect_timeout));
+    tokio::select! {
         biased;
         result = open(context, to) => result,
         () = timer.expired() => Err(PoolFailure::new(PoolFailureKind::Timeout, "")),
-    };
-    match result {
-        Ok(io) => {
-            let local = match &io {
-                Io::Tcp(stream) => stream.local_addr().ok(),
-                _ => None,
-            };
-            Ok(UpstreamConnection::new(Socket::new(io), local, counted))
-        }
-        Err(failure) => {
-            if failure.kind == PoolFailureKind::RemoteConnectionFailure {
-                counted.blame_peer();
-            }
-            Err(failure)
-        }
     }
 }
 

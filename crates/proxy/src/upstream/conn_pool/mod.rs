@@ -113,6 +113,8 @@ pub(super) struct ConnPool {
     draining: Cell<bool>,
     /// Wakes the task that watches idle connections.
     keeper: RefCell<Option<Waker>>,
+    /// When that task wakes by itself.
+    wakes_at: Cell<Option<Instant>>,
 }
 
 struct Idle {
@@ -128,6 +130,7 @@ impl ConnPool {
         counters: &Arc<HostCounters>,
         kind: Kind,
         priority: usize,
+        draining: bool,
     ) -> Rc<Self> {
         Rc::new(Self {
             context: Rc::clone(context),
@@ -140,8 +143,9 @@ impl ConnPool {
             waiting: RefCell::default(),
             connections: Cell::new(0),
             connecting: Cell::new(0),
-            draining: Cell::new(false),
+            draining: Cell::new(draining),
             keeper: RefCell::new(None),
+            wakes_at: Cell::new(None),
         })
     }
 
@@ -170,14 +174,11 @@ impl ConnPool {
     /// The connection that was used last, unless nothing can be sent on it any more.
     fn take_idle(&self) -> Option<Box<UpstreamConnection>> {
         loop {
-            let Idle { connection, until } = self.idle.borrow_mut().pop()?;
-            if connection.is_stale(None) {
-                connection.closed_by_peer();
-            } else if until.is_some_and(|until| until <= Instant::now()) {
-                self.note_expired(&connection);
-            } else {
+            let Idle { connection, .. } = self.idle.borrow_mut().pop()?;
+            if !connection.is_stale(None) {
                 return Some(connection);
             }
+            connection.closed_by_peer();
         }
     }
 
@@ -206,16 +207,19 @@ impl ConnPool {
     async fn connect(self: Rc<Self>, counted: Counted) {
         let host = Arc::clone(&self.host.borrow());
         let connecting = Connecting(&self.connecting);
-        let result = connect::connect(&self.context, host.address(), counted).await;
+        let result = connect::connect(&self.context, host.address(), counted.began()).await;
         drop(connecting);
         match result {
-            Ok(connection) => self.offer(Box::new(connection)),
+            Ok(io) => self.offer(Box::new(UpstreamConnection::new(io, counted))),
             Err(failure) => {
-                if failure.kind == PoolFailureKind::Timeout {
-                    self.stats().upstream_cx_connect_timeout.inc();
+                match failure.kind {
+                    PoolFailureKind::Timeout => self.stats().upstream_cx_connect_timeout.inc(),
+                    PoolFailureKind::RemoteConnectionFailure => counted.blame_peer(),
+                    PoolFailureKind::LocalConnectionFailure | PoolFailureKind::Overflow => {}
                 }
                 self.stats().upstream_cx_connect_fail.inc();
                 self.counters.cx_connect_fail.inc();
+                // Before this connection's place becomes free: it is not for those that fail now.
                 self.fail_waiting(&failure);
             }
         }

@@ -2,7 +2,11 @@
 
 use super::{ConnPool, HttpConnection, Kind, PoolContext, PoolFailure, Resource, TcpConnection};
 use crate::upstream::host::{Host, HostCounters, WorkerCounters};
-use std::{cell::OnceCell, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, OnceCell},
+    rc::Rc,
+    sync::Arc,
+};
 
 /// A host as a worker has it: with the connections of this worker.
 pub struct WorkerHost {
@@ -47,22 +51,26 @@ pub(in crate::upstream) struct HostPools {
     counters: WorkerCounters,
     http1: [OnceCell<Rc<ConnPool>>; 2],
     tcp: [OnceCell<Rc<ConnPool>>; 2],
+    draining: Cell<bool>,
 }
 
 impl HostPools {
-    pub(in crate::upstream) fn new(context: &Rc<PoolContext>, host: &Host) -> Rc<Self> {
+    /// `draining`: connections are for one request each, as nobody will look after them any more.
+    pub(in crate::upstream) fn new(context: &Rc<PoolContext>, host: &Host, draining: bool) -> Rc<Self> {
         Rc::new(Self {
             context: Rc::clone(context),
             counters: host.state().worker_counters(),
             http1: Default::default(),
             tcp: Default::default(),
+            draining: Cell::new(draining),
         })
     }
 
     fn get(&self, host: &Arc<Host>, kind: Kind, priority: usize) -> &Rc<ConnPool> {
         let pools = if kind == Kind::Http1 { &self.http1 } else { &self.tcp };
         let priority = priority.min(1);
-        let new = || ConnPool::new(&self.context, host, &self.counters.counters, kind, priority);
+        let draining = self.draining.get();
+        let new = || ConnPool::new(&self.context, host, &self.counters.counters, kind, priority, draining);
         pools[priority].get_or_init(new)
     }
 
@@ -75,6 +83,7 @@ impl HostPools {
 
     /// Closes idle connections now and the others when their requests end.
     pub(in crate::upstream) fn drain(&self) {
+        self.draining.set(true);
         for pool in self.all() {
             pool.drain();
         }

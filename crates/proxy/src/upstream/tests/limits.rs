@@ -77,6 +77,26 @@ fn who_gives_up_leaves_the_queue() {
 }
 
 #[test]
+fn a_refused_connection_fails_all_that_wait_and_no_more_are_made() {
+    on_worker(|worker| async move {
+        let limits = CircuitBreakerThresholds { max_connections: 1, ..Default::default() };
+        let cluster = worker.cluster(&build(limited(([127, 0, 0, 1], free_port()).into(), limits)));
+        let host = cluster.choose_host(&LbContext::default()).unwrap();
+        let all = (0..3).map(|_| {
+            let (cluster, host) = (Rc::clone(&cluster), Rc::clone(&host));
+            tokio::task::spawn_local(async move { cluster.http_connection(&host, 0).await.err() })
+        });
+        for task in all.collect::<Vec<_>>() {
+            assert_eq!(task.await.unwrap().unwrap().kind, PoolFailureKind::RemoteConnectionFailure);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(worker.stat("cluster.web.upstream_cx_total"), 1);
+        assert_eq!(worker.stat("cluster.web.upstream_rq_pending_failure_eject"), 3);
+        assert_eq!(worker.stat("cluster.web.upstream_cx_active"), 0);
+    });
+}
+
+#[test]
 fn requests_beyond_the_limit_are_refused() {
     let origin = Origin::named("one");
     on_worker(|worker| async move {

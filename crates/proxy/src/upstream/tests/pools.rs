@@ -116,6 +116,23 @@ fn idle_timeout_and_largest_age_and_number() {
         assert_eq!(worker.stat("cluster.idle.upstream_cx_idle_timeout"), 1);
         assert_eq!(worker.stat("cluster.aged.upstream_cx_max_duration_reached"), 1);
         assert_eq!(worker.stat("cluster.idle.upstream_cx_destroy_local"), 1);
+        // A connection whose time is over sooner than that of those before it.
+        let both = worker.cluster(&build(limited(
+            "both",
+            sota_config::http::HttpProtocolOptions {
+                max_connection_duration: Some(Duration::from_millis(60)),
+                idle_timeout: Some(Duration::from_millis(50)),
+                ..http()
+            },
+        )));
+        let connection = connect(&both).await.unwrap();
+        get(&connection).await;
+        connection.release();
+        let connection = connect(&both).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        connection.release();
+        eventually("its age counts", || connections("both") == 0).await;
+        assert_eq!(worker.stat("cluster.both.upstream_cx_max_duration_reached"), 1);
         for _ in 0..4 {
             let connection = connect(&few).await.unwrap();
             get(&connection).await;

@@ -97,6 +97,21 @@ fn hosts_that_fail_their_check_lose_their_connections_when_that_is_wanted() {
 }
 
 #[test]
+fn a_removed_cluster_serves_its_streams_and_keeps_nothing() {
+    let one = Origin::named("one");
+    on_worker(|worker| async move {
+        let cluster = worker.cluster(&build(model(vec![at(one.address())])));
+        worker.clusters.remove("web");
+        assert!(worker.clusters.get("web").is_none());
+        let host = cluster.choose_host(&LbContext::default()).unwrap();
+        let connection = cluster.http_connection(&host, 0).await.unwrap();
+        assert!(get(&connection).await.ends_with("one"));
+        connection.release();
+        eventually("it is closed at once", || one.open_connections() == 0).await;
+    });
+}
+
+#[test]
 fn wrong_clusters_are_refused_with_their_place() {
     let wrong = Model {
         lb_policy: LbPolicy::ClusterProvided,
