@@ -7,6 +7,7 @@
 mod access_log_filter;
 mod fraction;
 mod header;
+mod mutations;
 mod query;
 mod regex;
 mod string;
@@ -14,6 +15,7 @@ mod string;
 pub use access_log_filter::AccessLogFilter;
 pub use fraction::FractionalPercent;
 pub use header::HeaderMatcher;
+pub use mutations::HeaderMutations;
 pub use query::{QueryParameterMatcher, query_parameters};
 pub use regex::{Regex, RegexSubstitution};
 pub use string::StringMatcher;

@@ -29,8 +29,24 @@ pub enum Reading<'a> {
     Text(Option<String>),
 }
 
+/// What kind of stat a cell is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution.
+    Histogram,
+    /// A text.
+    TextReadout,
+}
+
 /// A word that can be read by other threads than its writer.
 pub trait Cell: Send + Sync {
+    /// What kind of stat it is.
+    fn kind(&self) -> Kind;
+
     /// The value now. Relaxed: a reader may be a moment behind, and two cells may be of different moments.
     fn read(&self) -> Reading<'_>;
 }
@@ -60,6 +76,10 @@ impl CounterCell {
 }
 
 impl Cell for CounterCell {
+    fn kind(&self) -> Kind {
+        Kind::Counter
+    }
+
     fn read(&self) -> Reading<'_> {
         read_counter(&self.0)
     }
@@ -90,6 +110,10 @@ impl SharedCounterCell {
 }
 
 impl Cell for SharedCounterCell {
+    fn kind(&self) -> Kind {
+        Kind::Counter
+    }
+
     fn read(&self) -> Reading<'_> {
         read_counter(&self.0)
     }
@@ -139,6 +163,10 @@ impl GaugeCell {
 }
 
 impl Cell for GaugeCell {
+    fn kind(&self) -> Kind {
+        Kind::Gauge
+    }
+
     fn read(&self) -> Reading<'_> {
         read_gauge(&self.0)
     }
@@ -194,6 +222,10 @@ impl SharedGaugeCell {
 }
 
 impl Cell for SharedGaugeCell {
+    fn kind(&self) -> Kind {
+        Kind::Gauge
+    }
+
     fn read(&self) -> Reading<'_> {
         read_gauge(&self.0)
     }
@@ -211,6 +243,10 @@ impl TextCell {
 }
 
 impl Cell for TextCell {
+    fn kind(&self) -> Kind {
+        Kind::TextReadout
+    }
+
     fn read(&self) -> Reading<'_> {
         Reading::Text(self.0.lock().unwrap_or_else(PoisonError::into_inner).as_deref().map(str::to_owned))
     }

@@ -3,7 +3,7 @@
 //! A bucket is 0, or one of 90 per power of ten (10 to 99 times 10^n). Counts are kept per power of ten, made when a value falls
 //! into it: an unused histogram is 24 bytes, a used one 400, and each power of ten that occurs another 720.
 
-use super::cell::{Cell, Reading};
+use super::cell::{Cell, Kind, Reading};
 use std::sync::{
     OnceLock,
     atomic::{AtomicU64, Ordering::Relaxed},
@@ -96,6 +96,10 @@ impl HistogramCell {
 }
 
 impl Cell for HistogramCell {
+    fn kind(&self) -> Kind {
+        Kind::Histogram
+    }
+
     fn read(&self) -> Reading<'_> {
         Reading::Histogram(self)
     }

@@ -43,7 +43,7 @@ mod histogram;
 mod registry;
 mod scope;
 
-pub use cell::{Cell, CounterCell, GaugeCell, Reading, SharedCounterCell, SharedGaugeCell, TextCell};
+pub use cell::{Cell, CounterCell, GaugeCell, Kind, Reading, SharedCounterCell, SharedGaugeCell, TextCell};
 pub use group::{Group, Handle, StatGroup};
 pub use histogram::{Bucket, HistogramCell, Unit};
 pub use registry::{Registry, ScopeView, StatId};

@@ -1,7 +1,7 @@
 //! Where all stats of a process are found: prefixes, and per prefix what was asked for.
 
 use super::{
-    cell::{Cell, CounterCell, Reading},
+    cell::{Cell, CounterCell, Kind, Reading},
     group::{AnyMember, AnyValues, Many, Member, One, StatGroup, Values},
     scope::{OVERFLOW, Scope},
 };
@@ -92,6 +92,8 @@ struct Content {
 struct Entry {
     key: Key,
     shard: u16,
+    /// Which kinds of stats there are, a bit for each [`Kind`]: most questions are about few of them.
+    kinds: u8,
     state: State,
     /// What counters had when they were last reset, by position; empty if they never were.
     base: Box<[u64]>,
@@ -168,7 +170,9 @@ impl ScopeCore {
             }
         }
         let member = Arc::new(Member::new(self.clone(), new()));
-        content.entries.push(Entry { key, shard, state: State::Held(weak(&member)), base: Box::default() });
+        let kinds =
+            (0..).map_while(|index| member.values().cell(index)).fold(0, |kinds, cell| kinds | bit(cell.kind()));
+        content.entries.push(Entry { key, shard, kinds, state: State::Held(weak(&member)), base: Box::default() });
         member
     }
 
@@ -242,17 +246,21 @@ impl ScopeView {
         self.0.prefix()
     }
 
-    /// Calls back with the name (without the prefix) and value of every stat of every shard; names come more than once. A short
-    /// lock is held meanwhile: the callback must neither make handles nor drop them.
-    pub fn visit(&self, mut each: impl FnMut(StatId, &str, Reading<'_>)) {
+    /// Calls back with the name (without the prefix) and value of every stat of these kinds, of every shard; names come more than
+    /// once. A short lock is held meanwhile: the callback must neither make handles nor drop them.
+    pub fn visit(&self, kinds: &[Kind], mut each: impl FnMut(StatId, &str, Reading<'_>)) {
+        let wanted = kinds.iter().fold(0, |bits, kind| bits | bit(*kind));
         // Dropped after the lock: the last handle of a stat may be among them, and it locks the scope when it goes.
         let mut alive = Vec::new();
         let content = lock(&self.0.content);
-        for (n, entry) in content.entries.iter().enumerate() {
+        for (n, entry) in content.entries.iter().enumerate().filter(|(_, entry)| entry.kinds & wanted != 0) {
             entry.with_values(&mut alive, |values| {
                 let mut index = 0;
                 while let (Some(name), Some(cell)) = (entry.key.name(index), values.cell(index)) {
-                    each(StatId { entry: n as u32, index: index as u32 }, name, entry.since_reset(index, cell.read()));
+                    if bit(cell.kind()) & wanted != 0 {
+                        let id = StatId { entry: n as u32, index: index as u32 };
+                        each(id, name, entry.since_reset(index, cell.read()));
+                    }
                     index += 1;
                 }
             });
@@ -279,7 +287,7 @@ impl ScopeView {
     fn reset_counters(&self) {
         let mut alive = Vec::new();
         let mut content = lock(&self.0.content);
-        for entry in &mut content.entries {
+        for entry in content.entries.iter_mut().filter(|entry| entry.kinds & bit(Kind::Counter) != 0) {
             let mut base = Vec::new();
             entry.with_values(&mut alive, |values| {
                 base.extend((0..).map_while(|index| values.cell(index)).map(|cell| match cell.read() {
@@ -335,6 +343,10 @@ fn downcast_box<W: Values>(values: Box<dyn AnyValues>) -> Option<W> {
 /// A thread that panicked with the lock left a list that is still whole: every change is one push or one assignment.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn bit(kind: Kind) -> u8 {
+    1 << kind as u8
 }
 
 /// The shard of cells that all threads write.

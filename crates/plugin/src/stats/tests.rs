@@ -12,11 +12,13 @@ stat_group! {
     }
 }
 
+const ALL: [Kind; 4] = [Kind::Counter, Kind::Gauge, Kind::Histogram, Kind::TextReadout];
+
 /// Full names and their sums over shards, as the server makes them.
 fn sums(registry: &Registry) -> BTreeMap<String, i64> {
     let mut sums = BTreeMap::new();
     for scope in registry.scopes() {
-        scope.visit(|_, name, reading| {
+        scope.visit(&ALL, |_, name, reading| {
             let value = match reading {
                 Reading::Counter { value, .. } => value.cast_signed(),
                 Reading::Gauge { value, .. } => value,
@@ -208,7 +210,7 @@ fn a_reset_concerns_counters_and_loses_nothing_that_comes_after() {
     assert_eq!(sum(&registry, "single"), Some(1), "the base stays with the values");
 
     let mut used = None;
-    registry.scopes()[0].visit(|_, name, reading| {
+    registry.scopes()[0].visit(&[Kind::Counter], |_, name, reading| {
         if let ("rq_total", Reading::Counter { used: was, .. }) = (name, reading) {
             used = Some(was);
         }
@@ -223,11 +225,21 @@ fn a_stat_is_found_again_by_its_id() {
     group.rq_active.set(9);
     let scopes = registry.scopes();
     let mut ids = Vec::new();
-    scopes[0].visit(|id, name, _| ids.push((id, name.to_owned())));
+    scopes[0].visit(&ALL, |id, name, _| ids.push((id, name.to_owned())));
     assert_eq!(ids.len(), 5);
     for (id, name) in ids {
         assert_eq!(scopes[0].get(id, |found, _| found.to_owned()).as_deref(), Some(name.as_str()));
     }
+}
+
+#[test]
+fn kinds_can_be_picked() {
+    let registry = Registry::new();
+    let scope = registry.shard();
+    let _held = (scope.group::<Traffic>(), scope.gauge("g"));
+    let mut names = Vec::new();
+    registry.scopes()[0].visit(&[Kind::Gauge, Kind::TextReadout], |_, name, _| names.push(name.to_owned()));
+    assert_eq!(names, ["rq_active", "version", "g"]);
 }
 
 #[test]

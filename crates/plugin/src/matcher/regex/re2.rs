@@ -39,36 +39,53 @@ pub(super) fn translate(pattern: &str) -> Result<String, String> {
 /// What follows a backslash.
 fn escape(chars: &mut Chars<'_>, in_class: bool, out: &mut String) -> Result<(), String> {
     let Some((_, c)) = chars.next() else { return Err("trailing \\".to_owned()) };
-    let class = match c {
-        'd' => "0-9",
-        's' => "\\t\\n\\f\\r ",
-        'w' => "0-9A-Za-z_",
+    let text = match c {
+        'd' if in_class => "0-9",
+        's' if in_class => "\\t\\n\\f\\r ",
+        'w' if in_class => "0-9A-Za-z_",
+        'd' => "[0-9]",
+        's' => "[\\t\\n\\f\\r ]",
+        'w' => "[0-9A-Za-z_]",
         // A class within a class is fine with the `regex` crate.
-        'D' => return Ok(out.push_str("[^0-9]")),
-        'S' => return Ok(out.push_str("[^\\t\\n\\f\\r ]")),
-        'W' => return Ok(out.push_str("[^0-9A-Za-z_]")),
-        'b' | 'B' if !in_class => {
-            out.push_str("(?-u:\\");
-            out.push(c);
-            return Ok(out.push(')'));
+        'D' => "[^0-9]",
+        'S' => "[^\\t\\n\\f\\r ]",
+        'W' => "[^0-9A-Za-z_]",
+        'b' if !in_class => "(?-u:\\b)",
+        'B' if !in_class => "(?-u:\\B)",
+        // Any octet, even of what is not UTF-8.
+        'C' if !in_class => "(?s-u:.)",
+        '0'..='7' => return octal(c, chars, out),
+        'Q' => {
+            quoted(chars, out);
+            return Ok(());
         }
-        'Q' => return Ok(quoted(chars, out)),
-        // A stray `\E` means nothing.
-        'E' => return Ok(()),
-        // In the `regex` crate these are anchors of words, which RE2 does not know.
-        '<' | '>' => return Ok(out.push(c)),
         _ => {
-            out.push('\\');
-            return Ok(out.push(c));
+            // In the `regex` crate `\<` and `\>` are anchors of words, which RE2 does not know.
+            if !matches!(c, '<' | '>') {
+                out.push('\\');
+            }
+            out.push(c);
+            return Ok(());
         }
     };
-    if in_class {
-        out.push_str(class);
-    } else {
-        out.push('[');
-        out.push_str(class);
-        out.push(']');
+    out.push_str(text);
+    Ok(())
+}
+
+/// `\0`, `\01`, `\123`: a character by its number in octal. A lone digit but 0 would be a back reference, which RE2 does
+/// not have either.
+fn octal(first: char, chars: &mut Chars<'_>, out: &mut String) -> Result<(), String> {
+    let mut number = first.to_digit(8).unwrap_or_default();
+    let mut more = 0;
+    while let Some(digit) = chars.peek().and_then(|(_, c)| c.to_digit(8)).filter(|_| more < 2) {
+        number = number * 8 + digit;
+        more += 1;
+        chars.next();
     }
+    if more == 0 && first != '0' {
+        return Err(format!("invalid escape sequence: \\{first}"));
+    }
+    out.push_str(&format!("\\x{{{number:X}}}"));
     Ok(())
 }
 
@@ -186,6 +203,7 @@ mod tests {
             ("/users/{id}", "/users/\\{id}"),
             ("a{2}b{2,}c{2,3}d{,3}e{", "a{2}b{2,}c{2,3}d\\{,3}e\\{"),
             ("\\Qa.b{\\E.c\\Q+", "a\\.b\\{.c\\+"),
+            ("\\C\\0\\101[\\12-\\13]", "(?s-u:.)\\x{0}\\x{41}[\\x{A}-\\x{B}]"),
             ("[[a]", "[\\[a]"),
             ("[]a]", "[\\]a]"),
             ("[^]a]", "[^\\]a]"),
@@ -211,6 +229,7 @@ mod tests {
             (".", &["ä", "a"], &["\n", "ab"]),
             ("{id}", &["{id}"], &["id"]),
             ("(?i)ä", &["Ä", "ä"], &["a"]),
+            ("\\_\\/\\-", &["_/-"], &["_/"]),
         ] {
             let regex = super::super::Regex::build(re2).unwrap();
             for text in good {
@@ -230,6 +249,7 @@ mod tests {
             ("(?x)a b", "invalid or unsupported flag: x"),
             ("(?iu:a)", "invalid or unsupported flag: u"),
             ("a\\", "trailing \\"),
+            ("\\1", "invalid escape sequence: \\1"),
         ] {
             assert_eq!(translate(re2).unwrap_err(), reason, "{re2}");
         }
