@@ -7,7 +7,6 @@
 mod resolver;
 mod settings;
 
-pub use resolver::Resolvers;
 pub(super) use settings::ResolverSettings;
 
 use super::{
@@ -16,6 +15,7 @@ use super::{
 };
 use resolver::{Answer, Failure, Resolver};
 use sota_config::{
+    ConfigError, ExtensionConfig,
     address::Address,
     cluster::{Discovery as Kind, DnsConfig},
 };
@@ -31,6 +31,11 @@ use tokio::{sync::Notify, task::JoinHandle};
 
 /// No name is resolved more often than this, whatever is configured.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+
+/// Checks `typed_dns_resolver_config` of the bootstrap. (A cluster's own is checked when the cluster is built.)
+pub fn check_resolver(config: &ExtensionConfig) -> Result<(), ConfigError> {
+    ResolverSettings::read(config).map(|_| ())
+}
 
 /// Keeps a cluster's hosts as discovery says. Dropping it stops that.
 pub struct Discovery {
@@ -54,14 +59,23 @@ impl Ready {
 impl Discovery {
     /// Starts what the cluster needs, within the main thread's runtime: resolving names, dropping unused original
     /// destinations, probing ejected hosts. `root` is the main thread's root scope. Clusters that need nothing are
-    /// initialized at once.
-    pub fn start(config: &Arc<ClusterConfig>, resolvers: &Resolvers, root: &Scope) -> Self {
+    /// initialized at once. `default` is the bootstrap's resolver, for clusters that name none.
+    pub fn start(config: &Arc<ClusterConfig>, default: Option<&ExtensionConfig>, root: &Scope) -> Self {
         config.publish(root);
+        let resolver = || match (config.resolver(), default.map(ResolverSettings::read)) {
+            (Some(own), _) => own.clone(),
+            (None, Some(Ok(default))) => default,
+            (None, Some(Err(error))) => {
+                tracing::error!("{error}; the default is used");
+                ResolverSettings::default()
+            }
+            (None, None) => ResolverSettings::default(),
+        };
         let ready = Rc::new(Ready::default());
         let mut tasks = Vec::new();
         match &config.model().discovery {
-            Kind::StrictDns(dns) => tasks.extend(start_names(config, dns, false, resolvers, &ready)),
-            Kind::LogicalDns(dns) => tasks.extend(start_names(config, dns, true, resolvers, &ready)),
+            Kind::StrictDns(dns) => tasks.extend(start_names(config, dns, false, &resolver(), &ready)),
+            Kind::LogicalDns(dns) => tasks.extend(start_names(config, dns, true, &resolver(), &ready)),
             Kind::OriginalDst(options) => {
                 ready.set();
                 tasks.push(tokio::task::spawn_local(super::original_dst::clean_up(
@@ -125,7 +139,7 @@ fn start_names(
     config: &Arc<ClusterConfig>,
     dns: &DnsConfig,
     logical: bool,
-    resolvers: &Resolvers,
+    settings: &ResolverSettings,
     ready: &Rc<Ready>,
 ) -> Vec<JoinHandle<()>> {
     let (mut hosts, mut targets) = (Vec::new(), Vec::new());
@@ -161,7 +175,7 @@ fn start_names(
         config: Arc::clone(config),
         dns: dns.clone(),
         logical,
-        resolver: resolvers.get(config.resolver(), dns.lookup_family),
+        resolver: resolver::resolver(settings, dns.lookup_family),
         hosts: RefCell::new(hosts),
         ready: Rc::clone(ready),
     });

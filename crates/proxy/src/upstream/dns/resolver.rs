@@ -10,7 +10,7 @@ use hickory_resolver::{
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     system_conf::read_system_conf,
 };
-use sota_config::{ConfigError, ExtensionConfig, cluster::DnsLookupFamily};
+use sota_config::cluster::DnsLookupFamily;
 use std::{
     cell::RefCell,
     fmt,
@@ -24,10 +24,9 @@ const LONGEST_RESOLUTION: Duration = Duration::from_secs(60);
 /// What Envoy takes for the time to live where the system's library gives none.
 const SYSTEM_TTL: Duration = Duration::from_secs(60);
 
-/// The resolvers of the main thread. Clusters with equal settings share one.
-pub struct Resolvers {
-    default: ResolverSettings,
-    made: RefCell<Vec<Made>>,
+thread_local! {
+    /// The resolvers of this thread: equal settings share one.
+    static MADE: RefCell<Vec<Made>> = const { RefCell::new(Vec::new()) };
 }
 
 struct Made {
@@ -36,16 +35,9 @@ struct Made {
     resolver: Weak<Resolver>,
 }
 
-impl Resolvers {
-    /// `default` is `typed_dns_resolver_config` of the bootstrap, for clusters that name none.
-    pub fn new(default: Option<&ExtensionConfig>) -> Result<Self, ConfigError> {
-        let default = default.map(ResolverSettings::read).transpose()?.unwrap_or_default();
-        Ok(Self { default, made: RefCell::default() })
-    }
-
-    pub(super) fn get(&self, settings: Option<&ResolverSettings>, family: DnsLookupFamily) -> Rc<Resolver> {
-        let settings = settings.unwrap_or(&self.default);
-        let mut made = self.made.borrow_mut();
+/// The resolver of these settings.
+pub(super) fn resolver(settings: &ResolverSettings, family: DnsLookupFamily) -> Rc<Resolver> {
+    MADE.with_borrow_mut(|made| {
         made.retain(|made| made.resolver.strong_count() > 0);
         let same = made.iter().find(|made| made.settings == *settings && made.family == family);
         if let Some(resolver) = same.and_then(|made| made.resolver.upgrade()) {
@@ -54,7 +46,7 @@ impl Resolvers {
         let resolver = Rc::new(Resolver::new(settings, family));
         made.push(Made { settings: settings.clone(), family, resolver: Rc::downgrade(&resolver) });
         resolver
-    }
+    })
 }
 
 /// Resolves names to addresses of a family.

@@ -56,8 +56,7 @@ fn names(kind: Kind, server: &DnsServer, host: &str) -> Model {
 
 fn start(worker: &Worker, model: Model) -> (Arc<ClusterConfig>, Discovery) {
     let config = build(model);
-    let resolvers = Resolvers::new(None).unwrap();
-    let discovery = Discovery::start(&config, &resolvers, &worker.registry.shard());
+    let discovery = Discovery::start(&config, None, &worker.registry.shard());
     (config, discovery)
 }
 

@@ -168,8 +168,7 @@ fn original_destinations() {
         assert_eq!(chosen(&connection, Some(&invalid)).as_deref(), Some("10.1.1.1:7"));
         assert_eq!(worker.stat("cluster.web.original_dst_host_invalid"), 1);
         assert_eq!((config.hosts().hosts().len(), worker.stat("cluster.web.membership_total")), (2, 2));
-        let resolvers = Resolvers::new(None).unwrap();
-        let discovery = Discovery::start(&config, &resolvers, &worker.registry.shard());
+        let discovery = Discovery::start(&config, None, &worker.registry.shard());
         assert!(discovery.is_initialized());
         eventually("unused hosts go", || config.hosts().hosts().is_empty()).await;
         assert_eq!(chosen(&connection, None).as_deref(), Some("10.1.1.1:7"));
