@@ -147,8 +147,11 @@ fn original_destinations() {
             upstream_port_override: Some(7),
             cleanup_interval: Duration::from_millis(20),
         };
-        let original =
-            Model { discovery: Kind::OriginalDst(options), lb_policy: LbPolicy::ClusterProvided, ..model(Vec::new()) };
+        let original = Model {
+            discovery: Source::OriginalDst(options),
+            lb_policy: LbPolicy::ClusterProvided,
+            ..model(Vec::new())
+        };
         let config = build(original);
         let cluster = worker.cluster(&config);
         let local = PeerAddress::from(SocketAddr::from(([10, 1, 1, 1], 80)));

@@ -12,14 +12,14 @@ use sota_config::{
     address::Address,
     bootstrap::NodeInfo,
     cluster::{
-        Cluster as Model, Discovery as Kind, Endpoint, HealthStatus, LbConfig, LbPolicy, LoadAssignment,
+        Cluster as Model, Discovery as Source, Endpoint, HealthStatus, LbConfig, LbPolicy, LoadAssignment,
         LocalityEndpoints,
     },
 };
 use sota_plugin::{
     FactoryContext,
     access_log::{LogFile, LogOpener},
-    stats::{Reading, Registry},
+    stats::{Kind, Reading, Registry},
 };
 use std::{
     collections::BTreeMap,
@@ -78,7 +78,7 @@ pub(super) fn model(endpoints: Vec<Endpoint>) -> Model {
     Model {
         name: "web".to_owned(),
         stat_name: String::new(),
-        discovery: Kind::Static,
+        discovery: Source::Static,
         load_assignment: LoadAssignment { localities: vec![locality], overprovisioning_factor: 140 },
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit_bytes: 1 << 20,
@@ -120,7 +120,7 @@ impl Worker {
 pub(super) fn stat(registry: &Registry, name: &str) -> i64 {
     let mut all = BTreeMap::<String, i64>::new();
     for scope in registry.scopes() {
-        scope.visit(|_, stat, reading| {
+        scope.visit(&[Kind::Counter, Kind::Gauge, Kind::Histogram], |_, stat, reading| {
             let value = match reading {
                 Reading::Counter { value, .. } => value.cast_signed(),
                 Reading::Gauge { value, .. } => value,
