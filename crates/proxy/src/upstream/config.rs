@@ -107,8 +107,19 @@ impl ClusterConfig {
             across: before.map(|before| Arc::clone(&before.across)).unwrap_or_default(),
             stats: OnceLock::new(),
         });
-        if matches!(model.discovery, Discovery::Static) {
-            config.set_hosts(specs);
+        match (&model.discovery, before) {
+            (Discovery::Static, _) => {
+                config.set_hosts(specs);
+            }
+            // The same names as before: their hosts serve until they are resolved anew.
+            (Discovery::StrictDns(_) | Discovery::LogicalDns(_), Some(before))
+                if model.load_assignment == before.model.load_assignment
+                    && matches!(model.discovery, Discovery::LogicalDns(_))
+                        == matches!(before.model.discovery, Discovery::LogicalDns(_)) =>
+            {
+                config.set_hosts(before.hosts().hosts().iter().map(|host| host.spec().clone()).collect());
+            }
+            _ => {}
         }
         Ok(config)
     }

@@ -22,6 +22,7 @@ use sota_config::{
 use sota_plugin::stats::Scope;
 use std::{
     cell::{Cell, RefCell},
+    mem,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
@@ -122,6 +123,8 @@ struct Names {
     logical: bool,
     resolver: Rc<Resolver>,
     hosts: RefCell<Vec<Vec<HostSpec>>>,
+    /// Names without a first result, while the hosts of the cluster's predecessor serve.
+    awaited: Cell<usize>,
     ready: Rc<Ready>,
 }
 
@@ -177,6 +180,7 @@ fn start_names(
         logical,
         resolver: resolver::resolver(settings, dns.lookup_family),
         hosts: RefCell::new(hosts),
+        awaited: Cell::new(if config.hosts().hosts().is_empty() { 0 } else { targets.len() }),
         ready: Rc::clone(ready),
     });
     names.publish();
@@ -195,11 +199,15 @@ impl Names {
     /// Resolves one name for as long as the cluster lives.
     async fn keep(self: Rc<Self>, target: Target) {
         let mut failures = Backoff::new(&self.dns);
+        let mut first = true;
         loop {
             if let Some(stats) = self.config.discovery_stats() {
                 stats.update_attempt.inc();
             }
             let result = self.resolver.resolve(&target.host).await;
+            if mem::take(&mut first) {
+                self.awaited.set(self.awaited.get().saturating_sub(1));
+            }
             let wait = self.take(&target, result, &mut failures);
             self.ready.set();
             let jitter = self.dns.jitter.mul_f64(fastrand::f64());
@@ -258,7 +266,7 @@ impl Names {
         let mut seen = std::collections::HashSet::new();
         let hosts = self.hosts.borrow();
         let all: Vec<_> = hosts.iter().flatten().filter(|spec| seen.insert(spec.address.clone())).cloned().collect();
-        if all.is_empty() && self.config.hosts().hosts().is_empty() {
+        if all.is_empty() || self.awaited.get() > 0 {
             return;
         }
         match self.logical {

@@ -1,6 +1,6 @@
 use super::super::{
     ClusterConfig,
-    tests::{Worker, build, endpoint, eventually, model, on_worker},
+    tests::{Worker, build, build_next, endpoint, eventually, model, on_worker},
 };
 use super::*;
 use sota_config::{
@@ -211,5 +211,22 @@ fn literal_addresses_and_localhost_ask_nobody() {
         discovery.initialized().await;
         assert_eq!(addresses(&config), ["127.0.0.1:80"]);
         assert_eq!(server.queries(), 0);
+    });
+}
+
+#[test]
+fn an_update_serves_the_hosts_it_had_until_the_names_are_resolved_anew() {
+    let server = DnsServer::start(DnsAnswer::v4(&[ONE], 0));
+    on_worker(|worker| async move {
+        let (before, discovery) = start(&worker, names(Kind::StrictDns(every(1000)), &server, "app.test"));
+        discovery.initialized().await;
+        server.set(DnsAnswer::v4(&[TWO], 0));
+        let mut next = names(Kind::StrictDns(every(10)), &server, "app.test");
+        next.connect_timeout = Duration::from_secs(1);
+        let after = build_next(next, &before);
+        let discovery = Discovery::start(&after, None, &worker.registry.shard());
+        assert_eq!(addresses(&after), ["10.0.0.1:80"]);
+        discovery.initialized().await;
+        assert_eq!(addresses(&after), ["10.0.0.2:80"]);
     });
 }
