@@ -18,8 +18,6 @@ pub mod response;
 mod send;
 mod stats;
 mod stream;
-#[cfg(test)]
-mod tests;
 
 use crate::{
     access_log::{AccessLogs, WorkerAccessLogs},
