@@ -184,12 +184,21 @@ impl<'c> Stream<'c> {
         let mut ended = self.beside(self.exchange()).await;
         while let Err(Stop::Reply(reply)) = ended {
             if self.progress.get() >= Progress::Responding {
-                return Err(self.reset_instead(&reply));
+                ended = Err(self.reset_instead(&reply));
+                break;
             }
             self.begin_reply(*reply);
             ended = self.beside(self.respond()).await;
         }
+        if matches!(ended, Err(Stop::Reset(_))) {
+            self.leave_rest().await;
+        }
         ended
+    }
+
+    /// What was collected of a response that will not be whole still leaves, as far as it goes at once.
+    async fn leave_rest(&self) {
+        let _ = poll_fn(|cx| Poll::Ready(self.codec.poll_flush(cx))).await;
     }
 
     /// The phases.

@@ -410,11 +410,12 @@ impl Forward {
         stream: &mut ForwardCx<'_>,
     ) -> bool {
         let wants = self.retry.as_ref().is_some_and(|retry| retry.wants_retry_after_reset(reason.into(), is_started));
-        let retries = wants && self.take_retry(stream);
-        if retries && let Some(host) = host {
+        let Some(next) = wants.then(|| self.take_retry(stream)).flatten() else { return false };
+        if let Some(host) = host {
             host.counters().rq_error.inc();
         }
-        retries
+        self.state = next;
+        true
     }
 
     /// Whether another attempt follows a response. That response is dropped then.
@@ -426,11 +427,8 @@ impl Forward {
             }
             return false;
         }
-        if !self.take_retry(stream) {
-            return false;
-        }
-        let state = std::mem::replace(&mut self.state, State::BackOff);
-        if let State::Active(attempt) = state {
+        let Some(next) = self.take_retry(stream) else { return false };
+        if let State::Active(attempt) = std::mem::replace(&mut self.state, next) {
             attempt.host.counters().rq_error.inc();
             attempt.note_bytes(stream.info);
             if end_stream {
@@ -443,36 +441,35 @@ impl Forward {
         true
     }
 
-    /// Uses one retry, if the policy and the circuit breaker have one left, and begins the pause before it.
-    fn take_retry(&mut self, stream: &mut ForwardCx<'_>) -> bool {
+    /// Uses one retry, if the policy and the circuit breaker have one left. The state in which it begins: a pause comes
+    /// first.
+    fn take_retry(&mut self, stream: &mut ForwardCx<'_>) -> Option<State> {
         if !self.body.can_rewind() {
-            return false;
+            return None;
         }
-        let Some(retry) = &mut self.retry else { return false };
+        let retry = self.retry.as_mut()?;
         let stats = self.cluster.stats();
         if !retry.take_retry() {
             stats.upstream_rq_retry_limit_exceeded.inc();
             stream.info.response_flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
-            return false;
+            return None;
         }
         self.permit = None;
         let high = self.route.forward().is_some_and(|action| action.priority == RoutingPriority::High);
         self.permit = self.cluster.try_retry(usize::from(high));
         if self.permit.is_none() {
             stream.info.response_flags.set(ResponseFlag::UpstreamOverflow);
-            return false;
+            return None;
         }
         stats.upstream_rq_retry.inc();
         stats.upstream_rq_retry_backoff_exponential.inc();
         let pause = retry.next_back_off(fastrand::u64(..));
         stream.deadlines.set(Deadline::Try, None);
         if pause.is_zero() {
-            self.state = State::Choosing;
-        } else {
-            stream.deadlines.set_after(Deadline::BackOff, Instant::now(), Some(pause));
-            self.state = State::BackOff;
+            return Some(State::Choosing);
         }
-        true
+        stream.deadlines.set_after(Deadline::BackOff, Instant::now(), Some(pause));
+        Some(State::BackOff)
     }
 
     fn informed(&mut self, stream: &mut ForwardCx<'_>) -> ResponseEvent {

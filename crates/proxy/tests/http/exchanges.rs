@@ -39,7 +39,8 @@ fn chunks_and_trailers_pass_both_ways() {
     });
     let proxy = Setup::to(origin.address()).start();
     let mut client = Client::connect(proxy.address);
-    let request = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\nx-t: 1\r\n\r\n";
+    let request =
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\nx-t: 1\r\n\r\n";
     for _ in 0..2 {
         let response = client.exchange(request);
         assert_eq!((response.text().as_str(), response.end), ("abcdefgh", End::Complete));
@@ -180,7 +181,8 @@ fn informational_responses_are_dropped_by_default() {
 
 #[test]
 fn http_10_is_refused_or_answered_in_kind() {
-    let origin = Origin::http(|_| Reply::raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"));
+    let origin =
+        Origin::http(|_| Reply::raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"));
     let proxy = Setup::to(origin.address()).start();
     let response = Client::connect(proxy.address).exchange("GET / HTTP/1.0\r\nHost: x\r\n\r\n");
     assert_eq!((response.status(), response.header("connection")), (426, Some("close")));
@@ -221,7 +223,9 @@ fn direct_responses_and_their_bodies() {
 #[test]
 fn hop_by_hop_fields_do_not_pass() {
     let origin = Origin::http(|_| {
-        Reply::raw("HTTP/1.1 200 OK\r\nconnection: keep-alive, x-mine\r\nkeep-alive: 5\r\nx-mine: 1\r\ncontent-length: 0\r\n\r\n")
+        Reply::raw(
+            "HTTP/1.1 200 OK\r\nconnection: keep-alive, x-mine\r\nkeep-alive: 5\r\nx-mine: 1\r\ncontent-length: 0\r\n\r\n",
+        )
     });
     let proxy = Setup::to(origin.address()).start();
     let mut client = Client::connect(proxy.address);

@@ -424,11 +424,7 @@ struct WorkerLogger(Arc<dyn LogFile>, Format);
 
 impl AccessLogger for WorkerLogger {
     fn log(&self, entry: &LogEntry<'_>) {
-        let cx = FormatCx {
-            request: entry.request,
-            response: entry.response,
-            ..FormatCx::new(entry.info, entry.kind)
-        };
+        let cx = FormatCx { request: entry.request, response: entry.response, ..FormatCx::new(entry.info, entry.kind) };
         let mut line = Vec::new();
         self.1.write(&cx, &mut line);
         self.0.write(&line);
