@@ -204,6 +204,8 @@ enum Wait<H> {
 
 /// A message on its way through the filters.
 pub(super) struct Passage<S: Side> {
+    /// The position of the first filter that this message passes.
+    from: usize,
     /// The position of the filter that sees the head next, or holds it.
     head_at: usize,
     /// Nothing follows the head, as that filter sees it.
@@ -230,6 +232,7 @@ pub(super) struct Passage<S: Side> {
 impl<S: Side> Default for Passage<S> {
     fn default() -> Self {
         Self {
+            from: 0,
             head_at: 0,
             head_end: false,
             is_held: false,
@@ -251,7 +254,7 @@ impl<S: Side> Passage<S> {
     /// response), this one passes only those filters that have not seen a head.
     pub(super) fn begin(&mut self, end_stream: bool) {
         let seen = self.seen;
-        *self = Self { head_at: seen, seen, head_end: end_stream, ..Self::default() };
+        *self = Self { from: seen, head_at: seen, seen, head_end: end_stream, ..Self::default() };
     }
 
     /// Whether data can go past the filters: the head has left, nobody looks at data, nothing is held.
@@ -268,9 +271,9 @@ impl<S: Side> Passage<S> {
     /// The next data; only after [`Passed::NeedMore`].
     pub(super) fn push_data(&mut self, data: Bytes, end_stream: bool) {
         let end = end_stream && self.added.is_none();
-        self.data = Some(Transit { at: 0, data, end });
+        self.data = Some(Transit { at: self.from, data, end });
         if end_stream && let Some(trailers) = self.added.take() {
-            self.trailers = Some((0, trailers));
+            self.trailers = Some((self.from, trailers));
         }
     }
 
@@ -279,7 +282,7 @@ impl<S: Side> Passage<S> {
         if let Some(added) = self.added.take() {
             let _ = trailers.append_all(&added);
         }
-        self.trailers = Some((0, trailers));
+        self.trailers = Some((self.from, trailers));
     }
 
     /// Moves the message on, to what comes out behind the last filter.

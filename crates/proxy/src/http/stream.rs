@@ -249,8 +249,10 @@ impl<'c> Stream<'c> {
     }
 
     fn poll_head(&self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
-        self.is_reading.set(true);
-        let start = ready!(self.codec.poll_head(cx, &mut self.request.borrow_mut()));
+        let Poll::Ready(start) = self.codec.poll_head(cx, &mut self.request.borrow_mut()) else {
+            self.is_reading.set(true);
+            return Poll::Pending;
+        };
         self.connection.deadlines.set(Deadline::RequestHeaders, None);
         Poll::Ready(match start {
             Ok(RequestStart::Head(head)) => {

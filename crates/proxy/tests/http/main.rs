@@ -4,4 +4,6 @@
 
 mod exchanges;
 mod faults;
+mod filters;
 mod fixture;
+mod timing;
