@@ -257,8 +257,9 @@ impl HttpConnectionManager {
     }
 
     /// Serves a connection until it ends.
-    pub async fn serve(self: Rc<Self>, downstream: Downstream) {
-        Connection::new(self, downstream).serve().await;
+    // No `async fn`, whose future would have room for the connection twice.
+    pub fn serve(self: Rc<Self>, downstream: Downstream) -> impl Future<Output = ()> + 'static {
+        Connection::new(self, downstream).serve()
     }
 
     fn take_heads(&self) -> (RequestHead, ResponseHead) {
