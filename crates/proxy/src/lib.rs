@@ -9,3 +9,6 @@ pub mod drain;
 pub mod local;
 pub mod socket;
 pub mod timer;
+
+#[cfg(test)]
+mod test_context;

@@ -2,6 +2,7 @@
 
 pub mod forwarded;
 pub mod local_reply;
+pub mod machine_address;
 pub mod normalize;
 mod referer;
 pub mod request_id;

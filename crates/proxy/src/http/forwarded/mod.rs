@@ -241,3 +241,6 @@ impl std::fmt::Write for IpText {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
