@@ -4,7 +4,7 @@ use super::ForwardedRules;
 use crate::test_context::{stream_from, stream_info};
 use sota_config::http::InternalAddressConfig;
 use sota_plugin::{
-    http::{HeaderName, Method, RequestHead, Scheme},
+    http::{HeaderName, Method, Protocol, RequestHead, Scheme},
     info::StreamInfo,
 };
 
@@ -214,6 +214,16 @@ fn scheme_and_port() {
         (forced, Some("http"), false, "https", Scheme::Https),
     ] {
         assert_eq!(proto(&rules, given, tls), (expected.into(), scheme), "{given:?}");
+    }
+    for (protocol, named, expected) in [
+        (Protocol::Http11, Scheme::Https, Scheme::Https),
+        (Protocol::Http2, Scheme::Https, Scheme::Https),
+        (Protocol::Http2, Scheme::Http, Scheme::Http),
+    ] {
+        let mut head = RequestHead::new(Method::Get, "a", "/").unwrap();
+        (head.protocol, head.scheme) = (protocol, named);
+        plain().apply(&mut head, &mut stream_info(), expected == Scheme::Http, &[]);
+        assert_eq!(head.scheme, expected);
     }
     let port = |rules: ForwardedRules, given: &[(&str, &str)]| {
         let rules = ForwardedRules { append_port: true, ..rules };
