@@ -17,3 +17,6 @@ pub mod drain;
 pub mod timer;
 pub mod socket;
 pub mod buffer;
+
+#[cfg(test)]
+mod test_context;

@@ -9,6 +9,7 @@ mod filter_chain;
 mod finish;
 pub mod forwarded;
 pub mod local_reply;
+pub mod machine_address;
 pub mod normalize;
 mod referer;
 mod reply;
@@ -45,7 +46,6 @@ use sota_plugin::{
 use stats::{CodecStats, HttpStats};
 use std::{
     cell::RefCell,
-    net::{IpAddr, Ipv4Addr, UdpSocket},
     rc::Rc,
     sync::Arc,
 };
@@ -103,7 +103,7 @@ impl HttpConnectionManagerConfig {
             upstream_logs,
             local_replies,
             normalization: Normalization::build(model),
-            forwarded: ForwardedRules::build(model, cx.node, local_address()),
+            forwarded: ForwardedRules::build(model, cx.node, machine_address::machine_address()),
             response_fields: ResponseFields::build(model),
             model: Arc::clone(model),
         }))
@@ -188,16 +188,6 @@ fn server_options(model: &Model) -> ServerOptions {
         names: model.http1.header_key_format,
         trailers: model.http1.enable_trailers,
     }
-}
-
-/// This machine's address towards others. Choosing a route for a datagram that is never sent tells it.
-fn local_address() -> IpAddr {
-    let towards = |address: &str| {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-        socket.connect(address).ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    };
-    towards("192.0.2.1:9").unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 /// A connection manager on one worker.

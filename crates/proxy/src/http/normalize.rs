@@ -167,6 +167,10 @@ fn merge_slashes(path: &[u8]) -> Option<Vec<u8>> {
             out.push(*c);
         }
     }
+    if out == b"/" {
+        // Compat: the slash at the beginning and the one at the end are kept, even where nothing is between them.
+        out.push(b'/');
+    }
     Some(out)
 }
 
@@ -417,7 +421,8 @@ mod tests {
             ("/b/.", "/b/"),
             ("/a///b//?x=//%2f", "/a/b/?x=//%2f"),
             ("/%zz", "/%zz"),
-            ("//", "/"),
+            ("//", "//"),
+            ("///", "//"),
         ] {
             assert_eq!(path(ALL, from).as_deref(), Ok(to), "{from}");
         }

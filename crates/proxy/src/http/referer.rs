@@ -15,16 +15,26 @@ pub(super) fn sanitize(head: &mut RequestHead) {
 
 /// An absolute URL or a partial one, without user information and fragment (RFC 9110 §10.1.3).
 fn is_valid(value: &[u8]) -> bool {
-    let scheme_end = memchr::memmem::find(value, b"://");
-    match scheme_end.and_then(|end| Some((value.get(..end)?, value.get(end + 3..)?))) {
-        Some((scheme, rest)) if !scheme.is_empty() && scheme.iter().all(u8::is_ascii_alphabetic) => {
-            let host_end = rest.iter().position(|c| matches!(c, b'/' | b'?' | b'#')).unwrap_or(rest.len());
-            let host = rest.get(..host_end).unwrap_or_default();
+    let end = memchr::memmem::find(value, b"://");
+    match end.and_then(|end| Some((value.get(..end)?, value.get(end + 3..)?))) {
+        Some((scheme, rest)) if scheme.first().is_some_and(u8::is_ascii_alphabetic) && is_plain(scheme) => {
+            let end = rest.iter().position(|c| matches!(c, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+            let host = rest.get(..end).unwrap_or_default();
             let is_clean = |c: &u8| *c > b' ' && *c != 0x7f && *c != b'#';
-            !host.is_empty() && !host.contains(&b'@') && rest.iter().all(is_clean)
+            !host.is_empty() && !host.contains(&b'@') && has_good_port(host) && rest.iter().all(is_clean)
         }
         _ => is_partial(value),
     }
+}
+
+fn is_plain(scheme: &[u8]) -> bool {
+    scheme.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'-' | b'.'))
+}
+
+fn has_good_port(host: &[u8]) -> bool {
+    let start = crate::router::virtual_hosts::port_start(host);
+    let port = start.and_then(|start| host.get(start + 1..)).unwrap_or_default();
+    port.iter().all(u8::is_ascii_digit)
 }
 
 /// A reference without a scheme: its first segment has no colon (RFC 3986 §4.2).
@@ -39,10 +49,24 @@ mod tests {
 
     #[test]
     fn valid_and_not() {
-        for valid in ["http://a.example/b?c", "https://a:80", "/a/b:c?d", "a/b", "", "//a/b"] {
+        // As Envoy 1.40 judges them.
+        for valid in [
+            "http://a/b",
+            "http://h",
+            "/a/b:c",
+            "",
+            "//x",
+            "ftp://h:80/?",
+            "h2ttp://h/",
+            "http://[::1]:80/",
+            "https://a.example/b?c",
+            "a/b",
+        ] {
             assert!(is_valid(valid.as_bytes()), "{valid}");
         }
-        for invalid in ["http://u:p@a/", "http://a/#f", "/a#b", "a:b", "about:blank", "http:///a", "/a b", "/a\"b"] {
+        for invalid in
+            ["a:b", "/a#b", "http://u@h/", "about:blank", "http://h/#f", "/a\"b", "http://h:x/", "http://", "http:///a"]
+        {
             assert!(!is_valid(invalid.as_bytes()), "{invalid}");
         }
     }

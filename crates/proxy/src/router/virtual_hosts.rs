@@ -160,15 +160,14 @@ mod tests {
 
     #[test]
     fn any_and_ports() {
-        let mut config = config(&[&["a.example"], &["*"]]);
-        config.ignore_port_in_host_matching = true;
-        let index = DomainIndex::build(&config).unwrap();
+        let with_ports = RouteConfiguration { ignore_port_in_host_matching: true, ..config(&[&["a.example"], &["*"]]) };
+        let index = DomainIndex::build(&with_ports).unwrap();
         assert_eq!(index.find(b"a.example:99"), Some(0));
         assert_eq!(index.find(b"a.example"), Some(0));
         assert_eq!(index.find(b"b"), Some(1));
         // Compat: without a host only a table of nothing but `*` has one.
         assert_eq!(index.find(b""), None);
-        let only_any = DomainIndex::build(&super::tests::config(&[&["*"]])).unwrap();
+        let only_any = DomainIndex::build(&config(&[&["*"]])).unwrap();
         assert_eq!(only_any.find(b""), Some(0));
         for (authority, start) in
             [("a:80", Some(1)), ("a", None), ("[::1]", None), ("[::1]:80", Some(5)), ("a:", None), ("::1", Some(1))]

@@ -8,7 +8,7 @@ use sota_config::{
     http::{HttpConnectionManager, InternalAddressConfig},
 };
 use sota_plugin::{
-    http::{HeaderId, HeaderName, RequestHead, Scheme},
+    http::{HeaderId, HeaderName, Protocol, RequestHead, Scheme},
     info::{PeerAddress, StreamInfo},
 };
 use std::{
@@ -147,8 +147,13 @@ impl ForwardedRules {
         if let Some(scheme) = self.scheme {
             head.headers.set_sanitized(HeaderId::XForwardedProto, scheme.as_str());
         }
-        let forwarded = head.headers.get(HeaderId::XForwardedProto).unwrap_or_default();
-        head.scheme = Scheme::from_bytes(forwarded).unwrap_or(own);
+        // A scheme that the request itself names stays: that of HTTP/2 or of an absolute-form target. Of the latter,
+        // `http` looks like none and makes a difference only where `x-forwarded-proto` says otherwise.
+        let is_named = head.protocol == Protocol::Http2 || head.scheme == Scheme::Https;
+        let forwarded = Scheme::from_bytes(head.headers.get(HeaderId::XForwardedProto).unwrap_or_default());
+        if self.scheme.is_some() || !is_named {
+            head.scheme = forwarded.unwrap_or(own);
+        }
     }
 
     fn internal_fields(&self, head: &mut RequestHead, is_internal: bool, is_edge: bool, internal_only: &[HeaderName]) {
@@ -241,3 +246,6 @@ impl std::fmt::Write for IpText {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

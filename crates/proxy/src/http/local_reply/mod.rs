@@ -253,3 +253,6 @@ fn percent_encoded(text: &[u8]) -> Vec<u8> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;
