@@ -4,12 +4,13 @@
 mod access_loggers;
 mod data_source;
 mod filters;
+mod matchers;
 
 #[cfg(test)]
 mod testing;
 
 use access_loggers::{file, stderr, stdout};
-use filters::{listener, network};
+use filters::{http, listener, network};
 use sota_plugin::{Registry, extension::DuplicateExtension};
 
 /// Adds every built-in extension.
@@ -25,6 +26,15 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
     for extension in [&network::direct_response::EXTENSION, &network::echo::EXTENSION, &network::simple_line::EXTENSION]
     {
         registry.network_filters.add(extension)?;
+    }
+    for extension in [
+        &http::buffer::EXTENSION,
+        &http::cors::EXTENSION,
+        &http::header_mutation::EXTENSION,
+        &http::health_check::EXTENSION,
+        &http::sota_router::EXTENSION,
+    ] {
+        registry.http_filters.add(extension)?;
     }
     for extension in [&file::EXTENSION, &stdout::EXTENSION, &stderr::EXTENSION] {
         registry.access_loggers.add(extension)?;
