@@ -1,13 +1,16 @@
 //! Every extension that comes with sota-mesh, each in a file of its own, in the folders of Envoy's categories. This is
 //! the one list of them.
 
+mod access_loggers;
 mod data_source;
 mod filters;
+mod matchers;
 
 #[cfg(test)]
 mod testing;
 
-use filters::{listener, network};
+use access_loggers::{file, stderr, stdout};
+use filters::{http, listener, network};
 use sota_plugin::{Registry, extension::DuplicateExtension};
 
 /// Adds every built-in extension.
@@ -24,5 +27,39 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
     {
         registry.network_filters.add(extension)?;
     }
+    for extension in [
+        &http::buffer::EXTENSION,
+        &http::cors::EXTENSION,
+        &http::header_mutation::EXTENSION,
+        &http::health_check::EXTENSION,
+        &http::sota_router::EXTENSION,
+    ] {
+        registry.http_filters.add(extension)?;
+    }
+    for extension in [&file::EXTENSION, &stdout::EXTENSION, &stderr::EXTENSION] {
+        registry.access_loggers.add(extension)?;
+    }
+    for (alias, extension) in [
+        ("envoy.file_access_log", &file::EXTENSION),
+        ("envoy.stdout_access_log", &stdout::EXTENSION),
+        ("envoy.stderr_access_log", &stderr::EXTENSION),
+    ] {
+        registry.access_loggers.add_alias(alias, extension)?;
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_has_a_name_of_its_own() {
+        let mut registry = Registry::default();
+        register(&mut registry).unwrap();
+        for name in ["envoy.access_loggers.file", "envoy.file_access_log", "file"] {
+            assert!(std::ptr::eq(registry.access_loggers.find(name).unwrap(), &file::EXTENSION), "{name}");
+        }
+        assert!(register(&mut registry).is_ok(), "the same extensions under the same names are no conflict");
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     LocalFuture,
-    http::Headers,
+    http::{Headers, RequestHead},
     info::{RouteInfo, StreamInfo},
     stats::Scope,
 };
@@ -102,12 +102,16 @@ pub struct Effects {
     pub clear_route: bool,
     /// Trailers to add behind the last data, in the direction of the hook that runs.
     pub trailers: Option<Box<Headers>>,
+    /// How many octets of the body may be held for filters of this stream, instead of the connection's limit.
+    pub buffer_limit: Option<usize>,
 }
 
 /// A stream as the filter that is called sees it.
 pub struct StreamCx<'a> {
     /// The stream's facts.
     pub info: &'a mut StreamInfo,
+    /// The request, in the hooks of the response and at the end of the stream; `None` in those of the request itself.
+    pub request: Option<&'a RequestHead>,
     /// The worker.
     pub worker: &'a WorkerCx,
     /// The body that is held for this filter in this direction; it may be replaced, and `content-length` follows.
@@ -140,6 +144,12 @@ impl StreamCx<'_> {
     /// Chooses the route anew before the router runs: for filters that changed what routes match.
     pub fn clear_route(&mut self) {
         self.effects.clear_route = true;
+    }
+
+    /// Lets filters of this stream hold so many octets of the body in the direction of the hook that runs, whatever the
+    /// limit of the connection is. Call it in the hook for the head.
+    pub fn set_buffer_limit(&mut self, bytes: usize) {
+        self.effects.buffer_limit = Some(bytes);
     }
 
     /// Adds trailers behind the last data, in the direction of the hook that runs.

@@ -57,15 +57,28 @@ impl<F: ?Sized> Category<F> {
     pub fn add(&mut self, extension: &'static Extension<F>) -> Result<(), DuplicateExtension> {
         let keys = extension.type_urls.iter().copied().chain([extension.name, extension.short_name]);
         for key in keys {
-            match self.by_key.insert(key, extension) {
-                Some(first) if !std::ptr::eq(first, extension) => {
-                    return Err(DuplicateExtension { kind: self.kind, key, first: first.name, second: extension.name });
-                }
-                _ => {}
-            }
+            self.claim(key, extension)?;
         }
         self.extensions.push(extension);
         Ok(())
+    }
+
+    /// Another name by which an extension is found, such as one that Envoy gave up: `envoy.file_access_log`.
+    pub fn add_alias(
+        &mut self,
+        alias: &'static str,
+        extension: &'static Extension<F>,
+    ) -> Result<(), DuplicateExtension> {
+        self.claim(alias, extension)
+    }
+
+    fn claim(&mut self, key: &'static str, extension: &'static Extension<F>) -> Result<(), DuplicateExtension> {
+        match self.by_key.insert(key, extension) {
+            Some(first) if !std::ptr::eq(first, extension) => {
+                Err(DuplicateExtension { kind: self.kind, key, first: first.name, second: extension.name })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// By type URL (with or without its host), name or short name.
@@ -170,5 +183,40 @@ impl<'a> FactoryContext<'a> {
         let dot = if field.is_empty() || self.path.is_empty() { "" } else { "." };
         let mark = if mark == Mark::NONE { self.mark } else { mark };
         ConfigError::new(format!("{}{dot}{field}", self.path), mark, reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn extension(name: &'static str, type_urls: &'static [&'static str]) -> Extension<dyn HttpFilterConfig> {
+        Extension {
+            name,
+            short_name: name,
+            type_urls,
+            build: |_, cx| Err(cx.error("", Mark::NONE, "never built")),
+            build_route: None,
+            route_type_urls: &[],
+        }
+    }
+
+    static ONE: Extension<dyn HttpFilterConfig> = extension("one", &["a.One"]);
+    static TWO: Extension<dyn HttpFilterConfig> = extension("two", &["a.Two"]);
+
+    #[test]
+    fn extensions_are_found_by_every_name_they_have() {
+        let mut filters = Category::new("HTTP filter");
+        filters.add(&ONE).unwrap();
+        filters.add(&TWO).unwrap();
+        filters.add_alias("old.one", &ONE).unwrap();
+        for (key, name) in [("one", "one"), ("old.one", "one"), ("type.googleapis.com/a.Two", "two"), ("a.Two", "two")]
+        {
+            assert_eq!(filters.find(key).map(|found| found.name), Some(name), "{key}");
+        }
+        assert!(filters.find("old.two").is_none());
+        assert_eq!(filters.iter().count(), 2);
+        let error = filters.add_alias("a.Two", &ONE).unwrap_err();
+        assert_eq!(error.to_string(), "HTTP filter: \"a.Two\" is claimed by two and by one");
     }
 }

@@ -1,4 +1,5 @@
 //! Filters, in the folders of Envoy's categories.
 
+pub(crate) mod http;
 pub(crate) mod listener;
 pub(crate) mod network;

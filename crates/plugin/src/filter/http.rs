@@ -27,7 +27,7 @@ pub trait HttpFilterFactory {
 /// Which bodies a filter looks at. A body that no filter looks at is moved without being copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bodies {
-    /// None: the filter's data hooks are not called.
+    /// None: the filter's data hooks are called only while it holds a head ([`FilterStatus::StopIteration`]).
     None,
     /// The request's.
     Request,

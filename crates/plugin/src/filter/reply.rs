@@ -22,6 +22,9 @@ pub struct LocalReply {
     pub flag: Option<ResponseFlag>,
     /// Response code details.
     pub details: Details,
+    /// Send it as the filter made it: neither the route's fields nor `local_reply_config` change it, and
+    /// `%RESPONSE_CODE%` is not known before it has left. For answers that are no failures.
+    pub verbatim: bool,
     /// End the connection after the reply: where the request ends is not known.
     pub close: bool,
 }
@@ -36,6 +39,7 @@ impl LocalReply {
             grpc_status: None,
             flag: None,
             details: details.into(),
+            verbatim: false,
             close: false,
         }
     }
@@ -44,6 +48,13 @@ impl LocalReply {
     #[must_use]
     pub fn flag(mut self, flag: ResponseFlag) -> Self {
         self.flag = Some(flag);
+        self
+    }
+
+    /// As it is; see [`Self::verbatim`](field@Self::verbatim).
+    #[must_use]
+    pub fn verbatim(mut self) -> Self {
+        self.verbatim = true;
         self
     }
 

@@ -212,6 +212,11 @@ pub trait RouteInfo: std::fmt::Debug {
     /// The route's name; empty when it has none.
     fn name(&self) -> &str;
 
+    /// Whether it sends requests to a cluster; false when it answers them itself (redirects, direct responses).
+    fn is_forwarding(&self) -> bool {
+        true
+    }
+
     /// The name of its virtual host.
     fn virtual_host(&self) -> &str;
 

@@ -93,8 +93,8 @@ impl ListenerFilter for Filter {
             self.stats.alpn_not_found.inc();
         } else {
             self.stats.alpn_found.inc();
-            let text = |name: &Box<[u8]>| String::from_utf8_lossy(name).into_owned().into_boxed_str();
-            cx.info.application_protocols = hello.alpn.iter().map(text).collect();
+            let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned().into_boxed_str();
+            cx.info.application_protocols = hello.alpn.iter().map(|name| text(name)).collect();
         }
         Peek::Continue
     }

@@ -1,0 +1,8 @@
+//! Access loggers. What they have in common stands in `writer` and `format`.
+
+mod format;
+mod writer;
+
+pub(crate) mod file;
+pub(crate) mod stderr;
+pub(crate) mod stdout;

@@ -1,0 +1,154 @@
+//! Matchers and shares of requests, read from the checked configuration of filters. Each is built at once; an error
+//! stands at `path`, which counts from the filter's own configuration.
+
+use sota_config::{
+    ConfigError, Node,
+    matcher::{
+        FractionalPercent as FractionConfig, HeaderCondition, HeaderMatcher as HeaderConfig,
+        StringMatcher as StringConfig, StringPattern,
+    },
+};
+use sota_plugin::{
+    FactoryContext,
+    matcher::{FractionalPercent, HeaderMatcher, StringMatcher},
+};
+
+/// `envoy.type.matcher.v3.StringMatcher`
+pub(crate) fn string(node: &Node, path: &str, cx: &FactoryContext<'_>) -> Result<StringMatcher, ConfigError> {
+    StringMatcher::build(&string_config(node)).map_err(|error| cx.error(path, node.mark, error.reason))
+}
+
+/// A list of `envoy.type.matcher.v3.StringMatcher` in a field.
+pub(crate) fn strings(node: &Node, key: &str, cx: &FactoryContext<'_>) -> Result<Vec<StringMatcher>, ConfigError> {
+    let items = node.list(key).iter().enumerate();
+    items.map(|(at, item)| string(item, &format!("{key}[{at}]"), cx)).collect()
+}
+
+/// A list of `envoy.config.route.v3.HeaderMatcher` in a field.
+pub(crate) fn headers(node: &Node, key: &str, cx: &FactoryContext<'_>) -> Result<Vec<HeaderMatcher>, ConfigError> {
+    let items = node.list(key).iter().enumerate();
+    items
+        .map(|(at, item)| {
+            HeaderMatcher::build(&header_config(item))
+                .map_err(|error| cx.error(&format!("{key}[{at}]"), item.mark, error.reason))
+        })
+        .collect()
+}
+
+/// `envoy.config.core.v3.RuntimeFractionalPercent` in a field; `None` when it is absent.
+pub(crate) fn fraction(node: &Node, key: &str, cx: &FactoryContext<'_>) -> Option<FractionalPercent> {
+    let node = node.get(key)?;
+    let value = node.field("default_value");
+    let config = FractionConfig {
+        numerator: value.u32("numerator").unwrap_or(0),
+        denominator: match value.str("denominator") {
+            "TEN_THOUSAND" => 10_000,
+            "MILLION" => 1_000_000,
+            _ => 100,
+        },
+        runtime_key: node.get("runtime_key").and_then(Node::as_str).map(str::to_owned),
+    };
+    Some(FractionalPercent::build(&config, cx.runtime))
+}
+
+fn string_config(node: &Node) -> StringConfig {
+    let text = |key: &str| node.get(key).and_then(Node::as_str).map(str::to_owned);
+    let pattern = text("exact")
+        .map(StringPattern::Exact)
+        .or_else(|| text("prefix").map(StringPattern::Prefix))
+        .or_else(|| text("suffix").map(StringPattern::Suffix))
+        .or_else(|| text("contains").map(StringPattern::Contains))
+        .unwrap_or_else(|| StringPattern::Regex(node.field("safe_regex").str("regex").to_owned()));
+    StringConfig { pattern, ignore_case: node.bool("ignore_case") }
+}
+
+fn header_config(node: &Node) -> HeaderConfig {
+    let text = |key: &str| node.get(key).and_then(Node::as_str).map(str::to_owned);
+    let pattern = text("exact_match")
+        .map(StringPattern::Exact)
+        .or_else(|| text("prefix_match").map(StringPattern::Prefix))
+        .or_else(|| text("suffix_match").map(StringPattern::Suffix))
+        .or_else(|| text("contains_match").map(StringPattern::Contains))
+        .or_else(|| node.get("safe_regex_match").map(|regex| StringPattern::Regex(regex.str("regex").to_owned())));
+    let condition = if let Some(pattern) = pattern {
+        HeaderCondition::String(StringConfig { pattern, ignore_case: false })
+    } else if let Some(matcher) = node.get("string_match") {
+        HeaderCondition::String(string_config(matcher))
+    } else if let Some(range) = node.get("range_match") {
+        let bound = |key: &str| range.field(key).as_i64().unwrap_or(0);
+        HeaderCondition::Range(bound("start")..bound("end"))
+    } else {
+        HeaderCondition::Present(node.bool_or("present_match", true))
+    };
+    HeaderConfig {
+        name: node.str("name").to_ascii_lowercase(),
+        condition,
+        invert: node.bool("invert_match"),
+        treat_missing_as_empty: node.bool("treat_missing_header_as_empty"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{building, config, request, unchecked};
+    use sota_config::TypedConfig;
+    use sota_plugin::http::Method;
+    use std::sync::Arc;
+
+    fn node(config: TypedConfig) -> Arc<Node> {
+        match config {
+            TypedConfig::Value { node, .. } => node,
+            _ => unreachable!("tests make trees"),
+        }
+    }
+
+    #[test]
+    fn every_kind_of_string() {
+        for (yaml, good, bad) in [
+            ("{exact: Ab}", "Ab", "ab"),
+            ("{exact: Ab, ignore_case: true}", "aB", "a"),
+            ("{prefix: a}", "ab", "ba"),
+            ("{suffix: a}", "ba", "ab"),
+            ("{contains: a}", "bab", "bb"),
+            ("{safe_regex: {regex: 'a+'}}", "aa", "ab"),
+        ] {
+            let node = node(config("envoy.type.matcher.v3.StringMatcher", yaml));
+            let matcher = building(|cx| string(&node, "m", cx)).unwrap();
+            assert!(matcher.matches(good.as_bytes()) && !matcher.matches(bad.as_bytes()), "{yaml}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_header() {
+        const MESSAGE: &str = "envoy.extensions.filters.http.health_check.v3.HealthCheck";
+        for (matcher, good, bad) in [
+            ("exact_match: v", "v", "vv"),
+            ("prefix_match: v", "vv", "wv"),
+            ("suffix_match: v", "wv", "vw"),
+            ("contains_match: v", "wvw", "ww"),
+            ("safe_regex_match: {regex: 'v+'}", "vvv", "w"),
+            ("string_match: {exact: V, ignore_case: true}", "v", "vv"),
+            ("range_match: {start: 1, end: 10}", "9", "10"),
+            ("string_match: {exact: v}, invert_match: true", "w", "v"),
+        ] {
+            let yaml = format!("{{pass_through_mode: false, headers: [{{name: X-A, {matcher}}}]}}");
+            let matchers = building(|cx| headers(&node(config(MESSAGE, &yaml)), "headers", cx)).unwrap();
+            let matches = |value| matchers[0].matches(&request(Method::Get, "/", &[("x-a", value)]));
+            assert!(matches(good) && !matches(bad), "{matcher}");
+        }
+        let yaml = "{pass_through_mode: false, headers: [{name: x-a}, {name: x-b, present_match: false}]}";
+        let matchers = building(|cx| headers(&node(config(MESSAGE, yaml)), "headers", cx)).unwrap();
+        let head = request(Method::Get, "/", &[("x-a", "")]);
+        assert!(matchers.iter().all(|matcher| matcher.matches(&head)));
+    }
+
+    #[test]
+    fn errors_have_a_place() {
+        let bad = node(unchecked("{list: [{exact: a}, {safe_regex: {regex: '('}}], headers: [{name: 'a b'}]}"));
+        let error = building(|cx| strings(&bad, "list", cx)).unwrap_err();
+        assert_eq!((error.path.as_str(), error.mark.line), ("here.list[1]", 1));
+        let error = building(|cx| headers(&bad, "headers", cx)).unwrap_err();
+        assert_eq!(error.to_string(), "here.headers[0]: header name \"a b\": not a valid field name");
+    }
+}
