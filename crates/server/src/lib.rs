@@ -1,1 +1,3 @@
-//! TODO
+//! The process: bootstrap, workers, publishing, drain, signals, stats, admin.
+
+pub mod stats;
