@@ -35,6 +35,23 @@ impl ConfigError {
     pub fn warning(path: impl Into<String>, mark: Mark, reason: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, path: path.into(), reason: reason.into(), mark }
     }
+
+    /// The same finding, seen from `path`, which goes before the finding's own path; `mark` counts where the finding
+    /// has no place of its own. For parts that do not know where their configuration stands.
+    #[must_use]
+    pub fn at(mut self, path: &str, mark: Mark) -> Self {
+        if self.path.is_empty() {
+            self.path.push_str(path);
+        } else if !path.is_empty() {
+            let dot = if self.path.starts_with('[') { "" } else { "." };
+            self.path.insert_str(0, dot);
+            self.path.insert_str(0, path);
+        }
+        if self.mark == Mark::NONE {
+            self.mark = mark;
+        }
+        self
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -75,3 +92,18 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl std::error::Error for ConfigErrors {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_joined_and_the_inner_mark_wins() {
+        let (outer, inner) = (Mark { line: 1, column: 2 }, Mark { line: 3, column: 4 });
+        let error = |path: &str, mark| ConfigError::new(path, mark, "no").at("a.b", outer);
+        assert_eq!(error("", Mark::NONE), ConfigError::new("a.b", outer, "no"));
+        assert_eq!(error("c", inner), ConfigError::new("a.b.c", inner, "no"));
+        assert_eq!(error("[0].c", Mark::NONE), ConfigError::new("a.b[0].c", outer, "no"));
+        assert_eq!(ConfigError::new("c", inner, "no").at("", outer).path, "c");
+    }
+}

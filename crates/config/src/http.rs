@@ -117,6 +117,8 @@ pub struct HttpFilter {
     pub kind: HttpFilterKind,
     /// Skipped unless a route enables it.
     pub disabled: bool,
+    /// Left out, with a warning, when no such extension is known.
+    pub is_optional: bool,
 }
 
 /// What an HTTP filter is.

@@ -2,6 +2,10 @@
 
 use std::ops::Range;
 
+/// The largest program that a regular expression may compile to. Envoy's engine stops at 8 MiB of its own form; ten of
+/// this one take about as many repetitions.
+pub const MAX_REGEX_PROGRAM_BYTES: usize = 10 * 1024 * 1024;
+
 /// `envoy.type.matcher.v3.StringMatcher`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StringMatcher {

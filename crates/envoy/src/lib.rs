@@ -7,15 +7,20 @@
 
 mod check;
 mod dump;
+mod load;
+mod native;
 mod render;
 pub mod support;
 mod table;
 mod text;
+mod translate;
 mod well_known;
 mod wire;
 
 pub use check::{CheckOptions, check, check_wire};
 pub use dump::dump_json;
+pub use load::{ENVOY, LoadOptions, Loaded, SOTA, load};
 pub use render::render;
 pub use text::{MAX_TEXT_BYTES, parse_text};
+pub use translate::{TranslateOptions, translate_cluster, translate_listener, translate_route_configuration};
 pub use wire::encode;

@@ -28,6 +28,21 @@ pub(crate) fn parse_duration(text: &str) -> Option<(i64, i32)> {
     Some(if negative { (-seconds, -nanos) } else { (seconds, nanos) })
 }
 
+/// `"250ms"`, `"5m"`, `"1h"`: whole numbers with a unit, for the native dialect.
+pub(crate) fn parse_unit_duration(text: &str) -> Option<(i64, i32)> {
+    let digits = text.bytes().position(|b| !b.is_ascii_digit())?;
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: i64 = number.parse().ok()?;
+    let seconds = match unit {
+        "ms" => return Some((number / 1_000, i32::try_from(number % 1_000).ok()? * 1_000_000)),
+        "m" => number.checked_mul(60)?,
+        "h" => number.checked_mul(3_600)?,
+        "d" => number.checked_mul(86_400)?,
+        _ => return None,
+    };
+    (seconds <= MAX_DURATION_SECONDS).then_some((seconds, 0))
+}
+
 /// Seconds and nanoseconds as `"1.500s"`, with 0, 3, 6 or 9 digits.
 pub(crate) fn format_duration(seconds: i64, nanos: i32) -> String {
     let sign = if seconds < 0 || nanos < 0 { "-" } else { "" };
@@ -174,7 +189,9 @@ pub(crate) fn encode_base64(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{decode_base64, format_duration, format_timestamp, parse_duration, parse_timestamp};
+    use super::{
+        decode_base64, format_duration, format_timestamp, parse_duration, parse_timestamp, parse_unit_duration,
+    };
 
     #[test]
     fn durations() {
@@ -194,6 +211,25 @@ mod tests {
             ["", "s", "1", "1m", "1.s", ".5s", "1e3s", "+1s", "--1s", "1.0000000001s", "315576000001s", " 1s", "1 s"]
         {
             assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_with_units() {
+        for (text, value) in [
+            ("250ms", Some((0, 250_000_000))),
+            ("1500ms", Some((1, 500_000_000))),
+            ("5m", Some((300, 0))),
+            ("1h", Some((3_600, 0))),
+            ("2d", Some((172_800, 0))),
+            ("99999999999999h", None),
+            ("ms", None),
+            ("5", None),
+            ("-5m", None),
+            ("5µs", None),
+            ("1.5m", None),
+        ] {
+            assert_eq!(parse_unit_duration(text), value, "{text}");
         }
     }
 

@@ -5,7 +5,7 @@ use crate::{
     filter::{HttpFilterConfig, ListenerFilterConfig, NetworkFilterConfig},
     runtime::Runtime,
 };
-use sota_config::{ConfigError, ExtensionConfig, Mark, TypedConfig, bootstrap::NodeInfo};
+use sota_config::{ConfigError, ExtensionConfig, Mark, TypedConfig, bootstrap::NodeInfo, dialect::Dialect};
 use std::{any::Any, collections::HashMap, sync::Arc};
 
 /// Builds an extension from its configuration.
@@ -73,6 +73,14 @@ impl<F: ?Sized> Category<F> {
         self.by_key.get(type_name(key)).copied()
     }
 
+    /// Whether one of them owns this type URL, as its configuration or as that of its routes.
+    pub fn claims(&self, type_url: &str) -> bool {
+        let name = type_name(type_url);
+        let owns =
+            |extension: &Extension<F>| extension.type_urls.contains(&name) || extension.route_type_urls.contains(&name);
+        self.extensions.iter().any(|extension| owns(extension))
+    }
+
     /// All of them, in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = &'static Extension<F>> {
         self.extensions.iter().copied()
@@ -110,6 +118,8 @@ pub struct Registry {
     pub http_filters: Category<dyn HttpFilterConfig>,
     /// Access loggers.
     pub access_loggers: Category<dyn AccessLoggerConfig>,
+    /// Dialects of the configuration, beside Envoy's and the native one.
+    pub dialects: Vec<&'static dyn Dialect>,
 }
 
 impl Default for Registry {
@@ -119,6 +129,7 @@ impl Default for Registry {
             network_filters: Category::new("network filter"),
             http_filters: Category::new("HTTP filter"),
             access_loggers: Category::new("access logger"),
+            dialects: Vec::new(),
         }
     }
 }
@@ -147,6 +158,11 @@ impl<'a> FactoryContext<'a> {
     #[must_use]
     pub fn at(&self, config: &'a ExtensionConfig) -> Self {
         Self { path: &config.path, mark: config.mark, ..*self }
+    }
+
+    /// An error of a part that does not know where it stands.
+    pub fn place(&self, error: ConfigError) -> ConfigError {
+        error.at(self.path, self.mark)
     }
 
     /// An error at a field of the configuration; `field` may be empty for the whole.

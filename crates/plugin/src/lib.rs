@@ -8,6 +8,7 @@
 
 pub mod access_log;
 pub mod cx;
+pub mod de;
 pub mod extension;
 pub mod filter;
 pub mod format;

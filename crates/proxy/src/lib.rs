@@ -1,8 +1,16 @@
 //! The data plane. Modules stand in the order of a connection's path, and use only what stands below them.
 
-pub mod buffer;
+pub mod worker;
+pub mod listener;
+pub mod connection;
+pub mod tcp_proxy;
+pub mod http;
+pub mod context;
+pub mod upstream;
+pub mod access_log;
 pub mod downstream;
-pub mod drain;
 pub mod local;
-pub mod socket;
+pub mod drain;
 pub mod timer;
+pub mod socket;
+pub mod buffer;

@@ -25,6 +25,12 @@ pub struct Process {
     draining: AtomicBool,
     /// `/healthcheck/fail`.
     health_check_failing: AtomicBool,
+    /// Downstream connections that are open.
+    open_connections: AtomicU64,
+    /// So many may be; 0: no limit (runtime key `overload.global_downstream_max_connections`).
+    max_connections: AtomicU64,
+    /// In milliseconds.
+    drain_time: AtomicU64,
 }
 
 impl Process {
@@ -46,6 +52,42 @@ impl Process {
     /// Begins (or, for an aborted drain, ends) draining. Workers are told by a command of their own.
     pub fn set_draining(&self, draining: bool) {
         self.draining.store(draining, Ordering::Relaxed);
+    }
+
+    /// How long connections of a changed or removed filter chain may go on (`--drain-time-s`).
+    pub fn drain_time(&self) -> Duration {
+        Duration::from_millis(self.drain_time.load(Ordering::Relaxed))
+    }
+
+    /// Sets it.
+    pub fn set_drain_time(&self, time: Duration) {
+        self.drain_time.store(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Sets the limit of downstream connections; 0 is none.
+    pub fn set_max_connections(&self, max: u64) {
+        self.max_connections.store(max, Ordering::Relaxed);
+    }
+
+    /// Whether the limit of downstream connections allows another.
+    pub fn has_room_for_connection(&self) -> bool {
+        let max = self.max_connections.load(Ordering::Relaxed);
+        max == 0 || self.open_connections.load(Ordering::Relaxed) < max
+    }
+
+    /// Counts a downstream connection.
+    pub fn connection_began(&self) {
+        self.open_connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts its end.
+    pub fn connection_ended(&self) {
+        self.open_connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Downstream connections that are open.
+    pub fn open_connections(&self) -> u64 {
+        self.open_connections.load(Ordering::Relaxed)
     }
 
     /// Whether health checks are to fail.

@@ -1,3 +1,18 @@
-//! The process: bootstrap, workers, publishing, drain, signals, stats, admin.
+//! The process: configuration read and served, workers, signals, draining, logs, stats and the admin interface.
 
+mod admin;
+mod configuration;
+mod log_files;
+mod logging;
+mod options;
+mod reload;
+mod resources;
+mod runtime;
+mod server;
+mod server_stats;
 pub mod stats;
+
+pub use logging::{COMPONENTS, LogFormat, parse_level};
+pub use options::{ConfigOptions, Options, default_concurrency};
+pub use server::{start, validate};
+pub use tracing::level_filters::LevelFilter;

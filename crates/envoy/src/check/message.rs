@@ -172,6 +172,7 @@ impl Walker<'_> {
             WellKnown::Duration => match &node.value {
                 Value::Duration { .. } => Ok(node.value.clone()),
                 Value::String(text) => well_known::parse_duration(text)
+                    .or_else(|| if self.options.relaxed { well_known::parse_unit_duration(text) } else { None })
                     .map(|(seconds, nanos)| Value::Duration { seconds, nanos })
                     .ok_or_else(|| "expected a duration in seconds such as \"0.25s\"".to_owned()),
                 _ => Err("expected a duration in seconds such as \"0.25s\"".to_owned()),

@@ -12,6 +12,7 @@ mod suggest;
 
 pub(crate) use any::{TYPE_KEY, type_name};
 pub(crate) use message::is_default;
+pub(crate) use suggest::nearest;
 
 use crate::table::Message;
 use sota_config::{ConfigError, ConfigErrors, Mark, Node, Severity};
@@ -28,6 +29,8 @@ pub struct CheckOptions<'a> {
     pub allow_unknown_fields: bool,
     /// Unsupported fields are warnings, except those of security (`--allow-unsupported`).
     pub allow_unsupported: bool,
+    /// A document in the native dialect: values of enums in any case, and durations also as `250ms`, `5m` or `1h`.
+    pub relaxed: bool,
     /// Whether a registered extension owns this type URL. Configuration of a type that the message table does not
     /// know is then left as it is: the document's own tree, or `@type` and `value` with the bytes. Of a type that
     /// the table knows and the support table does not list, every field is then taken.

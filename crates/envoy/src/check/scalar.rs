@@ -40,7 +40,10 @@ impl Walker<'_> {
     fn enumeration(&mut self, node: &Node, kind: Enum, enforce: bool) -> Node {
         let found: Option<EnumValue> = match &node.value {
             Value::String(name) => {
-                kind.value_by_name(name).or_else(|| name.parse().ok().and_then(|number| kind.value_by_number(number)))
+                let relaxed = self.options.relaxed;
+                kind.value_by_name(name)
+                    .or_else(|| relaxed.then(|| kind.value_by_name(&name.to_ascii_uppercase())).flatten())
+                    .or_else(|| name.parse().ok().and_then(|number| kind.value_by_number(number)))
             }
             Value::Int(number) => i32::try_from(*number).ok().and_then(|number| kind.value_by_number(number)),
             Value::Null if kind.name() == "google.protobuf.NullValue" => kind.value_by_number(0),

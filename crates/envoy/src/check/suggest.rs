@@ -3,7 +3,7 @@
 use crate::table::Message;
 
 /// The candidate that differs from `word` in few letters only.
-pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = fold(word);
     let limit = (word.len() / 3).clamp(1, 4);
     candidates

@@ -14,6 +14,7 @@ const STRICT: CheckOptions<'static> = CheckOptions {
     static_config: true,
     allow_unknown_fields: false,
     allow_unsupported: false,
+    relaxed: false,
     claims: &|url| url.starts_with("type.example.com/"),
 };
 const DYNAMIC: CheckOptions<'static> = CheckOptions { static_config: false, ..STRICT };

@@ -11,6 +11,6 @@ pub use http::{
 pub use listener::{ListenerCx, ListenerFilter, ListenerFilterConfig, Peek};
 pub use network::{
     Connection, ConnectionCx, ConnectionIo, NetworkFilter, NetworkFilterConfig, NetworkFilterFactory,
-    NetworkFilterInstance, NetworkStatus, TerminalNetworkFilter,
+    NetworkFilterInstance, NetworkStatus, TerminalNetworkFilter, terminal,
 };
 pub use reply::LocalReply;

@@ -7,6 +7,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -78,6 +79,33 @@ pub trait TerminalNetworkFilter {
     fn serve(self: Box<Self>, connection: Connection) -> LocalFuture<()>;
 }
 
+/// For terminal filters that need nothing but their configuration: each connection gets a clone of it.
+pub fn terminal<F>(filter: F) -> Arc<dyn NetworkFilterConfig>
+where
+    F: TerminalNetworkFilter + Clone + Send + Sync + 'static,
+{
+    Arc::new(Terminal(filter))
+}
+
+#[derive(Clone)]
+struct Terminal<F>(F);
+
+impl<F: TerminalNetworkFilter + Clone + Send + Sync + 'static> NetworkFilterConfig for Terminal<F> {
+    fn is_terminal(&self) -> bool {
+        true
+    }
+
+    fn for_worker(&self, _: &WorkerCx) -> Box<dyn NetworkFilterFactory> {
+        Box::new(self.clone())
+    }
+}
+
+impl<F: TerminalNetworkFilter + Clone + 'static> NetworkFilterFactory for Terminal<F> {
+    fn new_filter(&self, _: &Rc<ConnectionInfo>) -> NetworkFilterInstance {
+        NetworkFilterInstance::Terminal(Box::new(self.0.clone()))
+    }
+}
+
 /// The transport below a [`Connection`]; the data plane implements it.
 pub trait ConnectionIo {
     /// Reads up to `buf.len()` octets; 0: the peer has sent its last.
@@ -88,6 +116,10 @@ pub trait ConnectionIo {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Half-close: says that nothing more will be written.
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Ready once the connection shall finish what runs and end. Never, unless the transport knows better.
+    fn poll_draining(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
 }
 
 /// A connection as a dispatcher sees it: it reads and writes like a socket, and brings what every protocol needs.
@@ -190,9 +222,9 @@ impl Connection {
         poll_fn(|cx| self.io.poll_shutdown(cx)).await
     }
 
-    /// Whether the process or the listener is draining: finish what runs and close.
-    pub fn is_draining(&self) -> bool {
-        self.worker.is_draining()
+    /// Ready once the process, the listener or the filter chain is draining: finish what runs and close.
+    pub async fn draining(&mut self) {
+        poll_fn(|cx| self.io.poll_draining(cx)).await;
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {

@@ -4,6 +4,7 @@
 //! reused when the head is ([`RequestHead::recycle`]), so a parsed message allocates nothing in the steady state.
 //! Everything that goes in is checked (RFC 9110 §5.5, §5.6.2): an encoder can write what it finds.
 
+mod grpc;
 mod header_id;
 mod header_name;
 mod headers;
@@ -12,6 +13,7 @@ mod request;
 mod response;
 mod status;
 
+pub use grpc::GrpcStatus;
 pub use header_id::HeaderId;
 pub use header_name::{AsHeaderName, HeaderName, NameRef, is_token};
 pub use headers::{Field, Headers, InvalidField, Span};

@@ -1,7 +1,7 @@
 //! The head of a request.
 
 use super::{AsHeaderName, Headers, Method, NameRef};
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// The version of HTTP that a message came by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -169,6 +169,15 @@ impl RequestHead {
         }
     }
 
+    /// Like [`Self::get`], with all values of a repeated field joined by `,`: what matchers compare.
+    pub fn get_joined(&self, name: impl AsHeaderName) -> Option<Cow<'_, [u8]>> {
+        match name.as_name() {
+            NameRef::Known(super::HeaderId::Host) => self.get(name).map(Cow::Borrowed),
+            NameRef::Other(pseudo) if pseudo.first() == Some(&b':') => self.get(name).map(Cow::Borrowed),
+            _ => self.headers.get_joined(name),
+        }
+    }
+
     /// Octets of names and values, pseudo-header fields included, as Envoy's `%REQUEST_HEADERS_BYTES%` counts them.
     pub fn byte_size(&self) -> usize {
         const METHOD: usize = ":method".len();
@@ -248,6 +257,9 @@ mod tests {
         assert_eq!(head.get(":scheme"), Some(&b"http"[..]));
         assert_eq!(head.get("x-a"), Some(&b"1"[..]));
         assert_eq!(head.get(":nothing"), None);
+        assert_eq!(head.get_joined(":path").as_deref(), Some(&b"/p"[..]));
+        assert_eq!(head.get_joined("host").as_deref(), Some(&b"h"[..]));
+        assert_eq!(head.get_joined("x-a").as_deref(), Some(&b"1"[..]));
         let size = ":method".len() + 4 + ":scheme".len() + 4 + ":authority".len() + 1 + ":path".len() + 2 + 4;
         assert_eq!(head.byte_size(), size);
         head.recycle();

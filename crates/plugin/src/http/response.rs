@@ -1,6 +1,7 @@
 //! The head of a response.
 
 use super::{AsHeaderName, Headers, NameRef, Protocol, StatusCode};
+use std::borrow::Cow;
 
 /// Status and fields of a response. The reason phrase is not kept: the encoder writes the registered one.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -34,6 +35,14 @@ impl ResponseHead {
         }
     }
 
+    /// Like [`Self::get`], with all values of a repeated field joined by `,`: what matchers compare.
+    pub fn get_joined(&self, name: impl AsHeaderName) -> Option<Cow<'_, [u8]>> {
+        match name.as_name() {
+            NameRef::Other(pseudo) if pseudo.first() == Some(&b':') => self.get(name).map(Cow::Borrowed),
+            _ => self.headers.get_joined(name),
+        }
+    }
+
     /// Octets of names and values, `:status` included, as Envoy's `%RESPONSE_HEADERS_BYTES%` counts them.
     pub fn byte_size(&self) -> usize {
         const STATUS: usize = ":status".len() + 3;
@@ -56,6 +65,10 @@ mod tests {
     fn fields_and_status_by_name() {
         let mut head = ResponseHead::new(StatusCode::NOT_FOUND).with("X-A", "1\n2");
         assert_eq!((head.get(":status"), head.get("x-a")), (Some(&b"404"[..]), Some(&b"1 2"[..])));
+        head.headers.append("x-a", b"3").unwrap();
+        assert_eq!(head.get_joined("x-a").as_deref(), Some(&b"1 2,3"[..]));
+        assert_eq!(head.get_joined(":status").as_deref(), Some(&b"404"[..]));
+        head.headers.set("x-a", b"1 2").unwrap();
         assert_eq!(head.byte_size(), 16);
         head.recycle();
         assert_eq!(head, ResponseHead::default());

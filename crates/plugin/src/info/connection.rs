@@ -10,7 +10,7 @@ use std::{
 };
 
 /// One end of a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PeerAddress {
     /// IPv4 or IPv6. IPv4 that came over an IPv6 socket is IPv4 here.
     Ip(SocketAddr),

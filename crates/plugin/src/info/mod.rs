@@ -8,4 +8,4 @@ mod stream;
 pub use connection::{ConnectionInfo, PeerAddress, ProxyTlv};
 pub use flags::{ResponseFlag, ResponseFlags};
 pub use state::{FilterState, FilterStateValue, Metadata};
-pub use stream::{Details, RouteInfo, StreamInfo, Timing, UpstreamInfo};
+pub use stream::{Details, RouteInfo, StreamInfo, Timing, UpstreamAttempt, UpstreamInfo};

@@ -55,8 +55,18 @@ impl Metadata {
 
 /// A value that a filter leaves for others.
 pub trait FilterStateValue: Any {
-    /// What `%FILTER_STATE(NAME)%` prints; `None` when there is nothing to print.
+    /// What `%FILTER_STATE(NAME:PLAIN)%` prints; `None` when there is nothing to print.
     fn to_text(&self) -> Option<String> {
+        None
+    }
+
+    /// What `%FILTER_STATE(NAME)%` prints, as JSON: the text as a string, unless the value has more to say.
+    fn to_node(&self) -> Option<Node> {
+        self.to_text().map(Node::string)
+    }
+
+    /// What `%FILTER_STATE(NAME:FIELD:field)%` prints.
+    fn field(&self, _name: &str) -> Option<String> {
         None
     }
 
@@ -87,7 +97,8 @@ impl FilterState {
         }
     }
 
-    fn find(&self, name: &str) -> Option<&dyn FilterStateValue> {
+    /// The value of this name, whatever its type.
+    pub fn find(&self, name: &str) -> Option<&dyn FilterStateValue> {
         self.0.iter().find(|(key, _)| **key == *name).map(|(_, value)| &**value)
     }
 }
@@ -133,6 +144,7 @@ mod tests {
         state.set("s", Rc::new("text".to_owned()));
         assert_eq!(state.get::<String>("s").map(String::as_str), Some("text"));
         assert_eq!(state.text("s").as_deref(), Some("text"));
+        assert_eq!(state.find("s").and_then(FilterStateValue::to_node), Some(Node::string("text")));
         assert!(state.get::<u32>("s").is_none());
     }
 }

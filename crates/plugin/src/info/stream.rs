@@ -164,6 +164,8 @@ impl Timing {
 pub struct UpstreamInfo {
     /// The cluster's name.
     pub cluster: Option<Arc<str>>,
+    /// The cluster's metadata.
+    pub cluster_metadata: Option<Arc<Node>>,
     /// The host's address.
     pub address: Option<PeerAddress>,
     /// The host's name; empty when it has none.
@@ -178,6 +180,8 @@ pub struct UpstreamInfo {
     pub protocol: Option<Protocol>,
     /// How many attempts were made.
     pub attempts: u32,
+    /// The attempts before the last, which is described above (`%UPSTREAM_HOSTS_ATTEMPTED%` and its kin).
+    pub earlier_attempts: Vec<UpstreamAttempt>,
     /// Why the connection failed (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`).
     pub transport_failure_reason: Option<Details>,
     /// Octets on the wire to the upstream.
@@ -190,6 +194,17 @@ pub struct UpstreamInfo {
     pub header_bytes_received: u64,
     /// How many hosts failed to connect before (TCP).
     pub connect_attempts: u32,
+}
+
+/// An attempt that was not the last.
+#[derive(Debug, Clone)]
+pub struct UpstreamAttempt {
+    /// The host's address.
+    pub address: PeerAddress,
+    /// The host's name; empty when it has none.
+    pub hostname: Option<Arc<str>>,
+    /// The connection, once there was one.
+    pub connection_id: Option<u64>,
 }
 
 /// A route as filters and loggers see it. Streams keep the one they were given.

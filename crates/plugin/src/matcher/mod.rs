@@ -1,1 +1,28 @@
-//! Compiled matchers of strings, header fields, query parameters and fractions, and changes to header fields.
+//! Compiled matchers of strings, header fields, query parameters, fractions and log entries, and changes to fields.
+//!
+//! Each is built once from its form in [`sota_config`]; building may fail and allocate, matching does neither (but for
+//! fields that are repeated, whose values are joined). The errors of `build` say which pattern is wrong and why, and
+//! have no path: the caller knows it and adds it with [`sota_config::ConfigError::at`].
+
+mod access_log_filter;
+mod fraction;
+mod header;
+mod mutations;
+mod query;
+mod regex;
+mod string;
+
+pub use access_log_filter::AccessLogFilter;
+pub use fraction::FractionalPercent;
+pub use header::HeaderMatcher;
+pub use mutations::HeaderMutations;
+pub use query::{QueryParameterMatcher, query_parameters};
+pub use regex::{Regex, RegexSubstitution};
+pub use string::StringMatcher;
+
+use sota_config::{ConfigError, Mark};
+
+/// An error of a part that does not know its place.
+fn error(reason: impl Into<String>) -> ConfigError {
+    ConfigError::new("", Mark::NONE, reason)
+}

@@ -1,0 +1,119 @@
+//! Clusters and endpoints.
+
+use super::{
+    filter::{any, find},
+    lower::{Fields, Lower, Place, list_of, text, wrap},
+    shapes::{address, is_host_name},
+};
+use crate::native::NAMED_URL_PREFIX;
+use sota_config::{Node, Value};
+
+const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
+const SHORT_FORMS: [&str; 2] = ["endpoints", "overload"];
+const ENDPOINT: &str = "envoy.config.endpoint.v3.LbEndpoint";
+const ENDPOINT_FORMS: [&str; 3] = ["address", "hostname", "weight"];
+const OVERLOAD: &str = "sota.clusters.overload";
+const CATEGORY: &str = "envoy.clusters";
+
+/// A cluster: Envoy's fields, with `endpoints` and `overload` beside them.
+pub(super) fn cluster(lower: &mut Lower<'_>, node: &Node, place: &Place) -> Node {
+    let mut out = Fields::new(node);
+    for (key, value) in node.pairs() {
+        match &**key {
+            "endpoints" => {
+                if let Some(other) = node.get("load_assignment") {
+                    let reason = "\"endpoints\" and \"load_assignment\" exclude each other; keep one of them";
+                    lower.error(&place.field("load_assignment"), other.mark, reason);
+                    continue;
+                }
+                let made = load_assignment(lower, node, value, place);
+                out.push("load_assignment", made);
+            }
+            "overload" => {
+                let made = overload(lower, value, place);
+                out.push("typed_extension_protocol_options", made);
+            }
+            _ => {
+                if let Some(name) = lower.known(key, value, CLUSTER, &SHORT_FORMS, place) {
+                    out.push(name, value.clone());
+                }
+            }
+        }
+    }
+    let endpoints = node.list("endpoints");
+    if !out.has("type") && endpoints.iter().any(|endpoint| is_host_name(endpoint_address(endpoint))) {
+        out.push_text("type", "STRICT_DNS");
+    }
+    out.or(node)
+}
+
+/// What an endpoint of either form says of its address.
+fn endpoint_address(endpoint: &Node) -> &Node {
+    endpoint.get("address").unwrap_or(endpoint)
+}
+
+/// A list of endpoints, as one locality.
+fn load_assignment(lower: &mut Lower<'_>, cluster: &Node, value: &Node, place: &Place) -> Node {
+    let written = place.field("endpoints").written;
+    lower.at(&written, format!("{}.load_assignment", place.made));
+    let at = lower.at(&written, format!("{}.load_assignment.endpoints[0].lb_endpoints", place.made));
+    let endpoints = lower.list(value, &at, endpoint);
+    let mut out = Fields::new(value);
+    // The cluster's own name is required, and told when it is missing; here it must only be something.
+    let name = Some(cluster.str("name")).filter(|name| !name.is_empty()).unwrap_or("endpoints");
+    out.push("cluster_name", text(name, value.mark));
+    out.push("endpoints", list_of(wrap("lb_endpoints", endpoints)));
+    out.build()
+}
+
+/// An address, or a map with `address`, `weight`, `hostname` and fields of Envoy's `LbEndpoint`.
+fn endpoint(lower: &mut Lower<'_>, node: &Node, place: &Place) -> Node {
+    if node.as_str().is_some() {
+        lower.into_field(place, "endpoint");
+        let at = lower.into_field(place, "endpoint.address");
+        return wrap("endpoint", wrap("address", address(lower, node, &at)));
+    }
+    let mut out = Fields::new(node);
+    let mut inner = Fields::new(node);
+    for (key, value) in node.pairs() {
+        let written = place.field(key).written;
+        match &**key {
+            "address" => {
+                let at = lower.at(&written, format!("{}.endpoint.address", place.made));
+                inner.push(key, address(lower, value, &at));
+            }
+            "hostname" => {
+                lower.at(&written, format!("{}.endpoint.hostname", place.made));
+                inner.push(key, value.clone());
+            }
+            "weight" => {
+                lower.moved(&place.field(key), "load_balancing_weight");
+                out.push("load_balancing_weight", value.clone());
+            }
+            _ => {
+                if let Some(name) = lower.known(key, value, ENDPOINT, &ENDPOINT_FORMS, place) {
+                    out.push(name, value.clone());
+                }
+            }
+        }
+    }
+    if !inner.is_empty() {
+        lower.at(&place.written, format!("{}.endpoint", place.made));
+        out.push("endpoint", inner.build());
+    }
+    out.or(node)
+}
+
+/// The ejection of overloaded hosts, as the extension's options of this cluster.
+fn overload(lower: &mut Lower<'_>, value: &Node, place: &Place) -> Node {
+    let url = find(lower, CATEGORY, OVERLOAD).map_or_else(|| format!("{NAMED_URL_PREFIX}{OVERLOAD}"), |f| f.url());
+    let written = place.field("overload").written;
+    lower.at(&written, format!("{}.typed_extension_protocol_options", place.made));
+    lower.at(&written, format!("{}.typed_extension_protocol_options[{OVERLOAD:?}]", place.made));
+    let config = match value.value {
+        // A switch is enough where the defaults are.
+        Value::Bool(true) => Node { value: Value::Map(Vec::new()), mark: value.mark },
+        _ => value.clone(),
+    };
+    Node { value: Value::Map(vec![(OVERLOAD.into(), any(value, &url, Some(&config)))]), mark: value.mark }
+}

@@ -1,0 +1,120 @@
+//! The bootstrap, and what its resources must be beside each other.
+
+use super::{
+    TranslateOptions,
+    access_log::access_log,
+    address::{AddressUse, address, bind_config},
+    cluster::cluster,
+    context::{Cx, PathMap},
+    extension::extension,
+    listener::listener,
+    listener_addresses,
+    runtime::{layered_runtime, static_number},
+    stats_config::stats_config,
+};
+use sota_config::{
+    ConfigErrors, Node,
+    bootstrap::{Admin, Bootstrap, NodeInfo},
+};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+/// A checked `envoy.config.bootstrap.v3.Bootstrap`. What is wrong is left out of the result and told; `paths` are
+/// those of the document that it was made from, and `findings` what the check has told. With `strict` a file that is
+/// missing on this host is an error.
+pub(crate) fn bootstrap(
+    node: &Node,
+    strict: bool,
+    paths: Option<&PathMap>,
+    findings: &ConfigErrors,
+) -> (Bootstrap, ConfigErrors) {
+    let resources = node.field("static_resources");
+    let names: HashSet<&str> = resources.list("clusters").iter().map(|cluster| cluster.str("name")).collect();
+    let exists = |name: &str| names.contains(name);
+    let options = TranslateOptions { clusters: Some(&exists), static_config: true, strict };
+    let mut cx = Cx::new(&options, paths, findings);
+    let result = translate(&mut cx, node, &names);
+    (result, cx.into_errors())
+}
+
+fn translate(cx: &mut Cx<'_>, node: &Node, cluster_names: &HashSet<&str>) -> Bootstrap {
+    let resources = node.field("static_resources");
+    let runtime = node.field("layered_runtime");
+    let layered_runtime = cx.with("layered_runtime", |cx| layered_runtime(cx, runtime));
+    let mut listeners = Vec::new();
+    let clusters = cx.with("static_resources", |cx| {
+        let mut index = 0;
+        cx.each(resources, "listeners", |cx, node| {
+            if let Some(mut made) = listener(cx, node) {
+                let key = format!("envoy.resource_limits.listener.{}.connection_limit", made.name);
+                made.connection_limit = static_number(&layered_runtime, &key);
+                listeners.push((index, node.mark, made));
+            }
+            index += 1;
+            Some(())
+        });
+        duplicate_clusters(cx, resources);
+        cx.each(resources, "clusters", |cx, node| cluster(cx, node).map(Arc::new))
+    });
+    let places: Vec<_> = listeners.iter().map(|(index, mark, listener)| (*index, *mark, listener)).collect();
+    listener_addresses::check(cx, &places);
+
+    let manager = node.field("cluster_manager");
+    let local = manager.str("local_cluster_name");
+    if !local.is_empty() && !cluster_names.contains(local) {
+        cx.with("cluster_manager", |cx| {
+            let reason = format!("local cluster \"{}\" must be defined in static_resources", local.escape_debug());
+            cx.field_error(manager, "local_cluster_name", reason);
+        });
+    }
+    Bootstrap {
+        node: node_info(node),
+        admin: cx.optional(node, "admin", admin),
+        listeners: listeners.into_iter().map(|(.., listener)| Arc::new(listener)).collect(),
+        clusters,
+        secrets: Vec::new(),
+        routes: Vec::new(),
+        stats_config: cx.optional(node, "stats_config", |cx, node| Some(stats_config(cx, node))).unwrap_or_default(),
+        stats_flush_interval: cx.duration(node, "stats_flush_interval"),
+        layered_runtime,
+        dns_resolver: cx.optional(node, "typed_dns_resolver_config", |cx, node| Some(extension(cx, node))),
+        local_cluster_name: (!local.is_empty()).then(|| local.to_owned()),
+        upstream_bind_config: cx.with("cluster_manager", |cx| {
+            cx.optional(manager, "upstream_bind_config", |cx, node| Some(bind_config(cx, node)))
+        }),
+        source: Some(Arc::new(node.clone())),
+    }
+}
+
+fn node_info(node: &Node) -> NodeInfo {
+    let inner = node.field("node");
+    NodeInfo {
+        id: inner.str("id").to_owned(),
+        cluster: inner.str("cluster").to_owned(),
+        node: node.get("node").map(|inner| Arc::new(inner.clone())),
+    }
+}
+
+fn admin(cx: &mut Cx<'_>, node: &Node) -> Option<Admin> {
+    if !node.has("address") {
+        // Compat: Envoy then starts no interface, and says so.
+        cx.warning(node.mark, "there is no \"address\", so there is no admin interface");
+        return None;
+    }
+    let address = address(cx, node, "address", AddressUse::Bind);
+    let access_log = cx.each(node, "access_log", access_log);
+    Some(Admin { address: address?, access_log })
+}
+
+fn duplicate_clusters(cx: &mut Cx<'_>, resources: &Node) {
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    for (index, node) in resources.list("clusters").iter().enumerate() {
+        let name = node.str("name");
+        if let Some(other) = names.insert(name, index).filter(|_| !name.is_empty()) {
+            let reason = format!("the name \"{}\" is that of clusters[{other}] already", name.escape_debug());
+            cx.with(&format!("clusters[{index}]"), |cx| cx.field_error(node, "name", reason));
+        }
+    }
+}

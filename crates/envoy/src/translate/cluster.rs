@@ -1,0 +1,233 @@
+//! Clusters (`envoy.config.cluster.v3.Cluster`).
+
+use super::{
+    address::{AddressUse, bind_config, tcp_keepalive},
+    circuit_breakers::circuit_breakers,
+    context::Cx,
+    endpoint::load_assignment,
+    extension::{any_extension, extension, transport_socket},
+    http_options::{http_protocol_options, http1_options},
+    matcher::{Pseudo, header_name},
+};
+use crate::check::{TYPE_KEY, type_name};
+use sota_config::{
+    ExtensionConfig, Node,
+    cluster::{Cluster, Discovery, DnsConfig, DnsLookupFamily, LbConfig, LbPolicy, LoadAssignment, OriginalDstConfig},
+    http::{Http1Options, HttpProtocolOptions},
+};
+use std::{sync::Arc, time::Duration};
+
+/// The extension that ejects, probes and tries hosts; it is configured beside the protocol options.
+const OVERLOAD: &str = "sota.clusters.overload";
+const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+/// Another name under which Envoy finds the same options.
+const PROTOCOL_OPTIONS_NAME: &str = "envoy.upstreams.http.http_protocol_options";
+
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_BUFFER_LIMIT: u32 = 1024 * 1024;
+const DEFAULT_DNS_REFRESH_RATE: Duration = Duration::from_secs(5);
+const DEFAULT_CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
+const DEFAULT_PANIC_THRESHOLD: f64 = 50.0;
+const DEFAULT_CHOICE_COUNT: u32 = 2;
+
+/// A cluster.
+pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
+    transport_socket(cx, node);
+    let discovery = discovery(cx, node);
+    let load_assignment = endpoints(cx, node, &discovery);
+    let options = protocol_options(cx, node);
+    let upstream_bind_config = cx.optional(node, "upstream_bind_config", |cx, node| Some(bind_config(cx, node)));
+    let name = node.str("name");
+    Some(Cluster {
+        name: name.to_owned(),
+        stat_name: match node.str("alt_stat_name") {
+            "" => name.to_owned(),
+            stat_name => stat_name.to_owned(),
+        },
+        lb_policy: lb_policy(cx, node, &discovery)?,
+        discovery,
+        load_assignment,
+        connect_timeout: cx.duration(node, "connect_timeout").unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+        per_connection_buffer_limit_bytes: node
+            .u32("per_connection_buffer_limit_bytes")
+            .unwrap_or(DEFAULT_BUFFER_LIMIT),
+        lb_config: LbConfig {
+            healthy_panic_threshold: node
+                .field("common_lb_config")
+                .get("healthy_panic_threshold")
+                .map_or(DEFAULT_PANIC_THRESHOLD, |percent| percent.f64("value").unwrap_or(0.0)),
+        },
+        circuit_breakers: circuit_breakers(node.field("circuit_breakers")),
+        http: options.http,
+        http1: options.http1,
+        upstream_bind_config,
+        tcp_keepalive: node.field("upstream_connection_options").get("tcp_keepalive").map(tcp_keepalive),
+        transport_socket: None,
+        metadata: node.get("metadata").map(|metadata| Arc::new(metadata.clone())),
+        dns_resolver: cx.optional(node, "typed_dns_resolver_config", |cx, node| Some(extension(cx, node))),
+        close_connections_on_host_health_failure: node.bool("close_connections_on_host_health_failure"),
+        ignore_health_on_host_removal: node.bool("ignore_health_on_host_removal"),
+        overload: options.overload,
+        source: Some(Arc::new(node.clone())),
+    })
+}
+
+fn discovery(cx: &mut Cx<'_>, node: &Node) -> Discovery {
+    match node.str("type") {
+        "STRICT_DNS" => Discovery::StrictDns(dns_config(cx, node)),
+        "LOGICAL_DNS" => Discovery::LogicalDns(dns_config(cx, node)),
+        "ORIGINAL_DST" => Discovery::OriginalDst(original_dst(cx, node)),
+        // Refused by the check; with --allow-unsupported the cluster is there without hosts.
+        "EDS" => Discovery::Eds {
+            service_name: match node.field("eds_cluster_config").str("service_name") {
+                "" => node.str("name").to_owned(),
+                name => name.to_owned(),
+            },
+        },
+        _ => Discovery::Static,
+    }
+}
+
+fn dns_config(cx: &mut Cx<'_>, node: &Node) -> DnsConfig {
+    let failure_refresh_rate = cx.optional(node, "dns_failure_refresh_rate", |cx, node| {
+        let base = cx.duration(node, "base_interval")?;
+        let max = cx.duration(node, "max_interval");
+        if max.is_some_and(|max| max < base) {
+            cx.field_error(node, "max_interval", "it must be greater than or equal to base_interval");
+        }
+        Some((base, max.unwrap_or_else(|| base.saturating_mul(10))))
+    });
+    DnsConfig {
+        refresh_rate: cx.duration(node, "dns_refresh_rate").unwrap_or(DEFAULT_DNS_REFRESH_RATE),
+        respect_dns_ttl: node.bool("respect_dns_ttl"),
+        jitter: cx.duration(node, "dns_jitter").unwrap_or_default(),
+        failure_refresh_rate,
+        lookup_family: match node.str("dns_lookup_family") {
+            "V4_ONLY" => DnsLookupFamily::V4Only,
+            "V6_ONLY" => DnsLookupFamily::V6Only,
+            "V4_PREFERRED" => DnsLookupFamily::V4Preferred,
+            "ALL" => DnsLookupFamily::All,
+            _ => DnsLookupFamily::Auto,
+        },
+    }
+}
+
+fn original_dst(cx: &mut Cx<'_>, node: &Node) -> OriginalDstConfig {
+    let cleanup_interval = cx.duration(node, "cleanup_interval").unwrap_or(DEFAULT_CLEANUP_INTERVAL);
+    let config = node.field("original_dst_lb_config");
+    let http_header = cx.with("original_dst_lb_config", |cx| {
+        let named = config.has("http_header_name") && !config.str("http_header_name").is_empty();
+        match (config.bool("use_http_header"), named) {
+            (true, true) => header_name(cx, config, "http_header_name", Pseudo::Allowed),
+            (true, false) => Some("x-envoy-original-dst-host".to_owned()),
+            (false, true) => {
+                cx.field_error(config, "http_header_name", "set use_http_header to true beside it");
+                None
+            }
+            (false, false) => None,
+        }
+    });
+    OriginalDstConfig {
+        http_header,
+        upstream_port_override: config.u32("upstream_port_override").and_then(|port| u16::try_from(port).ok()),
+        cleanup_interval,
+    }
+}
+
+fn endpoints(cx: &mut Cx<'_>, node: &Node, discovery: &Discovery) -> LoadAssignment {
+    let usage = match discovery {
+        Discovery::StrictDns(_) | Discovery::LogicalDns(_) => AddressUse::Dns,
+        _ => AddressUse::Host,
+    };
+    let assignment = node.field("load_assignment");
+    let endpoints = cx.with("load_assignment", |cx| load_assignment(cx, assignment, usage));
+    match discovery {
+        Discovery::OriginalDst(_) if !assignment.is_null() => {
+            cx.field_error(node, "load_assignment", "clusters of type ORIGINAL_DST must have no load assignment");
+        }
+        Discovery::LogicalDns(_) => {
+            let localities = assignment.list("endpoints");
+            if localities.len() != 1 || localities.iter().any(|l| l.list("lb_endpoints").len() != 1) {
+                let reason = "clusters of type LOGICAL_DNS must have one locality with one endpoint";
+                cx.field_error(node, "load_assignment", reason);
+            }
+        }
+        _ => {}
+    }
+    endpoints
+}
+
+fn lb_policy(cx: &mut Cx<'_>, node: &Node, discovery: &Discovery) -> Option<LbPolicy> {
+    let is_original_dst = matches!(discovery, Discovery::OriginalDst(_));
+    let policy = node.str("lb_policy");
+    match policy {
+        "CLUSTER_PROVIDED" if is_original_dst => return Some(LbPolicy::ClusterProvided),
+        "CLUSTER_PROVIDED" => {
+            cx.field_error(node, "lb_policy", "only clusters of type ORIGINAL_DST bring a policy of their own");
+            return None;
+        }
+        _ if is_original_dst => {
+            cx.field_error(node, "lb_policy", "clusters of type ORIGINAL_DST take CLUSTER_PROVIDED only");
+            return None;
+        }
+        "LEAST_REQUEST" => {
+            let choice_count =
+                node.field("least_request_lb_config").u32("choice_count").unwrap_or(DEFAULT_CHOICE_COUNT);
+            return Some(LbPolicy::LeastRequest { choice_count });
+        }
+        "RANDOM" => return Some(LbPolicy::Random),
+        // Refused by the check; with --allow-unsupported the usual policy takes their place.
+        _ => {}
+    }
+    Some(LbPolicy::RoundRobin)
+}
+
+/// What `typed_extension_protocol_options` and the older fields beside it say.
+struct ProtocolOptions {
+    http: HttpProtocolOptions,
+    http1: Http1Options,
+    overload: Option<ExtensionConfig>,
+}
+
+fn protocol_options(cx: &mut Cx<'_>, node: &Node) -> ProtocolOptions {
+    let mut overload = None;
+    let mut typed = None;
+    cx.entries(node, "typed_extension_protocol_options", |cx, name, any| -> Option<()> {
+        match name {
+            PROTOCOL_OPTIONS | PROTOCOL_OPTIONS_NAME if type_name(any.str(TYPE_KEY)) == PROTOCOL_OPTIONS => {
+                typed = Some(typed_options(cx, any));
+            }
+            PROTOCOL_OPTIONS | PROTOCOL_OPTIONS_NAME => {
+                cx.error(any.mark, format!("a configuration of the type {PROTOCOL_OPTIONS} belongs here"));
+            }
+            OVERLOAD => overload = Some(any_extension(cx, name.to_owned(), any)),
+            _ => cx.error(any.mark, format!("there are no protocol options of the name \"{}\"", name.escape_debug())),
+        }
+        None
+    });
+    let older = cx.with("common_http_protocol_options", |cx| {
+        http_protocol_options(cx, node.field("common_http_protocol_options"))
+    });
+    // Envoy: the typed options replace the older fields altogether.
+    let (mut http, http1) = typed.unwrap_or_else(|| (older, http1_options(node.field("http_protocol_options"))));
+    if http.max_requests_per_connection.is_none() {
+        http.max_requests_per_connection = node.u32("max_requests_per_connection").filter(|requests| *requests > 0);
+    }
+    ProtocolOptions { http, http1, overload }
+}
+
+/// `envoy.extensions.upstreams.http.v3.HttpProtocolOptions`.
+fn typed_options(cx: &mut Cx<'_>, node: &Node) -> (HttpProtocolOptions, Http1Options) {
+    if node.has("auto_config") {
+        // Envoy refuses it for every cluster without TLS, and there is no other here.
+        cx.field_error(node, "auto_config", "it chooses by ALPN, which only TLS has: write explicit_http_config");
+    }
+    let http1 = ["explicit_http_config", "use_downstream_protocol_config", "auto_config"]
+        .iter()
+        .find_map(|key| node.get(key))
+        .map_or_else(|| http1_options(&Node::map()), |config| http1_options(config.field("http_protocol_options")));
+    let http = cx.with("common_http_protocol_options", |cx| {
+        http_protocol_options(cx, node.field("common_http_protocol_options"))
+    });
+    (http, http1)
+}

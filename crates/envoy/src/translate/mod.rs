@@ -1,0 +1,89 @@
+//! A checked document to the model: one file for each kind of resource.
+//!
+//! What a message may hold was checked before, so the translators read by field name and fill in Envoy's defaults.
+//! They find what the message table cannot know: references, sums, names given twice, expressions that do not
+//! compile, what fits together and what does not. Nothing stops at the first finding, and a field that the check has
+//! refused already reads as absent here without being told again.
+
+mod access_log;
+mod address;
+mod bootstrap;
+mod circuit_breakers;
+mod cluster;
+mod context;
+mod data_source;
+mod endpoint;
+mod extension;
+mod filter_chain;
+mod filter_chain_overlap;
+mod header_mutations;
+mod http_connection_manager;
+mod http_options;
+mod listener;
+mod listener_addresses;
+mod local_reply;
+mod matcher;
+mod retry;
+mod route;
+mod route_action;
+mod runtime;
+mod stats_config;
+mod tcp_proxy;
+mod virtual_host;
+
+pub(crate) use bootstrap::bootstrap;
+pub(crate) use context::{Cx, PathMap};
+
+use sota_config::{ConfigError, ConfigErrors, Node, cluster::Cluster, listener::Listener, route::RouteConfiguration};
+
+/// What a translation needs to know beside the document.
+#[derive(Clone, Copy)]
+pub struct TranslateOptions<'a> {
+    /// Whether a cluster of this name exists. `None`: references to clusters are not checked.
+    pub clusters: Option<&'a dyn Fn(&str) -> bool>,
+    /// The document is a file: every reference in it is checked. Otherwise routes alone are, where
+    /// `validate_clusters` says so.
+    pub static_config: bool,
+    /// A file or environment variable that is missing on this host is an error instead of a warning.
+    pub strict: bool,
+}
+
+/// A checked `envoy.config.listener.v3.Listener` as a listener of the model, with the warnings about it.
+pub fn translate_listener(
+    node: &Node,
+    options: &TranslateOptions<'_>,
+) -> Result<(Listener, ConfigErrors), ConfigErrors> {
+    finish(node, options, |cx| listener::listener(cx, node))
+}
+
+/// A checked `envoy.config.cluster.v3.Cluster` as a cluster of the model, with the warnings about it.
+pub fn translate_cluster(node: &Node, options: &TranslateOptions<'_>) -> Result<(Cluster, ConfigErrors), ConfigErrors> {
+    finish(node, options, |cx| cluster::cluster(cx, node))
+}
+
+/// A checked `envoy.config.route.v3.RouteConfiguration` as a route configuration of the model, with the warnings
+/// about it. Unknown clusters are errors only if it says `validate_clusters`.
+pub fn translate_route_configuration(
+    node: &Node,
+    options: &TranslateOptions<'_>,
+) -> Result<(RouteConfiguration, ConfigErrors), ConfigErrors> {
+    finish(node, options, |cx| Some(route::route_configuration(cx, node, cx.options.static_config)))
+}
+
+/// Runs one translation; what it made counts only without errors.
+fn finish<T>(
+    node: &Node,
+    options: &TranslateOptions<'_>,
+    translate: impl FnOnce(&mut Cx<'_>) -> Option<T>,
+) -> Result<(T, ConfigErrors), ConfigErrors> {
+    let findings = ConfigErrors::default();
+    let mut cx = Cx::new(options, None, &findings);
+    let made = translate(&mut cx);
+    let errors = cx.into_errors();
+    match made {
+        Some(made) if !errors.is_fatal() => Ok((made, errors)),
+        _ if errors.is_fatal() => Err(errors),
+        // Only a document that did not pass the check leads here.
+        _ => Err(ConfigError::new("", node.mark, "the resource is incomplete").into()),
+    }
+}

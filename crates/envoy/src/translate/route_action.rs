@@ -1,0 +1,208 @@
+//! What routes do: forward, redirect, answer.
+
+use super::{
+    context::Cx,
+    data_source::data_source,
+    header_mutations,
+    matcher::{Pseudo, header_name, regex_rewrite},
+    retry::retry_policy,
+    route::{RouteScope, per_filter_config},
+};
+use sota_config::{
+    Mark, Node,
+    route::{
+        ClusterSpecifier, DirectResponse, HostRewrite, PathRewrite, RedirectAction, RouteAction, RouteActionKind,
+        RoutingPriority, WeightedCluster,
+    },
+    secret::DataSource,
+};
+use std::time::Duration;
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The action of a route.
+pub(super) fn action(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, virtual_host: &str) -> Option<RouteActionKind> {
+    // How errors name the route: what a person finds it by.
+    let route = Place { route: node.str("name"), virtual_host };
+    if node.has("route") {
+        return cx.optional(node, "route", |cx, node| {
+            forward(cx, node, scope, route).map(|action| RouteActionKind::Forward(Box::new(action)))
+        });
+    }
+    if node.has("redirect") {
+        return cx.optional(node, "redirect", redirect).map(RouteActionKind::Redirect);
+    }
+    cx.optional(node, "direct_response", |cx, node| direct_response(cx, node, scope))
+        .map(RouteActionKind::DirectResponse)
+}
+
+/// The names of a route.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    route: &'a str,
+    virtual_host: &'a str,
+}
+
+impl Place<'_> {
+    fn unknown_cluster(self, cluster: &str) -> String {
+        let route = if self.route.is_empty() { "a route".to_owned() } else { format!("route \"{}\"", self.route) };
+        format!("{route} of virtual host \"{}\": unknown cluster \"{}\"", self.virtual_host, cluster.escape_debug())
+    }
+}
+
+fn forward(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Place<'_>) -> Option<RouteAction> {
+    let cluster = cluster_specifier(cx, node, scope, place);
+    let host_rewrite = host_rewrite(cx, node);
+    let path_rewrite = path_rewrite(cx, node);
+    if node.has("prefix_rewrite") && !node.str("prefix_rewrite").is_empty() && node.has("regex_rewrite") {
+        cx.field_error(node, "regex_rewrite", "specify only one of prefix_rewrite and regex_rewrite");
+    }
+    let idle_timeout = node.has("idle_timeout").then(|| cx.timeout(node, "idle_timeout", None));
+    let max_stream_duration = cx.optional(node, "max_stream_duration", |cx, node| {
+        node.has("max_stream_duration").then(|| cx.timeout(node, "max_stream_duration", None))
+    });
+    Some(RouteAction {
+        timeout: cx.timeout(node, "timeout", Some(DEFAULT_TIMEOUT)),
+        idle_timeout,
+        max_stream_duration,
+        retry_policy: cx.optional(node, "retry_policy", retry_policy),
+        cluster: cluster?,
+        cluster_not_found_response_code: match node.str("cluster_not_found_response_code") {
+            "NOT_FOUND" => 404,
+            "INTERNAL_SERVER_ERROR" => 500,
+            _ => 503,
+        },
+        path_rewrite,
+        host_rewrite,
+        append_x_forwarded_host: node.bool("append_x_forwarded_host"),
+        priority: if node.str("priority") == "HIGH" { RoutingPriority::High } else { RoutingPriority::Default },
+    })
+}
+
+fn cluster_specifier(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Place<'_>) -> Option<ClusterSpecifier> {
+    if let Some(cluster) = node.get("cluster") {
+        let name = cluster.as_str()?;
+        cx.with("cluster", |cx| known_cluster(cx, name, cluster.mark, scope, place));
+        return Some(ClusterSpecifier::Cluster(name.to_owned()));
+    }
+    if node.has("cluster_header") {
+        return header_name(cx, node, "cluster_header", Pseudo::Allowed).map(ClusterSpecifier::ClusterHeader);
+    }
+    let weighted = node.get("weighted_clusters")?;
+    let clusters = cx.with("weighted_clusters", |cx| {
+        let clusters = cx.each(weighted, "clusters", |cx, node| weighted_cluster(cx, node, scope, place));
+        let weights = weighted.list("clusters").iter().map(|c| c.u32("weight").unwrap_or(0));
+        check_weights(cx, weighted.mark, weights);
+        clusters
+    });
+    Some(ClusterSpecifier::Weighted(clusters))
+}
+
+/// Weights are shares of their sum, which must be above 0 and within 32 bits..
+pub(super) fn check_weights(cx: &mut Cx<'_>, mark: Mark, weights: impl ExactSizeIterator<Item = u32>) {
+    let count = weights.len();
+    let sum: u64 = weights.map(u64::from).sum();
+    if count > 0 && sum == 0 {
+        cx.error(mark, "the sum of the weights must be greater than 0");
+    } else if u32::try_from(sum).is_err() {
+        cx.error(mark, format!("the sum of the weights is {sum}; it must not exceed {}", u32::MAX));
+    }
+}
+
+fn weighted_cluster(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Place<'_>) -> Option<WeightedCluster> {
+    let name = node.str("name");
+    if name.is_empty() {
+        // Envoy takes a cluster_header instead, which the support table refuses here.
+        if !node.has("cluster_header") {
+            cx.error(node.mark, "the field \"name\" is required");
+        }
+    } else {
+        let mark = node.field("name").mark;
+        cx.with("name", |cx| known_cluster(cx, name, mark, scope, place));
+    }
+    let (request_headers, response_headers) = header_mutations::both(cx, node);
+    Some(WeightedCluster {
+        name: name.to_owned(),
+        weight: node.u32("weight").unwrap_or(0),
+        request_headers,
+        response_headers,
+        typed_per_filter_config: per_filter_config(cx, node),
+        host_rewrite: non_empty(node, "host_rewrite_literal"),
+    })
+}
+
+fn known_cluster(cx: &mut Cx<'_>, name: &str, mark: Mark, scope: RouteScope, place: Place<'_>) {
+    if scope.validate_clusters
+        && !name.is_empty()
+        && let Some(exists) = cx.options.clusters
+        && !exists(name)
+    {
+        cx.error(mark, place.unknown_cluster(name));
+    }
+}
+
+fn path_rewrite(cx: &mut Cx<'_>, node: &Node) -> Option<PathRewrite> {
+    if let Some(prefix) = non_empty(node, "prefix_rewrite") {
+        return Some(PathRewrite::Prefix(prefix));
+    }
+    let (pattern, substitution) = cx.optional(node, "regex_rewrite", regex_rewrite)?;
+    Some(PathRewrite::Regex { pattern, substitution })
+}
+
+fn host_rewrite(cx: &mut Cx<'_>, node: &Node) -> Option<HostRewrite> {
+    if let Some(host) = non_empty(node, "host_rewrite_literal") {
+        return Some(HostRewrite::Literal(host));
+    }
+    if node.bool("auto_host_rewrite") {
+        return Some(HostRewrite::Auto);
+    }
+    if node.has("host_rewrite_header") {
+        return header_name(cx, node, "host_rewrite_header", Pseudo::Allowed).map(HostRewrite::Header);
+    }
+    let (pattern, substitution) = cx.optional(node, "host_rewrite_path_regex", regex_rewrite)?;
+    Some(HostRewrite::PathRegex { pattern, substitution })
+}
+
+fn redirect(cx: &mut Cx<'_>, node: &Node) -> Option<RedirectAction> {
+    let port = node.u32("port_redirect").unwrap_or(0);
+    Some(RedirectAction {
+        response_code: match node.str("response_code") {
+            "FOUND" => 302,
+            "SEE_OTHER" => 303,
+            "TEMPORARY_REDIRECT" => 307,
+            "PERMANENT_REDIRECT" => 308,
+            _ => 301,
+        },
+        https: node.bool("https_redirect"),
+        scheme: non_empty(node, "scheme_redirect"),
+        host: non_empty(node, "host_redirect"),
+        port: u16::try_from(port).ok().filter(|port| *port != 0),
+        path: non_empty(node, "path_redirect"),
+        path_rewrite: path_rewrite(cx, node),
+        strip_query: node.bool("strip_query"),
+    })
+}
+
+fn direct_response(cx: &mut Cx<'_>, node: &Node, scope: RouteScope) -> Option<DirectResponse> {
+    let body = cx.optional(node, "body", |cx, body| {
+        let source = data_source(cx, body)?;
+        let size = match &source {
+            DataSource::Inline(bytes) => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            DataSource::File(path) => std::fs::metadata(path).map_or(0, |metadata| metadata.len()),
+            DataSource::Environment(name) => {
+                std::env::var_os(name).and_then(|value| u64::try_from(value.len()).ok()).unwrap_or(0)
+            }
+        };
+        if size > u64::from(scope.max_direct_response_body) {
+            let most = scope.max_direct_response_body;
+            cx.error(body.mark, format!("the body has {size} bytes; max_direct_response_body_size_bytes is {most}"));
+        }
+        Some(source)
+    });
+    Some(DirectResponse { status: u16::try_from(node.uint("status")?).ok()?, body })
+}
+
+/// A text field that is there and not empty.
+fn non_empty(node: &Node, key: &str) -> Option<String> {
+    node.get(key).and_then(Node::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+}

@@ -1,0 +1,4 @@
+//! Filters, in the folders of Envoy's categories.
+
+pub(crate) mod listener;
+pub(crate) mod network;

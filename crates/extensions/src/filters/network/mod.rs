@@ -1,0 +1,5 @@
+//! Network filters.
+
+pub(crate) mod direct_response;
+pub(crate) mod echo;
+pub(crate) mod simple_line;

@@ -1,0 +1,82 @@
+//! Hands a connection to a terminal filter of an extension: a dispatcher.
+
+use crate::{context::WorkerContext, downstream::Downstream, drain::DrainWatch, local::Local, socket::Socket};
+use sota_plugin::filter::{Connection, ConnectionIo, TerminalNetworkFilter};
+use std::{
+    future::poll_fn,
+    io,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+/// After a dispatcher is done, what the peer still sends is read and dropped for this long: a close with unread bytes
+/// would make the peer's system throw away what was sent to it last.
+const LINGER: Duration = Duration::from_secs(1);
+/// Octets that are read from a socket in one go.
+const READ_SIZE: usize = 16 * 1024;
+
+/// Runs the dispatcher, then closes the connection so that what was written arrives.
+pub(super) async fn serve(filter: Box<dyn TerminalNetworkFilter>, downstream: Downstream, context: &WorkerContext) {
+    let Downstream { socket, info, drain, buffer_limit } = downstream;
+    let socket = Rc::new(socket);
+    let io = DispatcherIo { socket: Rc::clone(&socket), drain };
+    filter.serve(Connection::new(Box::new(io), info, context.cx.clone(), buffer_limit)).await;
+    linger(&socket, &context.local).await;
+}
+
+/// Half-closes and waits for the peer's end, but not for long.
+async fn linger(socket: &Socket, local: &Local) {
+    if socket.shutdown().await.is_err() {
+        return;
+    }
+    let timer = local.timer();
+    timer.set(Instant::now().checked_add(LINGER));
+    poll_fn(|cx| {
+        loop {
+            socket.with_input(|bytes| (bytes.len(), ()));
+            match socket.poll_fill(cx, READ_SIZE) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return timer.poll_expired(cx),
+            }
+        }
+    })
+    .await;
+}
+
+struct DispatcherIo {
+    socket: Rc<Socket>,
+    drain: DrainWatch,
+}
+
+impl ConnectionIo for DispatcherIo {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.socket.buffered() == 0 && !self.socket.has_ended() {
+            ready!(self.socket.poll_fill(cx, READ_SIZE.min(buf.len().max(1))))?;
+        }
+        Poll::Ready(Ok(self.socket.with_input(|bytes| {
+            let take = bytes.len().min(buf.len());
+            if let (Some(room), Some(bytes)) = (buf.get_mut(..take), bytes.get(..take)) {
+                room.copy_from_slice(bytes);
+            }
+            (take, take)
+        })))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.socket.poll_write(cx, buf)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_write_all(cx, &[], &mut 0)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_shutdown(cx)
+    }
+
+    fn poll_draining(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.drain.poll_draining(cx)
+    }
+}

@@ -1,0 +1,164 @@
+//! A connection with its filter chain: network filters in order, then the terminal one, which owns it.
+
+mod dispatcher;
+mod network_filters;
+
+use crate::{
+    context::WorkerContext,
+    downstream::Downstream,
+    drain::DrainSignal,
+    http::{HttpConnectionManager, HttpConnectionManagerConfig},
+    socket::{Io, Socket},
+    tcp_proxy::{TcpProxy, TcpProxyConfig},
+};
+use network_filters::FilteredIo;
+use sota_config::{
+    ConfigError, ConfigErrors, Mark,
+    listener::{FilterChain, NetworkFilterKind},
+};
+use sota_plugin::{
+    FactoryContext,
+    filter::{NetworkFilter, NetworkFilterConfig, NetworkFilterFactory, NetworkFilterInstance},
+};
+use std::{rc::Rc, sync::Arc};
+
+/// A filter chain, built and shared by all workers.
+pub struct FilterChainConfig {
+    /// What it was built from.
+    pub model: Arc<FilterChain>,
+    filters: Vec<Arc<dyn NetworkFilterConfig>>,
+    terminal: TerminalConfig,
+}
+
+enum TerminalConfig {
+    Http(Arc<HttpConnectionManagerConfig>),
+    TcpProxy(Arc<TcpProxyConfig>),
+    Extension(Arc<dyn NetworkFilterConfig>),
+    /// A chain without filters closes its connections, as Envoy's does.
+    None,
+}
+
+impl FilterChainConfig {
+    /// Builds a chain, with every error there is.
+    pub fn build(model: &Arc<FilterChain>, cx: &FactoryContext<'_>) -> Result<Arc<Self>, ConfigErrors> {
+        let mut errors = Vec::new();
+        let mut filters = Vec::new();
+        let mut terminal = TerminalConfig::None;
+        let last = model.filters.len().saturating_sub(1);
+        for (at, filter) in model.filters.iter().enumerate() {
+            let built = match &filter.kind {
+                NetworkFilterKind::HttpConnectionManager(manager) => {
+                    HttpConnectionManagerConfig::build(manager, cx).map(TerminalConfig::Http)
+                }
+                NetworkFilterKind::TcpProxy(proxy) => TcpProxyConfig::build(proxy, cx).map(TerminalConfig::TcpProxy),
+                NetworkFilterKind::Extension(config) => cx
+                    .registry
+                    .network_filters
+                    .resolve(config)
+                    .and_then(|extension| (extension.build)(&config.config, &cx.at(config)))
+                    .map(TerminalConfig::Extension)
+                    .map_err(ConfigErrors::from),
+            };
+            let is_terminal = match &built {
+                Ok(TerminalConfig::Extension(config)) => config.is_terminal(),
+                _ => true,
+            };
+            match built {
+                Err(found) => errors.extend(found.0),
+                Ok(_) if is_terminal != (at == last) => errors.push(misplaced(model, &filter.name, is_terminal, cx)),
+                Ok(TerminalConfig::Extension(config)) if !is_terminal => filters.push(config),
+                Ok(found) => terminal = found,
+            }
+        }
+        if errors.is_empty() {
+            Ok(Arc::new(Self { model: Arc::clone(model), filters, terminal }))
+        } else {
+            Err(ConfigErrors(errors))
+        }
+    }
+}
+
+fn misplaced(chain: &FilterChain, filter: &str, is_terminal: bool, cx: &FactoryContext<'_>) -> ConfigError {
+    let chain = if chain.name.is_empty() { String::new() } else { format!(" of filter chain \"{}\"", chain.name) };
+    let reason = if is_terminal {
+        format!("the network filter \"{filter}\"{chain} is terminal and must be the last of its chain")
+    } else {
+        format!("the last network filter \"{filter}\"{chain} is not terminal: nothing would own the connection")
+    };
+    cx.error("", Mark::NONE, reason)
+}
+
+/// A filter chain on one worker.
+pub struct WorkerChain {
+    /// What it was made from.
+    pub config: Arc<FilterChainConfig>,
+    /// Drains its connections.
+    pub drain: DrainSignal,
+    context: Rc<WorkerContext>,
+    filters: Vec<Box<dyn NetworkFilterFactory>>,
+    terminal: Terminal,
+}
+
+enum Terminal {
+    Http(Rc<HttpConnectionManager>),
+    TcpProxy(Rc<TcpProxy>),
+    Extension(Box<dyn NetworkFilterFactory>),
+    None,
+}
+
+impl WorkerChain {
+    /// The worker's part of a chain.
+    pub fn new(config: &Arc<FilterChainConfig>, context: &Rc<WorkerContext>) -> Self {
+        let terminal = match &config.terminal {
+            TerminalConfig::Http(manager) => Terminal::Http(HttpConnectionManager::for_worker(manager, context)),
+            TerminalConfig::TcpProxy(proxy) => Terminal::TcpProxy(TcpProxy::for_worker(proxy, context)),
+            TerminalConfig::Extension(config) => Terminal::Extension(config.for_worker(&context.cx)),
+            TerminalConfig::None => Terminal::None,
+        };
+        Self {
+            config: Arc::clone(config),
+            drain: DrainSignal::default(),
+            context: Rc::clone(context),
+            filters: config.filters.iter().map(|filter| filter.for_worker(&context.cx)).collect(),
+            terminal,
+        }
+    }
+
+    /// The chain's name; empty when it has none.
+    pub fn name(&self) -> &str {
+        &self.config.model.name
+    }
+
+    /// Serves a connection until it is over.
+    pub async fn serve(&self, mut downstream: Downstream) {
+        if !self.filters.is_empty() {
+            let Some(filtered) = self.filtered(downstream) else { return };
+            downstream = filtered;
+        }
+        match &self.terminal {
+            Terminal::Http(manager) => Rc::clone(manager).serve(downstream).await,
+            Terminal::TcpProxy(proxy) => Rc::clone(proxy).serve(downstream).await,
+            Terminal::Extension(factory) => {
+                if let NetworkFilterInstance::Terminal(filter) = factory.new_filter(&downstream.info) {
+                    dispatcher::serve(filter, downstream, &self.context).await;
+                }
+            }
+            Terminal::None => {}
+        }
+    }
+
+    /// Puts the filters between the socket and the terminal. `None`: one of them closed the connection.
+    fn filtered(&self, downstream: Downstream) -> Option<Downstream> {
+        let filters: Vec<Box<dyn NetworkFilter>> = self
+            .filters
+            .iter()
+            .filter_map(|factory| match factory.new_filter(&downstream.info) {
+                NetworkFilterInstance::Filter(filter) => Some(filter),
+                NetworkFilterInstance::Terminal(_) => None,
+            })
+            .collect();
+        let Downstream { socket, info, drain, buffer_limit } = downstream;
+        let io = FilteredIo::new(filters, socket, Rc::clone(&info), self.context.cx.clone(), buffer_limit)?;
+        Some(Downstream { socket: Socket::new(Io::Layered(Box::new(io))), info, drain, buffer_limit })
+    }
+}

@@ -1,0 +1,58 @@
+//! What everything on a worker can reach: time and tasks, clusters, and both as extensions see them.
+
+use crate::{local::Local, upstream::Clusters};
+use sota_plugin::{
+    LocalFuture,
+    cx::{ClusterHealth, WorkerCx, WorkerServices},
+};
+use std::{rc::Rc, time::Duration};
+
+/// A worker's context.
+pub struct WorkerContext {
+    /// Time, tasks, draining.
+    pub local: Rc<Local>,
+    /// The clusters.
+    pub clusters: Rc<Clusters>,
+    /// The worker as extensions see it.
+    pub cx: WorkerCx,
+}
+
+impl WorkerContext {
+    /// The context of the worker that `local` is.
+    pub fn new(local: &Rc<Local>) -> Rc<Self> {
+        let clusters = Rc::new(Clusters::new(local));
+        let services = Services { local: Rc::clone(local), clusters: Rc::clone(&clusters) };
+        Rc::new(Self {
+            local: Rc::clone(local),
+            clusters,
+            cx: WorkerCx::new(local.id, local.stats.clone(), Rc::new(services)),
+        })
+    }
+}
+
+struct Services {
+    local: Rc<Local>,
+    clusters: Rc<Clusters>,
+}
+
+impl WorkerServices for Services {
+    fn sleep(&self, time: Duration) -> LocalFuture<()> {
+        Box::pin(self.local.sleep(time))
+    }
+
+    fn spawn(&self, task: LocalFuture<()>, counted: bool) {
+        self.local.spawn(counted, task);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.local.process.is_draining()
+    }
+
+    fn is_health_check_failing(&self) -> bool {
+        self.local.process.is_health_check_failing() || self.local.process.is_draining()
+    }
+
+    fn cluster_health(&self, cluster: &str) -> Option<ClusterHealth> {
+        self.clusters.get(cluster).map(|cluster| cluster.config().health())
+    }
+}

@@ -1,0 +1,88 @@
+//! Watching idle connections: those that the host closes go at once, those that nobody uses go after their time.
+//!
+//! One task per pool that has had idle connections. It runs when a socket says something or a deadline comes, and is
+//! not touched by requests that take connections and give them back.
+
+use super::{ConnPool, Idle, UpstreamConnection};
+use crate::timer::Timer;
+use std::{
+    future::poll_fn,
+    rc::{Rc, Weak},
+    task::{Context, Poll},
+    time::Instant,
+};
+
+impl ConnPool {
+    /// Puts a connection among the idle ones.
+    pub(super) fn keep(self: &Rc<Self>, connection: Box<UpstreamConnection>) {
+        let waker = self.keeper.borrow().clone();
+        if connection.is_stale(waker.as_ref()) {
+            connection.closed_by_peer();
+            return;
+        }
+        let expires = connection.expires();
+        let idle = self.context.idle_timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let until = idle.into_iter().chain(expires).min();
+        self.idle.borrow_mut().push(Idle { connection, until });
+        if waker.is_none() {
+            let timer = self.context.local.timer();
+            let pool = Rc::downgrade(self);
+            *self.keeper.borrow_mut() = Some(std::task::Waker::noop().clone());
+            self.context.local.spawn(false, watch(pool, timer));
+        }
+    }
+
+    pub(super) fn note_expired(&self, connection: &UpstreamConnection) {
+        match connection.expires() {
+            Some(at) if at <= Instant::now() => self.stats().upstream_cx_max_duration_reached.inc(),
+            _ => self.stats().upstream_cx_idle_timeout.inc(),
+        }
+    }
+
+    /// Closes what is closed already or has been idle for too long; the next deadline.
+    fn sweep(&self, cx: &Context<'_>) -> Option<Instant> {
+        let now = Instant::now();
+        let gone: Vec<Idle> = self
+            .idle
+            .borrow_mut()
+            .extract_if(.., |idle| {
+                let stale = idle.connection.is_stale(Some(cx.waker()));
+                if stale {
+                    idle.connection.closed_by_peer();
+                } else if idle.until.is_some_and(|until| until <= now) {
+                    self.note_expired(&idle.connection);
+                    return true;
+                }
+                stale
+            })
+            .collect();
+        drop(gone);
+        self.idle.borrow().iter().filter_map(|idle| idle.until).min()
+    }
+}
+
+async fn watch(pool: Weak<ConnPool>, timer: Timer) {
+    poll_fn(|cx| {
+        let Some(pool) = pool.upgrade() else { return Poll::Ready(()) };
+        let next = pool.sweep(cx);
+        if pool.idle.borrow().is_empty() {
+            // The next connection that becomes idle begins anew.
+            *pool.keeper.borrow_mut() = None;
+            return Poll::Ready(());
+        }
+        pool.keeper.replace(Some(cx.waker().clone()));
+        timer.set(next);
+        let _ = timer.poll_expired(cx);
+        Poll::Pending
+    })
+    .await;
+}
+
+impl Drop for ConnPool {
+    fn drop(&mut self) {
+        // The task sees that the pool is gone, and ends.
+        if let Some(waker) = self.keeper.take() {
+            waker.wake();
+        }
+    }
+}

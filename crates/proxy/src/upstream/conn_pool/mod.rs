@@ -1,0 +1,266 @@
+//! A worker's connections to one host at one priority (Envoy's `ConnPoolImplBase`).
+//!
+//! A request takes the connection that was idle for the shortest time. When there is none it waits, in the order of
+//! arrival, for the first that becomes free, be it a new one or one that another request has done with. A connection
+//! that cannot be made fails all that wait, so that each can look for another host.
+
+mod connect;
+mod connection;
+mod failure;
+mod http;
+mod keeper;
+mod tcp;
+mod wait;
+mod worker_host;
+
+pub use connection::UpstreamConnection;
+pub use failure::{PoolFailure, PoolFailureKind};
+pub use http::HttpConnection;
+pub use tcp::TcpConnection;
+pub use worker_host::WorkerHost;
+
+pub(super) use worker_host::HostPools;
+
+use super::{
+    circuit_breaker::{CircuitBreaker, Resource},
+    config::ClusterConfig,
+    host::{Host, HostCounters, HostState},
+    stats::ClusterStats,
+};
+use crate::local::Local;
+use connection::Counted;
+use sota_config::cluster::{Cluster as Model, LbPolicy};
+use sota_plugin::stats::Group;
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+    sync::Arc,
+    task::Waker,
+    time::{Duration, Instant},
+};
+use wait::Slot;
+
+/// Idle connections of a pool beyond this are closed.
+const MOST_IDLE: usize = 64;
+
+/// What the pools of a cluster have in common on a worker.
+pub(super) struct PoolContext {
+    pub(super) local: Rc<Local>,
+    pub(super) stats: Group<ClusterStats>,
+    /// For connection options; those that pools look at are equal in all clusters that share this.
+    pub(super) config: Arc<ClusterConfig>,
+    idle_timeout: Option<Duration>,
+    max_requests: u32,
+    max_age: Option<Duration>,
+    /// Whether the balancer asks how many requests run.
+    count_active: bool,
+}
+
+impl PoolContext {
+    pub(super) fn new(local: &Rc<Local>, config: &Arc<ClusterConfig>, stats: Group<ClusterStats>) -> Rc<Self> {
+        let http = &config.model().http;
+        Rc::new(Self {
+            local: Rc::clone(local),
+            stats,
+            idle_timeout: http.idle_timeout.filter(|timeout| !timeout.is_zero()),
+            max_requests: http.max_requests_per_connection.filter(|most| *most > 0).unwrap_or(u32::MAX),
+            max_age: http.max_connection_duration.filter(|age| !age.is_zero()),
+            count_active: matches!(config.model().lb_policy, LbPolicy::LeastRequest { .. }),
+            config: Arc::clone(config),
+        })
+    }
+
+    /// Whether pools of the one configuration may go on under the other.
+    pub(super) fn suits(&self, other: &Model) -> bool {
+        let own = self.config.model();
+        own.connect_timeout == other.connect_timeout
+            && own.http == other.http
+            && own.stat_name == other.stat_name
+            && own.upstream_bind_config == other.upstream_bind_config
+            && own.tcp_keepalive == other.tcp_keepalive
+            && own.transport_socket == other.transport_socket
+            && matches!(own.lb_policy, LbPolicy::LeastRequest { .. })
+                == matches!(other.lb_policy, LbPolicy::LeastRequest { .. })
+    }
+}
+
+/// What a pool's connections are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// HTTP/1: one request after the other.
+    Http1,
+    /// One use each.
+    Tcp,
+}
+
+/// The connections of one worker to one host at one priority.
+pub(super) struct ConnPool {
+    context: Rc<PoolContext>,
+    host: Arc<Host>,
+    counters: Arc<HostCounters>,
+    kind: Kind,
+    priority: usize,
+    /// The one that was used last is the last.
+    idle: RefCell<Vec<Idle>>,
+    waiting: RefCell<VecDeque<Rc<Slot>>>,
+    /// All connections: being made, in use, idle.
+    connections: Cell<usize>,
+    connecting: Cell<usize>,
+    draining: Cell<bool>,
+    /// Wakes the task that watches idle connections.
+    keeper: RefCell<Option<Waker>>,
+}
+
+struct Idle {
+    connection: Box<UpstreamConnection>,
+    /// It is closed then.
+    until: Option<Instant>,
+}
+
+impl ConnPool {
+    fn new(
+        context: &Rc<PoolContext>,
+        host: &Arc<Host>,
+        counters: &Arc<HostCounters>,
+        kind: Kind,
+        priority: usize,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            context: Rc::clone(context),
+            host: Arc::clone(host),
+            counters: Arc::clone(counters),
+            kind,
+            priority,
+            idle: RefCell::default(),
+            waiting: RefCell::default(),
+            connections: Cell::new(0),
+            connecting: Cell::new(0),
+            draining: Cell::new(false),
+            keeper: RefCell::new(None),
+        })
+    }
+
+    fn stats(&self) -> &ClusterStats {
+        &self.context.stats
+    }
+
+    fn breaker(&self) -> &CircuitBreaker {
+        self.context.config.breaker(self.priority)
+    }
+
+    /// A connection, and whether it was used before.
+    async fn acquire(self: &Rc<Self>) -> Result<(Box<UpstreamConnection>, bool), PoolFailure> {
+        if let Some(connection) = self.take_idle() {
+            return Ok((connection, true));
+        }
+        if !self.breaker().take(Resource::Pending) {
+            self.stats().upstream_rq_pending_overflow.inc();
+            return Err(PoolFailure::overflow());
+        }
+        let slot = self.enqueue();
+        self.connect_more();
+        slot.wait().await
+    }
+
+    /// The connection that was used last, unless nothing can be sent on it any more.
+    fn take_idle(&self) -> Option<Box<UpstreamConnection>> {
+        loop {
+            let Idle { connection, until } = self.idle.borrow_mut().pop()?;
+            if connection.is_stale(None) {
+                connection.closed_by_peer();
+            } else if until.is_some_and(|until| until <= Instant::now()) {
+                self.note_expired(&connection);
+            } else {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Makes connections for those that wait, as far as the circuit breaker allows; a pool without any connection may
+    /// have one in any case, or nobody would ever wake those that wait.
+    fn connect_more(self: &Rc<Self>) {
+        while self.waiting.borrow().len() > self.connecting.get() {
+            let allowed = self.breaker().take(Resource::Connections);
+            if !allowed {
+                self.stats().upstream_cx_overflow.inc();
+                if self.connections.get() > 0 {
+                    return;
+                }
+                self.breaker().take_anyway(Resource::Connections);
+            }
+            let counted = Counted::new(self);
+            self.connecting.set(self.connecting.get() + 1);
+            let pool = Rc::clone(self);
+            self.context.local.spawn(false, async move { pool.connect(counted).await });
+            if !allowed {
+                return;
+            }
+        }
+    }
+
+    async fn connect(self: Rc<Self>, counted: Counted) {
+        let connecting = Connecting(&self.connecting);
+        let result = connect::connect(&self.context, self.host.address(), counted).await;
+        drop(connecting);
+        match result {
+            Ok(connection) => self.offer(Box::new(connection)),
+            Err(failure) => {
+                if failure.kind == PoolFailureKind::Timeout {
+                    self.stats().upstream_cx_connect_timeout.inc();
+                }
+                self.stats().upstream_cx_connect_fail.inc();
+                self.counters.cx_connect_fail.inc();
+                self.fail_waiting(&failure);
+            }
+        }
+    }
+
+    /// A connection that a request has done with, in a state in which the next one may use it.
+    fn give_back(self: &Rc<Self>, connection: Box<UpstreamConnection>) {
+        connection.count_bytes();
+        if self.draining.get() || self.host.state().has(HostState::REMOVED) || connection.is_used_up() {
+            return;
+        }
+        if connection.expires().is_some_and(|at| at <= Instant::now()) {
+            self.stats().upstream_cx_max_duration_reached.inc();
+            return;
+        }
+        self.offer(connection);
+    }
+
+    /// To the first that waits, or else to the idle ones.
+    fn offer(self: &Rc<Self>, connection: Box<UpstreamConnection>) {
+        let next = self.waiting.borrow_mut().pop_front();
+        if let Some(slot) = next {
+            self.left_queue();
+            slot.deliver(connection);
+        } else if !self.draining.get() && self.idle.borrow().len() < MOST_IDLE && self.kind == Kind::Http1 {
+            self.keep(connection);
+        }
+    }
+
+    /// Closes idle connections now and all others when they are given back.
+    pub(super) fn drain(&self) {
+        self.draining.set(true);
+        let idle = self.idle.take();
+        drop(idle);
+    }
+
+    /// One connection less.
+    fn lost(self: &Rc<Self>) {
+        self.connections.set(self.connections.get().saturating_sub(1));
+        if !self.waiting.borrow().is_empty() {
+            self.connect_more();
+        }
+    }
+}
+
+/// Counts a connection that is being made, also when its task ends in a panic.
+struct Connecting<'a>(&'a Cell<usize>);
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}

@@ -1,0 +1,27 @@
+//! A connection for one TCP connection that is proxied.
+
+use super::{ConnPool, PoolFailure, UpstreamConnection, worker_host::RequestPermit};
+use std::{ops::Deref, rc::Rc};
+
+/// A connection of its own. Dropping it closes it.
+pub struct TcpConnection {
+    _permit: RequestPermit,
+    connection: Box<UpstreamConnection>,
+}
+
+impl TcpConnection {
+    pub(super) async fn acquire(pool: &Rc<ConnPool>) -> Result<Self, PoolFailure> {
+        let (connection, _) = pool.acquire().await?;
+        let Some(permit) = RequestPermit::take(pool) else { return Err(PoolFailure::overflow()) };
+        connection.begin_request();
+        Ok(Self { _permit: permit, connection })
+    }
+}
+
+impl Deref for TcpConnection {
+    type Target = UpstreamConnection;
+
+    fn deref(&self) -> &UpstreamConnection {
+        &self.connection
+    }
+}

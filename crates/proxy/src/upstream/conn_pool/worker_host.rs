@@ -1,0 +1,106 @@
+//! A worker's part of a host.
+
+use super::{ConnPool, HttpConnection, Kind, PoolContext, PoolFailure, Resource, TcpConnection};
+use crate::upstream::host::{Host, HostCounters, WorkerCounters};
+use std::{cell::OnceCell, rc::Rc, sync::Arc};
+
+/// A host as a worker has it: with the connections of this worker.
+pub struct WorkerHost {
+    host: Arc<Host>,
+    pools: Rc<HostPools>,
+}
+
+impl WorkerHost {
+    pub(in crate::upstream) fn new(host: &Arc<Host>, pools: Rc<HostPools>) -> Rc<Self> {
+        Rc::new(Self { host: Arc::clone(host), pools })
+    }
+
+    /// The host.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// This worker's counters of it.
+    pub fn counters(&self) -> &HostCounters {
+        &self.pools.counters.counters
+    }
+
+    pub(in crate::upstream) fn pools(&self) -> &Rc<HostPools> {
+        &self.pools
+    }
+
+    pub(in crate::upstream) async fn http_connection(&self, priority: usize) -> Result<HttpConnection, PoolFailure> {
+        HttpConnection::acquire(self.pools.get(&self.host, Kind::Http1, priority)).await
+    }
+
+    pub(in crate::upstream) async fn tcp_connection(&self, priority: usize) -> Result<TcpConnection, PoolFailure> {
+        TcpConnection::acquire(self.pools.get(&self.host, Kind::Tcp, priority)).await
+    }
+}
+
+/// The pools of a host on this worker. They outlive updates that leave the address and the options as they are.
+pub(in crate::upstream) struct HostPools {
+    context: Rc<PoolContext>,
+    counters: WorkerCounters,
+    http1: [OnceCell<Rc<ConnPool>>; 2],
+    tcp: [OnceCell<Rc<ConnPool>>; 2],
+}
+
+impl HostPools {
+    pub(in crate::upstream) fn new(context: &Rc<PoolContext>, host: &Host) -> Rc<Self> {
+        Rc::new(Self {
+            context: Rc::clone(context),
+            counters: host.state().worker_counters(),
+            http1: Default::default(),
+            tcp: Default::default(),
+        })
+    }
+
+    fn get(&self, host: &Arc<Host>, kind: Kind, priority: usize) -> &Rc<ConnPool> {
+        let pools = if kind == Kind::Http1 { &self.http1 } else { &self.tcp };
+        let priority = priority.min(1);
+        let new = || ConnPool::new(&self.context, host, &self.counters.counters, kind, priority);
+        pools[priority].get_or_init(new)
+    }
+
+    /// Closes idle connections now and the others when their requests end.
+    pub(in crate::upstream) fn drain(&self) {
+        for pool in self.http1.iter().chain(&self.tcp).filter_map(OnceCell::get) {
+            pool.drain();
+        }
+    }
+}
+
+/// Counts a request while it runs.
+pub(super) struct RequestPermit(Rc<ConnPool>);
+
+impl RequestPermit {
+    /// `None`: the circuit breaker is open.
+    pub(super) fn take(pool: &Rc<ConnPool>) -> Option<Self> {
+        let stats = pool.stats();
+        if !pool.breaker().take(Resource::Requests) {
+            stats.upstream_rq_pending_overflow.inc();
+            return None;
+        }
+        stats.upstream_rq_total.inc();
+        stats.upstream_rq_active.inc();
+        pool.counters.rq_total.inc();
+        pool.counters.rq_active.inc();
+        if pool.context.count_active {
+            pool.host.state().add_active();
+        }
+        Some(Self(Rc::clone(pool)))
+    }
+}
+
+impl Drop for RequestPermit {
+    fn drop(&mut self) {
+        let pool = &self.0;
+        pool.stats().upstream_rq_active.dec();
+        pool.counters.rq_active.dec();
+        pool.breaker().give(Resource::Requests);
+        if pool.context.count_active {
+            pool.host.state().sub_active();
+        }
+    }
+}

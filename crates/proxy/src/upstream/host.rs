@@ -1,0 +1,277 @@
+//! A host: what discovery says of it, and the state that outlives updates of the cluster.
+
+use sota_config::{
+    Node,
+    cluster::{Endpoint, HealthStatus, LocalityEndpoints},
+};
+use sota_plugin::{
+    info::PeerAddress,
+    stats::{CounterCell, GaugeCell},
+};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+/// What discovery says of a host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostSpec {
+    /// Where it is.
+    pub address: PeerAddress,
+    /// Its name, for `host_rewrite: auto`; empty when it has none.
+    pub hostname: Arc<str>,
+    /// Its share, from 1.
+    pub weight: u32,
+    /// 0 is the highest.
+    pub priority: u32,
+    /// Region, zone, sub-zone.
+    pub locality: Arc<[String; 3]>,
+    /// The health that discovery gives.
+    pub health: HealthStatus,
+    /// Metadata, for matching and logs.
+    pub metadata: Option<Arc<Node>>,
+}
+
+impl HostSpec {
+    /// An endpoint whose address is known: as given, or as its name was resolved.
+    pub fn new(address: PeerAddress, endpoint: &Endpoint, of: &LocalityEndpoints, locality: &Arc<[String; 3]>) -> Self {
+        Self {
+            address,
+            hostname: endpoint.hostname.as_str().into(),
+            weight: endpoint.weight.max(1),
+            priority: of.priority,
+            locality: Arc::clone(locality),
+            health: endpoint.health,
+            metadata: endpoint.metadata.clone(),
+        }
+    }
+}
+
+/// How far a host may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostHealth {
+    /// May be used.
+    Healthy,
+    /// May be used when nothing better is.
+    Degraded,
+    /// May not be used, unless in panic.
+    Unhealthy,
+}
+
+/// A host of a cluster. Immutable but for its [state](Self::state), which it shares with the hosts of the same address
+/// before and after it.
+#[derive(Debug)]
+pub struct Host {
+    spec: HostSpec,
+    state: Arc<HostState>,
+}
+
+impl Host {
+    pub(super) fn new(spec: HostSpec, state: Arc<HostState>) -> Self {
+        Self { spec, state }
+    }
+
+    /// What discovery says of it.
+    pub fn spec(&self) -> &HostSpec {
+        &self.spec
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> &PeerAddress {
+        &self.spec.address
+    }
+
+    /// Its name; empty when it has none.
+    pub fn hostname(&self) -> &Arc<str> {
+        &self.spec.hostname
+    }
+
+    /// Its share, from 1.
+    pub fn weight(&self) -> u32 {
+        self.spec.weight
+    }
+
+    /// What it shares with the hosts of the same address before and after it.
+    pub fn state(&self) -> &Arc<HostState> {
+        &self.state
+    }
+
+    /// How far it may be used now.
+    pub fn health(&self) -> HostHealth {
+        let flags = self.state.flags();
+        match self.spec.health {
+            _ if flags & HostState::FAILED != 0 => HostHealth::Unhealthy,
+            HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => HostHealth::Unhealthy,
+            HealthStatus::Degraded => HostHealth::Degraded,
+            HealthStatus::Unknown | HealthStatus::Healthy if flags & HostState::DEGRADED_CHECK != 0 => {
+                HostHealth::Degraded
+            }
+            HealthStatus::Unknown | HealthStatus::Healthy => HostHealth::Healthy,
+        }
+    }
+
+    /// The flags as `/clusters` prints them: `healthy`, or what is wrong, each word behind a slash (Envoy's
+    /// `healthFlagsToString`).
+    pub fn health_flags(&self) -> String {
+        let flags = self.state.flags();
+        let eds = match self.spec.health {
+            HealthStatus::Unhealthy | HealthStatus::Timeout => "/failed_eds_health",
+            HealthStatus::Draining => "/eds_status_draining",
+            HealthStatus::Degraded => "/degraded_eds_health",
+            HealthStatus::Unknown | HealthStatus::Healthy => "",
+        };
+        let named = [
+            (HostState::FAILED_CHECK, "/failed_active_hc"),
+            (HostState::EJECTED, "/failed_outlier_check"),
+            (HostState::DEGRADED_CHECK, "/degraded_active_hc"),
+        ];
+        let mut text: String = named.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name).collect();
+        text.push_str(eds);
+        if text.is_empty() { "healthy".to_owned() } else { text }
+    }
+}
+
+/// What stays with an address over updates of its cluster: health as we see it, and counters.
+#[derive(Debug, Default)]
+pub struct HostState {
+    flags: AtomicU32,
+    /// Requests that run on all workers; kept for balancers that ask.
+    active: AtomicU32,
+    counters: Mutex<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    /// Counts of workers that dropped their part.
+    gone: HostCounts,
+    workers: Vec<Arc<HostCounters>>,
+}
+
+impl HostState {
+    /// Failed its active health check.
+    pub const FAILED_CHECK: u32 = 1;
+    /// Ejected for what its answers were like.
+    pub const EJECTED: u32 = 2;
+    /// Its active health check says that it is degraded.
+    pub const DEGRADED_CHECK: u32 = 4;
+    /// No host set has it any more.
+    pub(super) const REMOVED: u32 = 8;
+
+    const FAILED: u32 = Self::FAILED_CHECK | Self::EJECTED;
+
+    /// The flags now.
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Relaxed)
+    }
+
+    /// Whether all of `flags` are set.
+    pub fn has(&self, flags: u32) -> bool {
+        self.flags() & flags == flags
+    }
+
+    /// Sets or clears `flags`; whether that changed anything. The cluster has to be
+    /// [refreshed](super::ClusterConfig::refresh) afterwards.
+    pub fn set(&self, flags: u32, on: bool) -> bool {
+        let before = if on { self.flags.fetch_or(flags, Relaxed) } else { self.flags.fetch_and(!flags, Relaxed) };
+        (before & flags) != if on { flags } else { 0 }
+    }
+
+    /// Requests that run now, on all workers (kept only for least request).
+    pub(super) fn active(&self) -> u32 {
+        self.active.load(Relaxed)
+    }
+
+    pub(super) fn add_active(&self) {
+        self.active.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn sub_active(&self) {
+        self.active.fetch_sub(1, Relaxed);
+    }
+
+    /// One worker's counters.
+    pub(super) fn worker_counters(self: &Arc<Self>) -> WorkerCounters {
+        let counters = Arc::<HostCounters>::default();
+        self.lock().workers.push(Arc::clone(&counters));
+        WorkerCounters { counters, state: Arc::clone(self) }
+    }
+
+    /// The counters of all workers together.
+    pub fn counts(&self) -> HostCounts {
+        let counters = self.lock();
+        counters.workers.iter().fold(counters.gone, |sum, worker| sum.plus(worker))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one worker counts for a host, by Envoy's names.
+#[derive(Debug, Default)]
+pub struct HostCounters {
+    /// Connections begun.
+    pub cx_total: CounterCell,
+    /// Connections that exist or are being made.
+    pub cx_active: GaugeCell,
+    /// Connections that could not be made.
+    pub cx_connect_fail: CounterCell,
+    /// Requests sent.
+    pub rq_total: CounterCell,
+    /// Requests that run.
+    pub rq_active: GaugeCell,
+    /// Requests that wait for a connection.
+    pub rq_pending_active: GaugeCell,
+    /// Requests answered without a server error.
+    pub rq_success: CounterCell,
+    /// Requests that failed.
+    pub rq_error: CounterCell,
+    /// Requests that were not answered in time.
+    pub rq_timeout: CounterCell,
+}
+
+/// [`HostCounters`] of all workers together.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of HostCounters")]
+pub struct HostCounts {
+    pub cx_total: u64,
+    pub cx_active: i64,
+    pub cx_connect_fail: u64,
+    pub rq_total: u64,
+    pub rq_active: i64,
+    pub rq_pending_active: i64,
+    pub rq_success: u64,
+    pub rq_error: u64,
+    pub rq_timeout: u64,
+}
+
+impl HostCounts {
+    fn plus(self, more: &HostCounters) -> Self {
+        Self {
+            cx_total: self.cx_total + more.cx_total.value(),
+            cx_active: self.cx_active + more.cx_active.value(),
+            cx_connect_fail: self.cx_connect_fail + more.cx_connect_fail.value(),
+            rq_total: self.rq_total + more.rq_total.value(),
+            rq_active: self.rq_active + more.rq_active.value(),
+            rq_pending_active: self.rq_pending_active + more.rq_pending_active.value(),
+            rq_success: self.rq_success + more.rq_success.value(),
+            rq_error: self.rq_error + more.rq_error.value(),
+            rq_timeout: self.rq_timeout + more.rq_timeout.value(),
+        }
+    }
+}
+
+/// A worker's [`HostCounters`]; the host keeps the sums when they go.
+#[derive(Debug)]
+pub(super) struct WorkerCounters {
+    pub(super) counters: Arc<HostCounters>,
+    state: Arc<HostState>,
+}
+
+impl Drop for WorkerCounters {
+    fn drop(&mut self) {
+        let mut all = self.state.lock();
+        all.gone = all.gone.plus(&self.counters);
+        all.workers.retain(|other| !Arc::ptr_eq(other, &self.counters));
+    }
+}

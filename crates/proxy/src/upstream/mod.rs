@@ -1,0 +1,26 @@
+//! Clusters: which hosts there are, which of them a request goes to, and the connections to them.
+//!
+//! A [`ClusterConfig`] is what all threads share: the model, the current [`HostSet`], circuit breakers. Each worker
+//! makes a [`Cluster`] of it, with a connection pool per host and priority. The main thread replaces the host set
+//! (discovery, health); workers notice by its version, at the next choice of a host.
+
+mod circuit_breaker;
+mod cluster;
+mod clusters;
+mod config;
+pub mod conn_pool;
+mod host;
+mod host_set;
+mod load_balancer;
+mod priority;
+mod schedule;
+mod stats;
+
+pub use circuit_breaker::{CircuitBreaker, Resource};
+pub use cluster::{Cluster, LbContext, RetryPermit};
+pub use clusters::Clusters;
+pub use config::ClusterConfig;
+pub use conn_pool::{HttpConnection, PoolFailure, PoolFailureKind, TcpConnection, UpstreamConnection, WorkerHost};
+pub use host::{Host, HostCounts, HostHealth, HostSpec};
+pub use host_set::{HostSet, PriorityHosts};
+pub use stats::ClusterStats;

@@ -1,0 +1,349 @@
+//! Listeners and clusters that are served now, and how they are replaced: everything that is new is built and every
+//! address opened before the first worker is told of a change, so a bad configuration changes nothing.
+
+use crate::log_files::LogFiles;
+use sota_config::{
+    ConfigError, ConfigErrors, Mark,
+    bootstrap::{Bootstrap, NodeInfo},
+};
+use sota_plugin::{
+    FactoryContext, Registry,
+    access_log::LogOpener,
+    runtime::Runtime,
+    stat_group,
+    stats::{Group, Scope},
+};
+use sota_proxy::{
+    listener::{ListenSocket, ListenerConfig},
+    upstream::ClusterConfig,
+    worker::{WorkerCommand, Workers},
+};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+/// How long the first resolution of names may hold up a start or a reload.
+const WARMING: Duration = Duration::from_secs(10);
+
+stat_group! {
+    /// `listener_manager.`
+    struct ListenerManagerStats {
+        listener_added: counter,
+        listener_modified: counter,
+        listener_removed: counter,
+        listener_stopped: counter,
+        listener_create_success: counter,
+        listener_create_failure: counter,
+        listener_in_place_updated: counter,
+        total_filter_chains_draining: gauge,
+        total_listeners_active: gauge,
+        total_listeners_draining: gauge,
+        total_listeners_warming: gauge,
+        workers_started: gauge,
+    }
+}
+
+stat_group! {
+    /// `cluster_manager.`
+    struct ClusterManagerStats {
+        cluster_added: counter,
+        cluster_modified: counter,
+        cluster_removed: counter,
+        cluster_updated: counter,
+        active_clusters: gauge,
+        warming_clusters: gauge,
+    }
+}
+
+/// What building needs; shared with the thread that builds.
+#[derive(Clone)]
+pub struct BuildInputs {
+    /// Every extension.
+    pub registry: Arc<Registry>,
+    /// Where access logs are opened.
+    pub logs: Arc<LogFiles>,
+    /// Runtime values.
+    pub runtime: Arc<Runtime>,
+    /// Who this proxy is.
+    pub node: Arc<NodeInfo>,
+    /// How many workers there are.
+    pub workers: usize,
+}
+
+/// A listener that is served.
+pub struct ActiveListener {
+    /// It, built.
+    pub config: Arc<ListenerConfig>,
+    /// Its sockets; none with `bind_to_port: false`.
+    pub sockets: Arc<Vec<ListenSocket>>,
+    /// Since when.
+    pub last_updated: SystemTime,
+}
+
+/// A cluster that is known.
+pub struct ActiveCluster {
+    /// It, built.
+    pub config: Arc<ClusterConfig>,
+    /// Since when.
+    pub last_updated: SystemTime,
+    /// Resolves its names for as long as it lives.
+    _discovery: Discovery,
+}
+
+struct Discovery; impl Discovery { fn start(_: &Arc<ClusterConfig>, _: Option<&sota_config::ExtensionConfig>, s: &Scope) -> Self { _ = s; Self } fn initialized(&self) -> impl Future<Output=()> + use<> { std::future::ready(()) } }
+/// What is served now.
+pub struct Resources {
+    workers: Rc<Workers>,
+    scope: Scope,
+    listeners: RefCell<BTreeMap<String, ActiveListener>>,
+    clusters: RefCell<BTreeMap<String, ActiveCluster>>,
+    listener_stats: Group<ListenerManagerStats>,
+    cluster_stats: Group<ClusterManagerStats>,
+}
+
+/// A configuration that is built and not served yet.
+pub struct Change {
+    listeners: Vec<Arc<ListenerConfig>>,
+    removed_listeners: Vec<String>,
+    clusters: Vec<Arc<ClusterConfig>>,
+    removed_clusters: Vec<String>,
+    bootstrap: Arc<Bootstrap>,
+}
+
+/// What is served now, for the thread that builds what comes next.
+#[derive(Default)]
+pub struct Current {
+    listeners: BTreeMap<String, Arc<ListenerConfig>>,
+    clusters: BTreeMap<String, Arc<ClusterConfig>>,
+}
+
+impl Change {
+    /// Builds everything in which `bootstrap` differs from what is served, with every error there is.
+    pub fn build(
+        bootstrap: &Arc<Bootstrap>,
+        current: &Current,
+        inputs: &BuildInputs,
+    ) -> Result<Self, ConfigErrors> {
+        let logs: Arc<dyn LogOpener> = Arc::clone(&inputs.logs) as _;
+        let mut errors = Vec::new();
+        let mut change = Self {
+            listeners: Vec::new(),
+            removed_listeners: gone(current.listeners.keys(), |name| bootstrap.listeners.iter().any(|l| l.name == *name)),
+            clusters: Vec::new(),
+            removed_clusters: gone(current.clusters.keys(), |name| bootstrap.clusters.iter().any(|c| c.name == *name)),
+            bootstrap: Arc::clone(bootstrap),
+        };
+        let everywhere = FactoryContext {
+            registry: &inputs.registry,
+            logs: &logs,
+            runtime: &inputs.runtime,
+            node: &inputs.node,
+            stat_prefix: "",
+            path: "",
+            mark: Mark::NONE,
+        };
+        for (at, model) in bootstrap.clusters.iter().enumerate() {
+            if current.clusters.get(&model.name).is_some_and(|old| *old.model() == *model) {
+                continue;
+            }
+            let path = format!("static_resources.clusters[{at}]");
+            match ClusterConfig::build(model, &FactoryContext { path: &path, ..everywhere }) {
+                Ok(config) => change.clusters.push(config),
+                Err(found) => errors.extend(found.0),
+            }
+        }
+        for (at, model) in bootstrap.listeners.iter().enumerate() {
+            let previous = current.listeners.get(&model.name);
+            if previous.is_some_and(|old| old.model == *model) {
+                continue;
+            }
+            let path = format!("static_resources.listeners[{at}]");
+            let cx = FactoryContext { path: &path, ..everywhere };
+            match ListenerConfig::build(model, previous.map(|old| &**old), inputs.workers, &cx) {
+                Ok(config) => change.listeners.push(config),
+                Err(found) => errors.extend(found.0),
+            }
+        }
+        if errors.is_empty() { Ok(change) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.listeners.is_empty()
+            && self.removed_listeners.is_empty()
+            && self.clusters.is_empty()
+            && self.removed_clusters.is_empty()
+    }
+
+    /// What differs, in words.
+    pub fn summary(&self) -> String {
+        format!(
+            "{} listeners added or changed, {} removed; {} clusters added or changed, {} removed",
+            self.listeners.len(),
+            self.removed_listeners.len(),
+            self.clusters.len(),
+            self.removed_clusters.len()
+        )
+    }
+}
+
+fn gone<'a>(names: impl Iterator<Item = &'a String>, is_there: impl Fn(&String) -> bool) -> Vec<String> {
+    names.filter(|name| !is_there(name)).cloned().collect()
+}
+
+impl Resources {
+    /// Nothing yet.
+    pub fn new(workers: &Rc<Workers>, scope: &Scope) -> Self {
+        Self {
+            workers: Rc::clone(workers),
+            scope: scope.clone(),
+            listeners: RefCell::default(),
+            clusters: RefCell::default(),
+            listener_stats: scope.child("listener_manager.").group(),
+            cluster_stats: scope.child("cluster_manager.").group(),
+        }
+    }
+
+    /// What is served now.
+    pub fn current(&self) -> Current {
+        let listeners = self.listeners.borrow();
+        let clusters = self.clusters.borrow();
+        Current {
+            listeners: listeners.iter().map(|(name, active)| (name.clone(), Arc::clone(&active.config))).collect(),
+            clusters: clusters.iter().map(|(name, active)| (name.clone(), Arc::clone(&active.config))).collect(),
+        }
+    }
+
+    /// Serves a change: opens the addresses that are new, and only then tells the workers. Clusters come first, and
+    /// listeners wait for the first resolution of their names.
+    pub async fn apply(&self, change: Change) -> Result<(), ConfigErrors> {
+        let opened = self.open_sockets(&change)?;
+        let warming = self.set_clusters(&change);
+        if tokio::time::timeout(WARMING, warming).await.is_err() {
+            tracing::warn!(target: "upstream", "some names did not resolve within {WARMING:?}; starting without them");
+        }
+        self.cluster_stats.warming_clusters.set(0);
+        for name in &change.removed_listeners {
+            self.workers.publish(|| WorkerCommand::RemoveListener(name.clone()));
+            self.listeners.borrow_mut().remove(name);
+            self.listener_stats.listener_removed.inc();
+        }
+        for (config, sockets) in change.listeners.iter().zip(opened) {
+            self.set_listener(config, sockets);
+        }
+        for name in &change.removed_clusters {
+            self.workers.publish(|| WorkerCommand::RemoveCluster(name.clone()));
+            self.clusters.borrow_mut().remove(name);
+            self.cluster_stats.cluster_removed.inc();
+        }
+        self.listener_stats.total_listeners_active.set(as_gauge(self.listeners.borrow().len()));
+        self.cluster_stats.active_clusters.set(as_gauge(self.clusters.borrow().len()));
+        self.listener_stats.workers_started.set(1);
+        Ok(())
+    }
+
+    /// New sockets for each listener that needs some. A listener whose addresses and socket options are as before keeps
+    /// its own, so that connections which wait to be accepted are not lost.
+    fn open_sockets(&self, change: &Change) -> Result<Vec<Option<Arc<Vec<ListenSocket>>>>, ConfigErrors> {
+        let listeners = self.listeners.borrow();
+        let mut errors = Vec::new();
+        let mut opened = Vec::with_capacity(change.listeners.len());
+        for config in &change.listeners {
+            let model = &config.model;
+            if listeners.get(&model.name).is_some_and(|old| has_same_sockets(&old.config.model, model)) {
+                opened.push(None);
+                continue;
+            }
+            let sockets =
+                if model.bind_to_port { ListenSocket::open_all(model, self.workers.len()) } else { Ok(Vec::new()) };
+            match sockets {
+                Ok(sockets) => opened.push(Some(Arc::new(sockets))),
+                Err(error) => {
+                    self.listener_stats.listener_create_failure.inc();
+                    let at = change.bootstrap.listeners.iter().position(|listener| listener.name == model.name);
+                    let path = at.map(|at| format!("static_resources.listeners[{at}]")).unwrap_or_default();
+                    errors.push(ConfigError::new(path, Mark::NONE, error.to_string()));
+                }
+            }
+        }
+        if errors.is_empty() { Ok(opened) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// Makes clusters known; the future is ready when each has its first hosts, or has failed to get some.
+    fn set_clusters(&self, change: &Change) -> impl Future<Output = ()> + use<> {
+        let mut warming = Vec::new();
+        for config in &change.clusters {
+            let discovery = Discovery::start(config, change.bootstrap.dns_resolver.as_ref(), &self.scope);
+            warming.push(discovery.initialized());
+            let active =
+                ActiveCluster { config: Arc::clone(config), last_updated: SystemTime::now(), _discovery: discovery };
+            match self.clusters.borrow_mut().insert(config.name().to_string(), active) {
+                Some(_) => self.cluster_stats.cluster_modified.inc(),
+                None => self.cluster_stats.cluster_added.inc(),
+            }
+            self.workers.publish(|| WorkerCommand::SetCluster(Arc::clone(config)));
+        }
+        self.cluster_stats.warming_clusters.set(as_gauge(warming.len()));
+        async move {
+            for cluster in warming {
+                cluster.await;
+            }
+        }
+    }
+
+    fn set_listener(&self, config: &Arc<ListenerConfig>, sockets: Option<Arc<Vec<ListenSocket>>>) {
+        let name = &config.model.name;
+        self.workers.publish(|| WorkerCommand::SetListener(Arc::clone(config), sockets.clone()));
+        let mut listeners = self.listeners.borrow_mut();
+        let old = listeners.remove(name);
+        match &old {
+            Some(_) if sockets.is_none() => self.listener_stats.listener_in_place_updated.inc(),
+            Some(_) => self.listener_stats.listener_modified.inc(),
+            None => self.listener_stats.listener_added.inc(),
+        }
+        self.listener_stats.listener_create_success.add(self.workers.len() as u64);
+        let sockets = sockets.or(old.map(|old| old.sockets)).unwrap_or_default();
+        let active = ActiveListener { config: Arc::clone(config), sockets, last_updated: SystemTime::now() };
+        listeners.insert(name.clone(), active);
+    }
+
+    /// Closes the sockets of the listeners that `which` picks; their connections go on.
+    pub fn stop_accepting(&self, which: fn(&ListenerConfig) -> bool) {
+        self.workers.publish(|| WorkerCommand::StopAccepting(which));
+        for active in self.listeners.borrow_mut().values_mut().filter(|active| which(&active.config)) {
+            active.sockets = Arc::default();
+            self.listener_stats.listener_stopped.inc();
+        }
+    }
+
+    /// Shows every listener, by name.
+    pub fn each_listener(&self, mut show: impl FnMut(&ActiveListener)) {
+        self.listeners.borrow().values().for_each(&mut show);
+    }
+
+    /// Shows every cluster, by name.
+    pub fn each_cluster(&self, mut show: impl FnMut(&ActiveCluster)) {
+        self.clusters.borrow().values().for_each(&mut show);
+    }
+}
+
+/// Whether the sockets of one listener can serve the other.
+fn has_same_sockets(old: &sota_config::listener::Listener, new: &sota_config::listener::Listener) -> bool {
+    old.addresses == new.addresses
+        && old.bind_to_port == new.bind_to_port
+        && old.enable_reuse_port == new.enable_reuse_port
+        && old.transparent == new.transparent
+        && old.freebind == new.freebind
+        && old.tcp_fast_open_queue_length == new.tcp_fast_open_queue_length
+        && old.tcp_keepalive == new.tcp_keepalive
+        && old.tcp_backlog_size == new.tcp_backlog_size
+        && old.socket_options == new.socket_options
+}
+
+fn as_gauge(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

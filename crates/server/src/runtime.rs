@@ -1,0 +1,147 @@
+//! Runtime layers: values of the bootstrap and of `/runtime_modify`, merged so that later layers win.
+
+use sota_config::{
+    Node, Value,
+    bootstrap::{RuntimeLayer, RuntimeSource},
+};
+use sota_plugin::runtime::Runtime;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// The layers with what they hold, and the merged values that everybody reads.
+pub struct RuntimeLayers {
+    layers: Mutex<Vec<Layer>>,
+    /// What everybody reads.
+    pub runtime: Arc<Runtime>,
+}
+
+/// One layer.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// Its name.
+    pub name: String,
+    /// Whether `/runtime_modify` writes into it.
+    pub is_admin: bool,
+    /// Its own values.
+    pub values: BTreeMap<String, String>,
+}
+
+/// There is no layer that `/runtime_modify` could write into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoAdminLayer;
+
+impl RuntimeLayers {
+    /// The layers of a bootstrap. Without any, there is an admin layer, as in Envoy.
+    pub fn new(models: &[RuntimeLayer]) -> Self {
+        let mut layers: Vec<_> = models
+            .iter()
+            .map(|layer| {
+                let mut values = BTreeMap::new();
+                if let RuntimeSource::Static(node) = &layer.source {
+                    flatten(node, &mut String::new(), &mut values);
+                }
+                Layer { name: layer.name.clone(), is_admin: matches!(layer.source, RuntimeSource::Admin), values }
+            })
+            .collect();
+        if layers.is_empty() {
+            layers.push(Layer { name: "admin".to_owned(), is_admin: true, values: BTreeMap::new() });
+        }
+        let runtime = Arc::new(Runtime::new(merged(&layers)));
+        Self { layers: Mutex::new(layers), runtime }
+    }
+
+    /// The layers, lowest first.
+    pub fn layers(&self) -> Vec<Layer> {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets values in the admin layer; an empty value takes its key out of it.
+    pub fn modify(&self, values: impl IntoIterator<Item = (String, String)>) -> Result<(), NoAdminLayer> {
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let layer = layers.iter_mut().find(|layer| layer.is_admin).ok_or(NoAdminLayer)?;
+        for (key, value) in values {
+            if value.is_empty() {
+                layer.values.remove(&key);
+            } else {
+                layer.values.insert(key, value);
+            }
+        }
+        self.runtime.replace(merged(&layers));
+        Ok(())
+    }
+}
+
+fn merged(layers: &[Layer]) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    for layer in layers {
+        values.extend(layer.values.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+    values
+}
+
+/// Nested maps become dotted keys. A map that reads as a fractional percent stays whole, as its JSON.
+fn flatten(node: &Node, prefix: &mut String, values: &mut BTreeMap<String, String>) {
+    let value = match &node.value {
+        Value::Map(entries) if prefix.is_empty() || !node.has("numerator") => {
+            for (key, node) in entries {
+                let length = prefix.len();
+                if length > 0 {
+                    prefix.push('.');
+                }
+                prefix.push_str(key);
+                flatten(node, prefix, values);
+                prefix.truncate(length);
+            }
+            return;
+        }
+        Value::Map(_) => {
+            let denominator = match node.str("denominator") {
+                "" => "HUNDRED",
+                name => name,
+            };
+            let numerator = node.f64("numerator").unwrap_or(0.0);
+            format!("{{\"numerator\":{numerator},\"denominator\":\"{denominator}\"}}")
+        }
+        Value::Bool(value) => value.to_string(),
+        Value::Int(value) => value.to_string(),
+        Value::UInt(value) => value.to_string(),
+        Value::Float(value) => value.to_string(),
+        Value::String(text) => text.to_string(),
+        Value::Null | Value::Bytes(_) | Value::Duration { .. } | Value::List(_) => return,
+    };
+    values.insert(prefix.clone(), value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(entries: Vec<(&str, Node)>) -> Node {
+        Node::new(Value::Map(entries.into_iter().map(|(key, node)| (key.into(), node)).collect()))
+    }
+
+    #[test]
+    fn later_layers_win_and_the_admin_layer_can_be_changed() {
+        let number = |n| Node::new(Value::Int(n));
+        let percent = map(vec![("numerator", number(5)), ("denominator", Node::string("TEN_THOUSAND"))]);
+        let first = map(vec![("a", map(vec![("b", number(1)), ("c", number(2))])), ("p", percent)]);
+        let second = map(vec![("a.b", number(3))]);
+        let layer = |name: &str, source| RuntimeLayer { name: name.to_owned(), source };
+        let layers = RuntimeLayers::new(&[
+            layer("one", RuntimeSource::Static(Arc::new(first))),
+            layer("two", RuntimeSource::Static(Arc::new(second))),
+            layer("admin", RuntimeSource::Admin),
+        ]);
+        let runtime = &layers.runtime;
+        assert_eq!((runtime.integer("a.b", 0), runtime.integer("a.c", 0)), (3, 2));
+        assert_eq!(runtime.get("p").as_deref(), Some(r#"{"numerator":5,"denominator":"TEN_THOUSAND"}"#));
+        layers.modify([("a.b".to_owned(), "9".to_owned())]).unwrap();
+        assert_eq!(runtime.integer("a.b", 0), 9);
+        layers.modify([("a.b".to_owned(), String::new())]).unwrap();
+        assert_eq!(runtime.integer("a.b", 0), 3);
+        let fixed = RuntimeLayers::new(&[layer("one", RuntimeSource::Static(Arc::new(Node::map())))]);
+        assert_eq!(fixed.modify([("x".to_owned(), "1".to_owned())]), Err(NoAdminLayer));
+    }
+}

@@ -1,0 +1,382 @@
+//! The process: from a file that is read to a process that ends, on the main thread.
+
+use crate::{
+    admin,
+    configuration::{self, Refused},
+    log_files::LogFiles,
+    logging::Logging,
+    options::{Options, default_concurrency},
+    reload::Reload,
+    resources::{BuildInputs, Change, Current, Resources},
+    runtime::RuntimeLayers,
+    server_stats::ServerStats,
+    stats::Store,
+};
+use sota_config::bootstrap::Bootstrap;
+use sota_plugin::{Registry, stats::{Group, Scope}};
+use sota_proxy::{local::Process, worker::{WorkerCommand, Workers}};
+use std::{
+    cell::{Cell, RefCell},
+    process::ExitCode,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
+
+/// How often histograms begin a new interval.
+const DEFAULT_FLUSH: Duration = Duration::from_secs(5);
+/// How often the end of the last connection is looked for while draining.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+/// Where the process is in its life. The names are those that `/server_info` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Names are resolved for the first time.
+    PreInitializing,
+    /// Listeners are handed to the workers.
+    Initializing,
+    /// Serving.
+    Live,
+    /// On the way out, or told to fail health checks.
+    Draining,
+}
+
+/// The running process, as the admin interface sees it.
+pub struct Server {
+    /// How it was started.
+    pub options: Options,
+    /// How many workers there are.
+    pub concurrency: usize,
+    /// The process's log.
+    pub logging: Logging,
+    /// Access logs.
+    pub logs: Arc<LogFiles>,
+    /// What all threads share.
+    pub process: Arc<Process>,
+    /// Runtime values.
+    pub runtime: RuntimeLayers,
+    /// Everything that is counted.
+    pub stats: Store,
+    /// The main thread's part of it.
+    pub scope: Scope,
+    /// The workers.
+    pub workers: Rc<Workers>,
+    /// What is served.
+    pub resources: Resources,
+    /// The bootstrap that is served: the last one that was accepted.
+    pub bootstrap: RefCell<Arc<Bootstrap>>,
+    /// What the last accepted file changed that only a restart can change.
+    pub needs_restart: RefCell<Vec<&'static str>>,
+    /// When it started.
+    pub started: Instant,
+    state: Cell<State>,
+    own_stats: Group<ServerStats>,
+    inputs: BuildInputs,
+    stop: Notify,
+}
+
+/// Starts the process and runs it to its end. The exit code is 0 for a regular end, 1 for a configuration that is
+/// refused or an address that cannot be had.
+pub fn start(options: Options, registry: Registry) -> ExitCode {
+    let started = Instant::now();
+    let registry = Arc::new(registry);
+    let logging = match Logging::install(
+        options.log_level,
+        &options.component_log_level,
+        options.log_format,
+        options.log_path.clone(),
+    ) {
+        Ok(logging) => logging,
+        Err(error) => {
+            let path = options.log_path.as_deref().unwrap_or("".as_ref());
+            eprintln!("cannot open the log {}: {error}", path.display());
+            return ExitCode::FAILURE;
+        }
+    };
+    let run = || -> Result<(), Refused> {
+        let (mut loaded, warnings) = configuration::read(&options.config, &registry)?;
+        for line in warnings.lines() {
+            tracing::warn!(target: "config", "{line}");
+        }
+        configuration::override_node(&mut loaded.bootstrap, &options);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(Default::default())
+            .map_err(|error| Refused(format!("cannot start: {error}")))?;
+        let bootstrap = Arc::new(loaded.bootstrap);
+        let result = runtime.block_on(async {
+            let server = Server::new(options.clone(), registry, logging, bootstrap, started)?;
+            server.run().await
+        });
+        runtime.shutdown_background();
+        result
+    };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Refused(text)) => {
+            eprint!("{text}{}", if text.ends_with('\n') { "" } else { "\n" });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads and builds a configuration without opening a socket, and prints what is wrong.
+pub fn validate(options: &Options, registry: Registry) -> ExitCode {
+    let registry = Arc::new(registry);
+    let build = || -> Result<String, Refused> {
+        let (loaded, warnings) = configuration::read(&options.config, &registry)?;
+        let scope = sota_plugin::stats::Registry::new().shard();
+        let logs = LogFiles::start(&scope).map_err(|error| Refused(error.to_string()))?;
+        let inputs = BuildInputs {
+            registry,
+            logs,
+            runtime: RuntimeLayers::new(&loaded.bootstrap.layered_runtime).runtime,
+            node: Arc::new(loaded.bootstrap.node.clone()),
+            workers: 1,
+        };
+        Change::build(&Arc::new(loaded.bootstrap), &Current::default(), &inputs)
+            .map_err(|errors| Refused(configuration::render(&errors, &options.config)))?;
+        Ok(warnings)
+    };
+    match build() {
+        Ok(warnings) => {
+            eprint!("{warnings}");
+            println!("configuration '{}' OK", options.config.path.display());
+            ExitCode::SUCCESS
+        }
+        Err(Refused(text)) => {
+            eprint!("{text}{}", if text.ends_with('\n') { "" } else { "\n" });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Server {
+    fn new(
+        options: Options,
+        registry: Arc<Registry>,
+        logging: Logging,
+        bootstrap: Arc<Bootstrap>,
+        started: Instant,
+    ) -> Result<Rc<Self>, Refused> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |error: std::io::Error| Refused(format!("{what}: {error}"))
+        };
+        let concurrency = options.concurrency.unwrap_or_else(default_concurrency);
+        let stats = Store::new(&bootstrap.stats_config).map_err(|error| Refused(error.to_string()))?;
+        let scope = stats.shard();
+        let process = Arc::new(Process::default());
+        process.set_drain_time(options.drain_time);
+        let logs = LogFiles::start(&scope).map_err(failed("cannot start the log thread"))?;
+        let runtime = RuntimeLayers::new(&bootstrap.layered_runtime);
+        process.set_max_connections(runtime.runtime.integer("overload.global_downstream_max_connections", 0));
+        let workers = Workers::start(concurrency, &process, || stats.shard()).map_err(failed("cannot start workers"))?;
+        let workers = Rc::new(workers);
+        let inputs = BuildInputs {
+            registry,
+            logs: Arc::clone(&logs),
+            runtime: Arc::clone(&runtime.runtime),
+            node: Arc::new(bootstrap.node.clone()),
+            workers: concurrency,
+        };
+        Ok(Rc::new(Self {
+            concurrency,
+            logging,
+            logs,
+            process,
+            runtime,
+            resources: Resources::new(&workers, &scope),
+            own_stats: scope.child("server.").group(),
+            stats,
+            scope,
+            workers,
+            bootstrap: RefCell::new(bootstrap),
+            needs_restart: RefCell::default(),
+            started,
+            state: Cell::new(State::PreInitializing),
+            inputs,
+            stop: Notify::new(),
+            options,
+        }))
+    }
+
+    /// Where the process is in its life.
+    pub fn state(&self) -> State {
+        match self.state.get() {
+            State::Live if self.process.is_health_check_failing() => State::Draining,
+            state => state,
+        }
+    }
+
+    /// When the process started, by the clock on the wall.
+    pub fn start_time(&self) -> SystemTime {
+        SystemTime::now().checked_sub(self.started.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// Brings the process's own gauges up to date.
+    pub fn refresh_stats(&self) {
+        self.own_stats.refresh(self);
+    }
+
+    /// Asks the process to end (`/quitquitquit`): as SIGINT does.
+    pub fn quit(&self) {
+        self.stop.notify_one();
+    }
+
+    /// Opens every log again (SIGUSR1, `/reopen_logs`).
+    pub fn reopen_logs(&self) {
+        self.logging.reopen();
+        self.logs.reopen();
+    }
+
+    async fn run(self: &Rc<Self>) -> Result<(), Refused> {
+        let first = Arc::clone(&self.bootstrap.borrow());
+        let shown = |errors| Refused(configuration::render(&errors, &self.options.config));
+        let change = Change::build(&first, &Current::default(), &self.inputs).map_err(shown)?;
+        if let Some(admin) = &first.admin {
+            admin::start(self, admin).map_err(Refused)?;
+        }
+        let signals = Signals::new().map_err(|error| Refused(format!("cannot listen for signals: {error}")))?;
+        self.resources.apply(change).await.map_err(shown)?;
+        self.state.set(State::Initializing);
+        // Every worker serves once it answers.
+        self.workers.ask(Duration::from_secs(10), |_| ()).await;
+        self.state.set(State::Live);
+        tracing::info!(target: "main", "serving with {} workers", self.concurrency);
+        self.own_stats.initialization_time_ms.record(millis(self.started.elapsed()));
+        let flush = first.stats_flush_interval.filter(|interval| !interval.is_zero());
+        self.serve(signals, tokio::time::interval(flush.unwrap_or(DEFAULT_FLUSH))).await;
+        self.logs.flush();
+        Ok(())
+    }
+
+    /// Until a signal says that it is over, and everything has been finished.
+    async fn serve(self: &Rc<Self>, mut signals: Signals, mut flush: tokio::time::Interval) {
+        let mut reload = Reload::new(self);
+        let delay = loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => break self.options.drain_delay,
+                _ = signals.interrupt.recv() => break Duration::ZERO,
+                () = self.stop.notified() => break Duration::ZERO,
+                _ = signals.reopen.recv() => self.reopen_logs(),
+                _ = signals.hangup.recv() => reload.now().await,
+                () = reload.file_changed() => reload.now().await,
+                _ = flush.tick() => {
+                    self.refresh_stats();
+                    self.stats.flush();
+                }
+            }
+        };
+        tokio::select! {
+            () = self.drain(delay) => {}
+            _ = signals.terminate.recv() => tracing::info!(target: "main", "a second signal: ending at once"),
+            _ = signals.interrupt.recv() => tracing::info!(target: "main", "a second signal: ending at once"),
+        }
+    }
+
+    /// Says that the process is going, goes on accepting for `delay`, then lets running requests finish.
+    async fn drain(&self, delay: Duration) {
+        let deadline = Instant::now() + self.options.shutdown_time;
+        self.state.set(State::Draining);
+        self.process.set_draining(true);
+        tracing::info!(
+            target: "main",
+            "shutting down: accepting for {delay:?} more, {} connections are open",
+            self.process.open_connections()
+        );
+        tokio::time::sleep(delay.min(self.options.shutdown_time)).await;
+        self.resources.stop_accepting(|_| true);
+        self.workers.publish(|| WorkerCommand::Drain);
+        // The workers answer when they have stopped accepting, so no connection begins unseen.
+        self.workers.ask(Duration::from_secs(1), |_| ()).await;
+        while Instant::now() < deadline {
+            let running: usize =
+                self.workers.ask(Duration::from_secs(1), |context| context.local.active_tasks()).await.iter().sum();
+            if running == 0 {
+                tracing::info!(target: "main", "every request is finished");
+                return;
+            }
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        tracing::warn!(target: "main", "{} connections did not finish in time", self.process.open_connections());
+    }
+
+    /// Reads the configuration again and serves the difference. A file that is refused changes nothing.
+    pub(crate) async fn apply_file(&self) -> Result<String, Refused> {
+        let (options, registry) = (self.options.config.clone(), Arc::clone(&self.inputs.registry));
+        let (inputs, current) = (self.inputs.clone(), self.resources.current());
+        let all = self.options.clone();
+        let build = tokio::task::spawn_blocking(move || {
+            let (mut loaded, warnings) = configuration::read(&options, &registry)?;
+            configuration::override_node(&mut loaded.bootstrap, &all);
+            let bootstrap = Arc::new(loaded.bootstrap);
+            let change = Change::build(&bootstrap, &current, &inputs)
+                .map_err(|errors| Refused(configuration::render(&errors, &options)))?;
+            Ok::<_, Refused>((bootstrap, change, warnings))
+        });
+        let built = build.await.map_err(|error| Refused(format!("building the configuration failed: {error}")))?;
+        let (bootstrap, change, warnings) = built?;
+        for line in warnings.lines() {
+            tracing::warn!(target: "config", "{line}");
+        }
+        let summary = change.summary();
+        let shown = |errors| Refused(configuration::render(&errors, &self.options.config));
+        self.resources.apply(change).await.map_err(shown)?;
+        let needs_restart = self.restart_needed_for(&bootstrap);
+        if !needs_restart.is_empty() {
+            tracing::warn!(target: "config", "changes after a restart only: {}", needs_restart.join(", "));
+        }
+        *self.needs_restart.borrow_mut() = needs_restart;
+        *self.bootstrap.borrow_mut() = bootstrap;
+        Ok(summary)
+    }
+
+    /// What differs from the bootstrap that the process was started with and cannot change while it runs.
+    fn restart_needed_for(&self, new: &Bootstrap) -> Vec<&'static str> {
+        let old = self.bootstrap.borrow();
+        let mut found = self.needs_restart.borrow().clone();
+        let differs = [
+            ("node", old.node != new.node),
+            ("admin", old.admin != new.admin),
+            ("stats_config", old.stats_config != new.stats_config),
+            ("stats_flush_interval", old.stats_flush_interval != new.stats_flush_interval),
+            ("layered_runtime", old.layered_runtime != new.layered_runtime),
+            ("typed_dns_resolver_config", old.dns_resolver != new.dns_resolver),
+        ];
+        for (name, differs) in differs {
+            if differs && !found.contains(&name) {
+                found.push(name);
+            }
+        }
+        found
+    }
+}
+
+/// Whole milliseconds.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The signals that mean something.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    reopen: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
+        })
+    }
+}

@@ -1,0 +1,80 @@
+//! `server.`: the process about itself.
+
+use crate::server::{Server, State};
+use sota_plugin::stat_group;
+use std::{fs, sync::atomic::Ordering};
+
+stat_group! {
+    /// `server.`
+    pub struct ServerStats {
+        /// Workers.
+        concurrency: gauge,
+        /// 1 while serving.
+        live: gauge,
+        /// 0 live, 1 draining, 2 before initialisation, 3 initialising: Envoy's numbers.
+        state: gauge,
+        /// Seconds since the start.
+        uptime: gauge,
+        /// Downstream connections that are open.
+        total_connections: gauge,
+        /// Octets of memory that the process holds beyond files.
+        memory_allocated: gauge,
+        /// Octets of resident memory.
+        memory_physical_size: gauge,
+        /// Octets of memory that is mapped for the heap.
+        memory_heap_size: gauge,
+        /// From the start of the process until it served.
+        initialization_time_ms: histogram(Milliseconds),
+        /// Panics that ended a connection or task and nothing else.
+        panics: gauge,
+    }
+}
+
+impl ServerStats {
+    /// Sets the gauges to what is.
+    pub(crate) fn refresh(&self, server: &Server) {
+        let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let state = server.state();
+        self.concurrency.set(i64::try_from(server.concurrency).unwrap_or(i64::MAX));
+        self.live.set(i64::from(state == State::Live));
+        self.state.set(match state {
+            State::Live => 0,
+            State::Draining => 1,
+            State::PreInitializing => 2,
+            State::Initializing => 3,
+        });
+        self.uptime.set(gauge(server.started.elapsed().as_secs()));
+        self.total_connections.set(gauge(server.process.open_connections()));
+        self.panics.set(gauge(server.process.panics.load(Ordering::Relaxed)));
+        let memory = Memory::read();
+        self.memory_allocated.set(gauge(memory.anonymous));
+        self.memory_physical_size.set(gauge(memory.resident));
+        self.memory_heap_size.set(gauge(memory.data));
+    }
+}
+
+/// What the system says of the process's memory, in octets; zeros where it says nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Memory {
+    /// Resident and of no file.
+    pub(crate) anonymous: u64,
+    /// Resident.
+    pub(crate) resident: u64,
+    /// Mapped for data.
+    pub(crate) data: u64,
+}
+
+impl Memory {
+    pub(crate) fn read() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let value = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+        };
+        Self {
+            anonymous: value("RssAnon:").unwrap_or(0),
+            resident: value("VmRSS:").unwrap_or(0),
+            data: value("VmData:").unwrap_or(0),
+        }
+    }
+}
