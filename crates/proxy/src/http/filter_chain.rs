@@ -45,6 +45,8 @@ impl<'a> ActiveFilter<'a> {
 /// What filters are called with.
 pub(super) struct Env<'a> {
     pub(super) info: &'a mut StreamInfo,
+    /// The request, for hooks of the response.
+    pub(super) request: Option<&'a RequestHead>,
     pub(super) worker: &'a WorkerCx,
     /// The buffer limit, in octets.
     pub(super) limit: usize,
@@ -59,7 +61,14 @@ fn call<R>(
     hook: impl FnOnce(&mut StreamCx<'_>) -> R,
 ) -> (R, Effects) {
     let mut effects = Effects::default();
-    let mut cx = StreamCx { info: env.info, worker: env.worker, buffered, effects: &mut effects, filter_name: name };
+    let mut cx = StreamCx {
+        info: env.info,
+        request: env.request,
+        worker: env.worker,
+        buffered,
+        effects: &mut effects,
+        filter_name: name,
+    };
     let result = hook(&mut cx);
     (result, effects)
 }
@@ -225,6 +234,8 @@ pub(super) struct Passage<S: Side> {
     held: Vec<BytesMut>,
     /// Octets of data that have reached the filter that holds the head.
     arrived: u64,
+    /// How much filters may hold, if one of them has said so.
+    limit: Option<usize>,
     /// A filter has as much as it may hold and wants to be given no more, or holds the end itself.
     is_blocked: bool,
 }
@@ -244,6 +255,7 @@ impl<S: Side> Default for Passage<S> {
             wait: None,
             held: Vec::new(),
             arrived: 0,
+            limit: None,
             is_blocked: false,
         }
     }
@@ -440,11 +452,13 @@ impl<S: Side> Passage<S> {
         match status {
             DataStatus::Continue => self.pass_data(head, transit),
             DataStatus::Buffer => {
-                if self.hold(position, &transit) > env.limit {
+                if self.hold(position, &transit) > self.limit.unwrap_or(env.limit) {
                     return Err(Box::new(S::too_large()));
                 }
             }
-            DataStatus::Pause => self.is_blocked |= self.hold(position, &transit) > env.limit,
+            DataStatus::Pause => {
+                self.is_blocked |= self.hold(position, &transit) > self.limit.unwrap_or(env.limit);
+            }
             DataStatus::Reply(reply) => return Err(reply),
             DataStatus::Wait(future) => {
                 self.wait = Some(Wait::Data(future));
@@ -593,6 +607,7 @@ impl<S: Side> Passage<S> {
         if !none.is_empty() {
             *self.slot(position) = none;
         }
+        self.limit = result.1.buffer_limit.or(self.limit);
         result
     }
 

@@ -25,7 +25,7 @@ impl Stream<'_> {
             stats.downstream_cx_http2_refused.inc();
             return next;
         }
-        self.with_chain(|chain, env| {
+        self.with_response_chain(|chain, env| {
             for filter in &mut chain.filters {
                 filter.complete(env);
             }

@@ -44,11 +44,7 @@ use sota_plugin::{
     stats::Group,
 };
 use stats::{CodecStats, HttpStats};
-use std::{
-    cell::RefCell,
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 /// A configured connection manager, shared by all threads.
 pub struct HttpConnectionManagerConfig {

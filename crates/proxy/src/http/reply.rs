@@ -2,9 +2,11 @@
 
 use super::{
     filter_chain::{REQUEST_TOO_LARGE, RESPONSE_TOO_LARGE},
+    local_reply::LocalResponse,
     stream::{Progress, Stop, Stream},
 };
 use crate::{deadline::Deadline, router::UpstreamFault, wire::http1::WriteError};
+use bytes::Bytes;
 use sota_codec::http1::Http1Error;
 use sota_plugin::{filter::LocalReply, http::StatusCode, info::ResponseFlag};
 impl Stream<'_> {
@@ -106,7 +108,10 @@ impl Stream<'_> {
         let request = (self.progress.get() > Progress::Head).then_some(&*request);
         let route = self.route.borrow();
         let mut info = self.info.borrow_mut();
-        let answer = manager.config.local_replies.prepare(&reply, request, route.as_deref(), &mut info);
+        let answer = match reply.verbatim {
+            true => verbatim(&reply, request, &mut info),
+            false => manager.config.local_replies.prepare(&reply, request, route.as_deref(), &mut info),
+        };
         let has_body = !answer.body.is_empty();
         *self.response.borrow_mut() = answer.head;
         self.reply_text.replace(answer.text);
@@ -135,4 +140,19 @@ impl Stream<'_> {
             stats.rq_reset_after_downstream_response_started.inc();
         }
     }
+}
+
+/// An answer as a filter made it.
+fn verbatim(reply: &LocalReply, request: Option<&RequestHead>, info: &mut StreamInfo) -> LocalResponse {
+    info.response_code_details = Some(reply.details.clone());
+    if let Some(flag) = reply.flag {
+        info.response_flags.set(flag);
+    }
+    let mut head = ResponseHead { headers: reply.headers.clone(), ..ResponseHead::new(reply.status) };
+    let text = reply.body.clone();
+    if !text.is_empty() {
+        head.headers.set_sanitized(HeaderId::ContentLength, itoa::Buffer::new().format(text.len()));
+    }
+    let is_head = request.is_some_and(|request| request.method == Method::Head);
+    LocalResponse { head, body: if is_head { Bytes::new() } else { text.clone() }, text }
 }

@@ -13,7 +13,7 @@ impl Stream<'_> {
             return;
         }
         let mut head = self.response.borrow_mut();
-        self.with_chain(|chain, env| {
+        self.with_response_chain(|chain, env| {
             for filter in chain.filters.iter_mut().rev() {
                 filter.informational(&mut head, env);
             }

@@ -167,11 +167,21 @@ impl<'c> Stream<'c> {
         }
     }
 
-    /// Calls the filters with what they need.
+    /// Calls the filters of the request with what they need.
     pub(super) fn with_chain<R>(&self, f: impl FnOnce(&mut Chain<'c>, &mut Env<'_>) -> R) -> R {
+        self.call_filters(None, f)
+    }
+
+    /// The same for those of the response, which see the request.
+    pub(super) fn with_response_chain<R>(&self, f: impl FnOnce(&mut Chain<'c>, &mut Env<'_>) -> R) -> R {
+        self.call_filters(Some(&self.request.borrow()), f)
+    }
+
+    fn call_filters<R>(&self, request: Option<&RequestHead>, f: impl FnOnce(&mut Chain<'c>, &mut Env<'_>) -> R) -> R {
         let reroute = |head: &RequestHead, info: &mut StreamInfo| self.choose_route(head, info);
         let mut env = Env {
             info: &mut self.info.borrow_mut(),
+            request,
             worker: &self.manager().context.cx,
             limit: self.connection.downstream.buffer_limit,
             reroute: &reroute,
@@ -427,7 +437,7 @@ impl<'c> Stream<'c> {
     /// What comes out of the response's filters next.
     fn poll_filtered_response(&self, cx: &mut Context<'_>) -> Poll<Result<Passed, Stop>> {
         loop {
-            let passed = self.with_chain(|chain, env| {
+            let passed = self.with_response_chain(|chain, env| {
                 let head = &mut *self.response.borrow_mut();
                 chain.response.poll(cx, &mut chain.filters, head, env)
             });

@@ -129,6 +129,10 @@ impl RouteInfo for SelectedRoute {
         &self.entry.table
     }
 
+    fn is_forwarding(&self) -> bool {
+        self.forward().is_some()
+    }
+
     fn metadata(&self) -> Option<&Arc<Node>> {
         self.entry.metadata.as_ref()
     }
