@@ -74,6 +74,7 @@ pub fn encode_request_head(head: &RequestHead, encoding: &HeadEncoding, out: &mu
 ///
 /// An empty body is `content-length: 0`, except where a length would describe something else: in answers to HEAD
 /// and in 304 a length of the head is kept and none is added (`is_head_reply`), in 1xx and 204 there is none at all.
+/// An answer to HEAD may say that the body would be chunked.
 pub fn encode_response_head(head: &ResponseHead, encoding: &HeadEncoding, is_head_reply: bool, out: &mut Vec<u8>) {
     out.reserve(head.headers.byte_size() + head.headers.len() * 4 + 128);
     let mut lines = LineWriter { out, names: encoding.names };
@@ -85,6 +86,7 @@ pub fn encode_response_head(head: &ResponseHead, encoding: &HeadEncoding, is_hea
     let status = head.status;
     let length = match encoding.body {
         _ if status.is_informational() || status == StatusCode::NO_CONTENT => LengthField::None,
+        BodyLength::Chunked if is_head_reply => LengthField::Chunked,
         _ if is_head_reply || status == StatusCode::NOT_MODIFIED => LengthField::AsIs,
         BodyLength::Empty => LengthField::Zero { needed: true },
         body => LengthField::from(body),

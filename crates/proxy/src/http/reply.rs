@@ -110,7 +110,7 @@ impl Stream<'_> {
             self.close_after();
         }
         let request = self.request.borrow();
-        let request = (self.progress.get() > Progress::Head).then_some(&*request);
+        let request = self.head.get().is_some().then_some(&*request);
         let route = self.route.borrow();
         let mut info = self.info.borrow_mut();
         let answer = match reply.verbatim {

@@ -69,6 +69,10 @@ impl<'c> Stream<'c> {
             self.codec.send_continue();
             head.headers.remove(HeaderId::Expect);
         }
+        if head.protocol == Protocol::Http10 {
+            // RFC 9110 §10.1.1: it means nothing there, and would mean something upstream.
+            head.headers.remove(HeaderId::Expect);
+        }
         if head.protocol == Protocol::Http10 && !config.model.http1.accept_http_10 {
             return Err(reply(StatusCode::UPGRADE_REQUIRED, "low_version"));
         }

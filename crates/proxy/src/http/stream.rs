@@ -18,7 +18,7 @@ use bytes::Bytes;
 use sota_codec::http1::{Http1Error, RequestInfo};
 use sota_plugin::{
     filter::LocalReply,
-    http::{Headers, RequestHead, ResponseHead},
+    http::{Headers, Protocol, RequestHead, ResponseHead},
     info::{Details, StreamInfo},
 };
 use std::{
@@ -117,7 +117,11 @@ impl<'c> Stream<'c> {
         connection.begin_request();
         let (manager, downstream) = (&connection.manager, &connection.downstream);
         let socket = &downstream.socket;
-        let info = StreamInfo::new(Rc::clone(&downstream.info), manager.context.local.process.next_stream_id(), None);
+        let info = StreamInfo::new(
+            Rc::clone(&downstream.info),
+            manager.context.local.process.next_stream_id(),
+            Some(Protocol::Http11),
+        );
         Self::arm(connection, info.timing.start);
         let (request, response) = manager.take_heads();
         Self {
@@ -235,7 +239,11 @@ impl<'c> Stream<'c> {
             loop {
                 self.connection.deadlines.refresh(cx);
                 self.check_deadlines()?;
-                self.is_reading.set(false);
+                // Before anything else: a client that has gone gets no answer, as with Envoy.
+                let watches = !self.is_reading.replace(false);
+                if watches && self.codec.poll_closed(cx).is_ready() {
+                    return Poll::Ready(Err(Stop::ClientGone));
+                }
                 if let Poll::Ready(ended) = phases.as_mut().poll(cx) {
                     return Poll::Ready(ended);
                 }
@@ -246,11 +254,7 @@ impl<'c> Stream<'c> {
                     // An informational response.
                     let _ = self.codec.poll_flush(cx);
                 }
-                let mut read_ahead = false;
-                if !self.is_reading.get() && self.codec.poll_closed(cx, &mut read_ahead).is_ready() {
-                    return Poll::Ready(Err(Stop::ClientGone));
-                }
-                if !read_ahead {
+                if watches || self.is_reading.get() {
                     return Poll::Pending;
                 }
             }

@@ -105,15 +105,13 @@ impl UpstreamFault {
     pub fn into_reply(self, info: &mut StreamInfo) -> Box<LocalReply> {
         let Self { reason, transport, is_retry, is_late } = self;
         let retried = if is_retry { "retried and the latest " } else { "" };
-        let mut body = format!(
+        let body = format!(
             "upstream connect error or disconnect/reset before headers. {retried}reset reason: {}",
             reason.as_str()
         );
         let when = if is_late { "after" } else { "before" };
         let mut details = format!("upstream_reset_{when}_response_started{{{}", reason.as_str());
         if !transport.is_empty() {
-            body.push_str(", transport failure reason: ");
-            body.push_str(&transport);
             details.push('|');
             details.push_str(&transport);
             info.upstream.transport_failure_reason = Some(transport.into());
@@ -144,8 +142,7 @@ mod tests {
         let reply = fault(ResetReason::RemoteConnectionFailure, transport).into_reply(&mut info);
         assert_eq!(
             reply.body,
-            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
-             transport failure reason: delayed connect error: Connection refused"
+            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"
         );
         assert_eq!(
             reply.details,

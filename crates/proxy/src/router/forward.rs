@@ -339,7 +339,7 @@ impl Forward {
         let State::Active(attempt) = &self.state else { return Ok(()) };
         let host = Rc::clone(&attempt.host);
         let reason = match error {
-            ClientError::Closed { unanswered } => {
+            ClientError::Closed { unanswered, failed } => {
                 attempt.connection.closed_by_peer();
                 let never_seen = *unanswered && attempt.connection.reused && self.resends < MAX_RESENDS;
                 if never_seen && self.body.can_rewind() && (self.is_idempotent || attempt.is_unsent()) {
@@ -348,13 +348,14 @@ impl Forward {
                     self.connect(host, stream.info);
                     return Ok(());
                 }
-                ResetReason::ConnectionTermination
+                // Compat: half a response is no HTTP.
+                if *unanswered || *failed { ResetReason::ConnectionTermination } else { ResetReason::ProtocolError }
             }
-            ClientError::Malformed(_) => {
-                self.cluster.stats().upstream_cx_protocol_error.inc();
-                ResetReason::ProtocolError
-            }
+            ClientError::Malformed(_) => ResetReason::ProtocolError,
         };
+        if reason == ResetReason::ProtocolError {
+            self.cluster.stats().upstream_cx_protocol_error.inc();
+        }
         self.failed(reason, "", Some(&host), stream)
     }
 
@@ -394,8 +395,13 @@ impl Forward {
         let fault =
             UpstreamFault { reason, transport: transport.to_owned(), is_retry: self.attempts > 1, is_late: false };
         let mut reply = fault.into_reply(stream.info);
-        if reason == ResetReason::Overflow && !self.router.suppress_envoy_headers {
-            reply.headers.set_sanitized(HeaderId::XEnvoyOverloaded, "true");
+        if reason == ResetReason::Overflow {
+            // No host was asked.
+            let upstream = &mut stream.info.upstream;
+            (upstream.address, upstream.hostname, upstream.host_metadata) = (None, None, None);
+            if !self.router.suppress_envoy_headers {
+                reply.headers.set_sanitized(HeaderId::XEnvoyOverloaded, "true");
+            }
         }
         self.finish_reply(&mut reply);
         Err(reply)
@@ -519,11 +525,14 @@ impl Forward {
             Err(error) => error,
         };
         let reason = match error {
-            BodyError::Io(_) | BodyError::Malformed(Http1Error::Truncated) => {
+            BodyError::Io(_) => {
                 attempt.connection.closed_by_peer();
                 ResetReason::ConnectionTermination
             }
-            BodyError::Malformed(_) => {
+            BodyError::Malformed(error) => {
+                if error == Http1Error::Truncated {
+                    attempt.connection.closed_by_peer();
+                }
                 self.cluster.stats().upstream_cx_protocol_error.inc();
                 ResetReason::ProtocolError
             }
@@ -603,7 +612,7 @@ impl Forward {
             stats.upstream_rq_timeout.inc();
             self.count_status(self.timeouts.response_code, None, info);
         }
-        self.timeout_reply("upstream_response_timeout")
+        self.timeout_reply("response_timeout")
     }
 
     fn timeout_reply(&self, details: &'static str) -> Box<LocalReply> {

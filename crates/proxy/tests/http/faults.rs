@@ -211,8 +211,8 @@ fn a_truncated_response_is_seen_to_be_truncated() {
     });
     let proxy = Setup::to(origin.address()).edit(|model| model.http1.accept_http_10 = true).start();
     for (path, log) in [
-        ("/length", "200 UC upstream_reset_after_response_started{connection_termination} 0/4"),
-        ("/chunks", "200 UC upstream_reset_after_response_started{connection_termination} 0/4"),
+        ("/length", "200 UPE upstream_reset_after_response_started{protocol_error} 0/4"),
+        ("/chunks", "200 UPE upstream_reset_after_response_started{protocol_error} 0/4"),
         ("/bad", "200 UPE upstream_reset_after_response_started{protocol_error} 0/4"),
     ] {
         let before = proxy.log().len();

@@ -42,13 +42,13 @@ fn the_route_has_a_timeout() {
     let response = client.exchange("GET /silence HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!((response.status(), response.text().as_str()), (504, "upstream request timeout"));
     assert!(start.elapsed() >= MS(100) && start.elapsed() < MS(1000), "{:?}", start.elapsed());
-    assert_eq!(proxy.logged(1), "504 UT upstream_response_timeout 0/24");
+    assert_eq!(proxy.logged(1), "504 UT response_timeout 0/24");
     assert_eq!(proxy.stat("cluster.origin.upstream_rq_timeout"), 1);
     // The client's connection goes on.
     assert_eq!(client.exchange("GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").text(), "ok");
     let response = get(proxy.address, "/half");
     assert_eq!((response.text().as_str(), response.end), ("half", End::Truncated));
-    assert_eq!(proxy.logged(3), "200 UT upstream_response_timeout 0/4");
+    assert_eq!(proxy.logged(3), "200 UT response_timeout 0/4");
     let asked = "GET /late HTTP/1.1\r\nHost: a\r\nx-envoy-internal: true\r\n\r\n";
     assert_eq!(Client::connect(proxy.address).exchange(asked).status(), 504);
     proxy.wait_for("cluster.origin.upstream_rq_active", 0);
@@ -68,7 +68,7 @@ fn each_try_has_a_timeout_and_tries_are_bounded() {
     // All tries together have no longer than the route says.
     let proxy = timed(&origin, Some(MS(120)), Some(MS(50)), 100).start();
     assert_eq!(get(proxy.address, "/silence").status(), 504);
-    assert!(proxy.logged(1).starts_with("504 UT upstream_response_timeout"));
+    assert!(proxy.logged(1).starts_with("504 UT response_timeout"));
 }
 
 #[test]

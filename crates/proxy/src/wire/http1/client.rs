@@ -50,6 +50,8 @@ pub enum ClientError {
     Closed {
         /// Not one octet of a response had come.
         unanswered: bool,
+        /// It was no orderly close.
+        failed: bool,
     },
     /// What it sent is no acceptable response.
     #[error(transparent)]
@@ -173,11 +175,11 @@ impl ClientStream {
             let most = options.decode.max_head_bytes.saturating_add(1);
             let max = if socket.buffered() < SMALL { SMALL } else { most.max(SMALL + 1) };
             match ready!(socket.poll_fill(cx, max)) {
-                Ok(0) | Err(_) => {
+                Ok(read) if read > 0 => {}
+                ended => {
                     let unanswered = socket.bytes_received() == self.received_before;
-                    return Poll::Ready(Err(ClientError::Closed { unanswered }));
+                    return Poll::Ready(Err(ClientError::Closed { unanswered, failed: ended.is_err() }));
                 }
-                Ok(_) => {}
             }
         }
     }

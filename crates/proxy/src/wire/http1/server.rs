@@ -168,15 +168,14 @@ impl<'c> ServerStream<'c> {
         self.reader.borrow_mut().take_data(self.socket)
     }
 
-    /// Ready when the client has closed the connection. Reads ahead a little meanwhile; `read_ahead` is set if
-    /// something was.
-    pub fn poll_closed(&self, cx: &mut Context<'_>, read_ahead: &mut bool) -> Poll<()> {
+    /// Ready when the client has closed the connection. Reads ahead a little meanwhile.
+    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match ready!(self.socket.poll_fill(cx, SMALL)) {
                 Ok(0) if self.socket.has_ended() => return Poll::Ready(()),
                 // As much as may be read ahead is there; whether the client goes is seen when that is taken.
                 Ok(0) => return Poll::Pending,
-                Ok(_) => *read_ahead = true,
+                Ok(_) => {}
                 Err(_) => return Poll::Ready(()),
             }
         }
@@ -221,7 +220,11 @@ impl<'c> ServerStream<'c> {
                 false if is_10 => ConnectionField::KeepAlive,
                 false => ConnectionField::Omit,
             },
-            ..HeadEncoding::new(body)
+            ..HeadEncoding::new(match self.is_head.get() && !is_10 && content_length(&head.headers).is_none() {
+                // Compat: what a GET would have been answered with.
+                true => BodyLength::Chunked,
+                false => body,
+            })
         };
         let mut writer = self.writer.borrow_mut();
         let before = writer.waiting();

@@ -145,18 +145,17 @@ fn a_closed_client_is_noticed_and_reading_ahead_is_bounded() {
         let stream = ServerStream::new(&socket, &options, 1 << 20);
         read_request(&stream).await.unwrap();
         client.write_all(&vec![b'x'; 3 * SMALL]).unwrap();
-        let mut ahead = false;
         tokio::task::yield_now().await;
         let cx = &mut Context::from_waker(Waker::noop());
         poll_fn(|cx| {
-            let _ = stream.poll_closed(cx, &mut ahead);
+            let _ = stream.poll_closed(cx);
             if socket.buffered() == SMALL { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        assert!(ahead && stream.poll_closed(cx, &mut ahead).is_pending());
+        assert!(stream.poll_closed(cx).is_pending());
         drop(client);
         // What was read ahead is taken, and then the end is seen.
-        while poll_fn(|cx| Poll::Ready(stream.poll_closed(cx, &mut ahead))).await.is_pending() {
+        while poll_fn(|cx| Poll::Ready(stream.poll_closed(cx))).await.is_pending() {
             socket.with_input(|input| (input.len(), ()));
             tokio::task::yield_now().await;
         }
@@ -303,8 +302,11 @@ fn responses_are_read_and_connections_judged() {
             fetch(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", Method::Get).await;
         assert_eq!((result, reuse), (ok(200, b"", 0), false));
         assert_eq!(fetch(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n", Method::Head).await.0, ok(200, b"", 0));
-        assert_eq!(fetch(b"", Method::Get).await.0, Err("Closed { unanswered: true }".to_owned()));
-        assert_eq!(fetch(b"HTTP/1.1 20", Method::Get).await.0, Err("Closed { unanswered: false }".to_owned()));
+        assert_eq!(fetch(b"", Method::Get).await.0, Err("Closed { unanswered: true, failed: false }".to_owned()));
+        assert_eq!(
+            fetch(b"HTTP/1.1 20", Method::Get).await.0,
+            Err("Closed { unanswered: false, failed: false }".to_owned())
+        );
         for (script, error) in [
             (&b"garbage\r\n\r\n"[..], "StatusLine"),
             (b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\n", "ContentLength"),
