@@ -61,7 +61,7 @@ pub fn encode_request_head(head: &RequestHead, encoding: &HeadEncoding, out: &mu
     lines.field(b"host", head.authority());
     let body_expected = !matches!(
         head.method,
-        Method::Get | Method::Head | Method::Delete | Method::Trace | Method::Connect | Method::Options
+        Method::Get | Method::Head | Method::Delete | Method::Trace | Method::Connect
     );
     let length = match encoding.body {
         BodyLength::Empty => LengthField::Zero { needed: body_expected },

@@ -127,14 +127,14 @@ pub(super) static PLAIN: &[(&str, Plain)] = &[
     ("DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID", Plain::Text(|_, _| true)),
     ("UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID", Plain::Text(|cx, _| cx.info.upstream.address.is_some())),
     // Upstream.
-    ("UPSTREAM_CLUSTER", Plain::Text(|cx, out| text(cx.info.upstream.cluster.as_deref(), out))),
+    ("UPSTREAM_CLUSTER", Plain::Text(cluster)),
     ("UPSTREAM_CLUSTER_RAW", Plain::Text(|cx, out| text(cx.info.upstream.cluster.as_deref(), out))),
     ("UPSTREAM_HOST", Plain::Address(upstream, Part::All)),
     ("UPSTREAM_HOST_NAME", Plain::Text(|cx, out| host_name(cx, true, out))),
     ("UPSTREAM_HOST_NAME_WITHOUT_PORT", Plain::Text(|cx, out| host_name(cx, false, out))),
-    ("UPSTREAM_REMOTE_ADDRESS", Plain::Address(upstream, Part::All)),
-    ("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Plain::Address(upstream, Part::WithoutPort)),
-    ("UPSTREAM_REMOTE_PORT", Plain::Address(upstream, Part::Port)),
+    ("UPSTREAM_REMOTE_ADDRESS", Plain::Address(upstream_remote, Part::All)),
+    ("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Plain::Address(upstream_remote, Part::WithoutPort)),
+    ("UPSTREAM_REMOTE_PORT", Plain::Address(upstream_remote, Part::Port)),
     ("UPSTREAM_LOCAL_ADDRESS", Plain::Address(upstream_local, Part::All)),
     ("UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Plain::Address(upstream_local, Part::WithoutPort)),
     ("UPSTREAM_LOCAL_PORT", Plain::Address(upstream_local, Part::Port)),
@@ -463,6 +463,17 @@ fn direct_local<'a>(cx: &FormatCx<'a>) -> Option<Peer<'a>> {
 
 fn upstream<'a>(cx: &FormatCx<'a>) -> Option<Peer<'a>> {
     cx.info.upstream.address.as_ref().map(Peer::Address)
+}
+
+/// The other end of the connection, if there was one; the host may be known without.
+fn upstream_remote<'a>(cx: &FormatCx<'a>) -> Option<Peer<'a>> {
+    cx.info.upstream.connection_id.and_then(|_| upstream(cx))
+}
+
+/// The name that the cluster has in stats.
+fn cluster(cx: &FormatCx<'_>, out: &mut Vec<u8>) -> bool {
+    let upstream = &cx.info.upstream;
+    text(upstream.cluster_alias.as_deref().or(upstream.cluster.as_deref()), out)
 }
 
 fn upstream_local<'a>(cx: &FormatCx<'a>) -> Option<Peer<'a>> {

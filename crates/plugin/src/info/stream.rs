@@ -164,6 +164,8 @@ impl Timing {
 pub struct UpstreamInfo {
     /// The cluster's name.
     pub cluster: Option<Arc<str>>,
+    /// The name that it has in stats, where that is another (`alt_stat_name`).
+    pub cluster_alias: Option<Arc<str>>,
     /// The cluster's metadata.
     pub cluster_metadata: Option<Arc<Node>>,
     /// The host's address.

@@ -49,7 +49,9 @@ impl Stream<'_> {
         info.timing.end = Some(now);
         info.bytes_received = self.codec.body_received();
         let (received, sent) = self.bytes_before;
-        info.downstream_wire_bytes_received = socket.bytes_received() - received - socket.buffered() as u64;
+        // What follows the request belongs to the next one; all of a request that could not be read is its own.
+        let next = if self.head.get().is_some() { socket.buffered() as u64 } else { 0 };
+        info.downstream_wire_bytes_received = socket.bytes_received() - received - next;
         info.downstream_wire_bytes_sent = socket.bytes_sent() - sent;
         match ended {
             Ok(()) => {

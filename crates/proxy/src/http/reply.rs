@@ -62,9 +62,10 @@ impl Stream<'_> {
         }
         self.codec.abandon();
         let status = error.status();
-        let mut reply = LocalReply::new(status, status.reason(), error.details()).closing();
+        let mut reply = LocalReply::new(status, "", error.details()).closing();
         if error.is_protocol_error() {
             reply.flag = Some(ResponseFlag::DownstreamProtocolError);
+            reply.body = status.reason().into();
         }
         Stop::Reply(Box::new(reply))
     }

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     deadline::Deadline,
     router::{Forward, ForwardCx, SelectedRoute, not_found},
+    wire::http1::{LINE_EXTRA, field_bytes},
 };
 use sota_codec::http1::{RequestInfo, remove_hop_by_hop};
 use sota_plugin::{
@@ -17,7 +18,7 @@ use sota_plugin::{
     http::{HeaderId, Protocol, RequestHead, StatusCode},
     info::{ResponseFlag, RouteInfo, StreamInfo},
 };
-use std::{rc::Rc, time::Instant};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 impl<'c> Stream<'c> {
     /// Starts the clocks of a stream.
@@ -37,10 +38,12 @@ impl<'c> Stream<'c> {
         self.progress.set(Progress::Request);
         self.head.set(Some(*head));
         let mut info = self.info.borrow_mut();
-        info.protocol = Some(self.request.borrow().protocol);
-        info.downstream_header_bytes_received = head.consumed as u64;
+        let request = self.request.borrow();
+        info.protocol = Some(request.protocol);
+        let host = if head.host_missing { 0 } else { "host".len() + request.authority().len() + LINE_EXTRA };
+        info.downstream_header_bytes_received = (field_bytes(&request.headers) + host) as u64;
         manager.codec_stats.dropped_headers_with_underscores.add(head.dropped_fields as u64);
-        drop(info);
+        drop((info, request));
         if !self.codec.has_body() {
             self.note_request_end();
         }
@@ -115,6 +118,13 @@ impl<'c> Stream<'c> {
     /// Looks the route up, again if a filter has asked for that.
     pub(super) fn choose_route(&self, head: &RequestHead, info: &mut StreamInfo) {
         let route = self.routes.as_ref().and_then(|routes| routes.route(head, self.random));
+        let cluster = route.as_ref().filter(|route| route.forward().is_some());
+        let cluster = cluster.and_then(|route| self.manager().context.clusters.get(route.cluster()));
+        let upstream = &mut info.upstream;
+        upstream.cluster = cluster.as_ref().map(|cluster| Arc::clone(cluster.name()));
+        upstream.cluster_alias = cluster.as_ref().and_then(|cluster| cluster.config().alias().cloned());
+        upstream.cluster_metadata = cluster.as_ref().and_then(|cluster| cluster.config().model().metadata.clone());
+        self.cluster.replace(cluster);
         if let Some(action) = route.as_ref().and_then(|route| route.forward()) {
             let deadlines = &self.connection.deadlines;
             if let Some(idle) = action.idle_timeout {
@@ -172,10 +182,10 @@ impl<'c> Stream<'c> {
             deadlines: &self.connection.deadlines,
         };
         let limit = self.connection.downstream.buffer_limit;
-        let forward = match manager.context.clusters.get(route.cluster()) {
-            Some(cluster) => Forward::new(&manager.router, cluster, Rc::clone(&route), &mut stream, end_stream, limit),
-            None => None,
-        };
+        let cluster = self.cluster.borrow().clone();
+        let forward = cluster.and_then(|cluster| {
+            Forward::new(&manager.router, cluster, Rc::clone(&route), &mut stream, end_stream, limit)
+        });
         let Some(forward) = forward else {
             stats.no_cluster.inc();
             return Err(Stop::Reply(Box::new(no_cluster(&route))));

@@ -36,7 +36,7 @@ impl Stream<'_> {
         let request = self.request.borrow();
         let request = self.head.get().is_some().then_some(&*request);
         manager.config.response_fields.apply(&mut head, request, &manager.dates.get(SystemTime::now()));
-        if !self.codec.is_request_complete() {
+        if !self.request_ended.get() {
             stats.downstream_rq_response_before_rq_complete.inc();
         }
         if !info.is_health_check {
@@ -44,8 +44,9 @@ impl Stream<'_> {
         }
         info.response_code = Some(head.status);
         info.timing.downstream_first_tx = Some(Instant::now());
-        let close = self.connection.must_close() || self.closes_after();
-        if self.codec.send_head(&head, end_stream, close) {
+        // A request whose end the filters have not seen is not done with, even if all of it was read.
+        let close = self.connection.must_close() || self.closes_after() || !self.request_ended.get();
+        if self.codec.send_head(&mut head, end_stream, close) {
             self.close_after();
         }
         info.downstream_header_bytes_sent = self.codec.header_bytes_sent();

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     deadline::Deadline,
     router::{Forward, ForwardCx, Routes, SelectedRoute},
+    upstream::Cluster,
     wire::http1::{BodyError, Part, RequestError, RequestStart, ResponseEvent, ServerStream},
 };
 use bytes::Bytes;
@@ -42,6 +43,7 @@ pub(super) struct Stream<'c> {
     /// The table that the stream began with.
     pub(super) routes: Option<Rc<Routes>>,
     pub(super) route: RefCell<Option<Rc<SelectedRoute>>>,
+    pub(super) cluster: RefCell<Option<Rc<Cluster>>>,
     pub(super) forward: RefCell<Option<Forward>>,
     /// The body of an answer of our own, until it is sent; and its text, for logs.
     pub(super) reply_body: RefCell<Option<Bytes>>,
@@ -134,6 +136,7 @@ impl<'c> Stream<'c> {
             chain: RefCell::default(),
             routes: manager.routes.borrow().clone(),
             route: RefCell::default(),
+            cluster: RefCell::default(),
             forward: RefCell::default(),
             reply_body: RefCell::default(),
             reply_text: RefCell::default(),
@@ -235,12 +238,13 @@ impl<'c> Stream<'c> {
     /// Runs phases while the request is sent on, and deadlines and the client are watched.
     async fn beside(&self, phases: impl Future<Output = Result<(), Stop>>) -> Result<(), Stop> {
         let mut phases = pin!(phases);
+        let mut is_first = true;
         poll_fn(|cx| {
             loop {
                 self.connection.deadlines.refresh(cx);
                 self.check_deadlines()?;
-                // Before anything else: a client that has gone gets no answer, as with Envoy.
-                let watches = !self.is_reading.replace(false);
+                // A client that has gone gets no answer, but what it has sent is taken first, as with Envoy.
+                let watches = !self.is_reading.replace(false) && !std::mem::take(&mut is_first);
                 if watches && self.codec.poll_closed(cx).is_ready() {
                     return Poll::Ready(Err(Stop::ClientGone));
                 }
@@ -302,14 +306,8 @@ impl<'c> Stream<'c> {
                     let part = ready!(self.poll_request_part(cx))?;
                     let passage = &mut self.chain.borrow_mut().request;
                     match part {
-                        Part::Data(_) => {
-                            let data = self.codec.take_data();
-                            let ended = self.codec.is_request_complete();
-                            passage.push_data(data, ended);
-                            if ended {
-                                self.note_request_end();
-                            }
-                        }
+                        // The end comes by itself, as it does in Envoy.
+                        Part::Data(_) => passage.push_data(self.codec.take_data(), false),
                         Part::Trailers(trailers) => {
                             passage.push_trailers(trailers);
                             self.note_request_end();

@@ -73,6 +73,8 @@ pub struct Forward {
     state: State,
     /// Attempts, those on stale connections not counted.
     attempts: u32,
+    /// A 100 was given out.
+    has_continued: bool,
     /// Times that the request went out again after a stale connection.
     resends: u8,
     request_end: Option<Instant>,
@@ -120,8 +122,6 @@ impl Forward {
         route.finalize_request(head, stream.info, tell);
         let retry = RetryState::new(action.retry_policy.as_ref(), head);
         let is_idempotent = head.method.is_idempotent();
-        stream.info.upstream.cluster = Some(Arc::clone(cluster.name()));
-        stream.info.upstream.cluster_metadata = cluster.config().model().metadata.clone();
         let mut forward = Self {
             options: client_options(&cluster),
             body: Outgoing::new(end_stream, retry.is_some() || is_idempotent),
@@ -134,6 +134,7 @@ impl Forward {
             permit: None,
             state: State::Choosing,
             attempts: 0,
+            has_continued: false,
             resends: 0,
             request_end: None,
             is_idempotent,
@@ -228,6 +229,10 @@ impl Forward {
                         continue;
                     }
                     match ready!(attempt.poll_head(cx, &self.options, stream.response)) {
+                        // Once is enough for a client that waits.
+                        Ok(ResponseEvent::Informational)
+                            if stream.response.status == StatusCode::CONTINUE
+                                && std::mem::replace(&mut self.has_continued, true) => {}
                         Ok(ResponseEvent::Informational) => return Poll::Ready(Ok(self.informed(stream))),
                         Ok(ResponseEvent::Head { end_stream }) => {
                             if !self.retries_after(end_stream, stream) {

@@ -28,6 +28,7 @@ use std::{
 #[derive(Debug)]
 pub struct ClusterConfig {
     name: Arc<str>,
+    alias: Option<Arc<str>>,
     model: Arc<Model>,
     hosts: Mutex<Hosts>,
     /// Goes up with each host set. Workers compare it before they choose a host.
@@ -99,6 +100,7 @@ impl ClusterConfig {
         });
         let config = Arc::new(Self {
             name: model.name.as_str().into(),
+            alias: Some(&*model.stat_name).filter(|name| !name.is_empty()).map(Into::into),
             model: Arc::clone(model),
             hosts: Mutex::new(Hosts { known: known.unwrap_or_default(), ..Hosts::default() }),
             version: AtomicU64::new(0),
@@ -127,6 +129,11 @@ impl ClusterConfig {
     /// The cluster's name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// The name that it has in stats, where that is another.
+    pub fn alias(&self) -> Option<&Arc<str>> {
+        self.alias.as_ref()
     }
 
     /// The model it was built from.

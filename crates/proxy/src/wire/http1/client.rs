@@ -1,6 +1,6 @@
 //! The client's role: one request out, one response in.
 
-use super::{BodyError, BodyReader, Part, WriteError, Writer, content_length};
+use super::{BodyError, BodyReader, Part, WriteError, Writer, content_length, field_bytes};
 use crate::{buffer::SMALL, socket::Socket};
 use bytes::Bytes;
 use sota_codec::http1::{
@@ -129,7 +129,7 @@ impl ClientStream {
         (socket.bytes_sent() - self.sent_before, socket.bytes_received() - self.received_before)
     }
 
-    /// Octets of the two heads.
+    /// Octets of the head that was sent, and of the fields of the one that was received, as Envoy counts them.
     pub fn header_bytes(&self) -> (u64, u64) {
         (self.header_bytes[0], self.header_bytes[1])
     }
@@ -159,15 +159,15 @@ impl ClientStream {
                 }
             });
             match outcome? {
-                ResponseOutcome::Head(info) if head.status.is_informational() => {
+                ResponseOutcome::Head(_) if head.status.is_informational() => {
                     self.informational += 1;
                     if self.informational > MAX_INFORMATIONAL {
                         return Poll::Ready(Err(Http1Error::StatusLine.into()));
                     }
-                    self.header_bytes[1] += info.consumed as u64;
                     return Poll::Ready(Ok(ResponseEvent::Informational));
                 }
                 ResponseOutcome::Head(info) => {
+                    self.header_bytes[1] = field_bytes(&head.headers) as u64;
                     return Poll::Ready(Ok(ResponseEvent::Head { end_stream: self.begin_body(&info, options) }));
                 }
                 ResponseOutcome::NeedMore => {}
@@ -186,7 +186,6 @@ impl ClientStream {
 
     fn begin_body(&mut self, info: &ResponseInfo, options: &ClientOptions) -> bool {
         self.keep_alive = info.keep_alive;
-        self.header_bytes[1] += info.consumed as u64;
         let reader = BodyReader::new(info.body, &options.decode, self.buffer_limit);
         let end_stream = reader.is_complete();
         self.reader = Some(reader);

@@ -18,6 +18,14 @@ pub use writer::{WriteError, Writer};
 
 use sota_plugin::http::{HeaderId, Headers};
 
+/// Compat: of a head that is received, Envoy counts names and values, and so many octets for each line beside them.
+pub const LINE_EXTRA: usize = 3;
+
+/// Octets of a head as Envoy counts them when it is received.
+pub fn field_bytes(headers: &Headers) -> usize {
+    headers.byte_size() + headers.len() * LINE_EXTRA
+}
+
 /// The value of `content-length`, if it is a number.
 fn content_length(headers: &Headers) -> Option<u64> {
     let digits = headers.get(HeaderId::ContentLength)?;

@@ -4,11 +4,11 @@ use super::{BodyError, BodyReader, Part, WriteError, Writer, content_length};
 use crate::{buffer::SMALL, socket::Socket};
 use bytes::Bytes;
 use sota_codec::http1::{
-    BodyLength, CONTINUE, ConnectionField, DecodeOptions, HeadEncoding, HeadProgress, Http1Error, RequestInfo,
-    RequestOutcome, decode_request, encode_response_head,
+    BodyLength, CONTINUE, DecodeOptions, HeadEncoding, HeadProgress, Http1Error, RequestInfo, RequestOutcome,
+    decode_request, encode_response_head,
 };
 use sota_config::http::HeaderKeyFormat;
-use sota_plugin::http::{Headers, Method, Protocol, RequestHead, ResponseHead, StatusCode};
+use sota_plugin::http::{HeaderId, Headers, Method, Protocol, RequestHead, ResponseHead, StatusCode};
 use std::{
     cell::{Cell, RefCell},
     io,
@@ -197,7 +197,7 @@ impl<'c> ServerStream<'c> {
     /// Begins the response. Whether the connection ends behind it is decided here: when `close` says so, when the
     /// client wants it or its request is not complete, and when only the end of the connection can end the body.
     /// Says so.
-    pub fn send_head(&self, head: &ResponseHead, end_stream: bool, close: bool) -> bool {
+    pub fn send_head(&self, head: &mut ResponseHead, end_stream: bool, close: bool) -> bool {
         let has_no_body = self.is_head.get()
             || head.status == StatusCode::NO_CONTENT
             || head.status == StatusCode::NOT_MODIFIED
@@ -212,14 +212,15 @@ impl<'c> ServerStream<'c> {
         let close = close || !self.may_persist() || body == BodyLength::UntilClose;
         self.keep_alive.set(!close);
         self.ends_with_connection.set(body == BodyLength::UntilClose);
+        // In the head, where logs see it.
+        if close {
+            head.headers.set_sanitized(HeaderId::Connection, "close");
+        } else if is_10 {
+            head.headers.set_sanitized(HeaderId::Connection, "keep-alive");
+        }
         let encoding = HeadEncoding {
             protocol: self.protocol.get(),
             names: self.options.names,
-            connection: match close {
-                true => ConnectionField::Close,
-                false if is_10 => ConnectionField::KeepAlive,
-                false => ConnectionField::Omit,
-            },
             ..HeadEncoding::new(match self.is_head.get() && !is_10 && content_length(&head.headers).is_none() {
                 // Compat: what a GET would have been answered with.
                 true => BodyLength::Chunked,

@@ -186,7 +186,7 @@ fn responses_are_framed_for_their_client() {
             &[],
             true,
             &[],
-            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
         ),
         (
             "HEAD / HTTP/1.1\r\nhost: a",
@@ -211,8 +211,9 @@ fn responses_are_framed_for_their_client() {
             client.write_all(format!("{request}\r\n\r\n").as_bytes()).unwrap();
             let stream = ServerStream::new(&socket, &options, 1 << 20);
             read_request(&stream).await.unwrap();
-            let head = ResponseHead { headers: fields.iter().copied().collect(), ..ResponseHead::new(StatusCode::OK) };
-            let close = stream.send_head(&head, *end_stream, false);
+            let mut head =
+                ResponseHead { headers: fields.iter().copied().collect(), ..ResponseHead::new(StatusCode::OK) };
+            let close = stream.send_head(&mut head, *end_stream, false);
             for data in *body {
                 poll_fn(|cx| stream.poll_data(cx, data)).await.unwrap();
             }
@@ -238,7 +239,7 @@ fn a_body_that_is_not_as_long_as_announced_is_an_error() {
         let stream = ServerStream::new(&socket, &options, 1 << 20);
         read_request(&stream).await.unwrap();
         let headers = [("content-length", "3")].into_iter().collect();
-        stream.send_head(&ResponseHead { headers, ..ResponseHead::new(StatusCode::OK) }, false, false);
+        stream.send_head(&mut ResponseHead { headers, ..ResponseHead::new(StatusCode::OK) }, false, false);
         assert!(matches!(poll_fn(|cx| stream.poll_data(cx, b"abcd")).await, Err(WriteError::Length)));
         assert!(matches!(stream.end(None), Err(WriteError::Length)));
     });
