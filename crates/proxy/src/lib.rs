@@ -5,12 +5,18 @@ pub mod listener;
 pub mod connection;
 pub mod tcp_proxy;
 pub mod http;
+pub mod router;
 pub mod context;
 pub mod upstream;
+pub mod wire;
 pub mod access_log;
+pub mod deadline;
 pub mod downstream;
 pub mod local;
 pub mod drain;
 pub mod timer;
 pub mod socket;
 pub mod buffer;
+
+#[cfg(test)]
+mod test_context;

@@ -7,7 +7,7 @@ use crate::{
     downstream::Downstream,
     socket::Socket,
     timer::Timer,
-    upstream::{Cluster, LbContext, TcpConnection},
+    upstream::{Cluster, LbContext, Outcome, TcpConnection},
 };
 use sota_config::{ConfigErrors, tcp_proxy::TcpProxy as Model};
 use sota_plugin::{
@@ -166,13 +166,18 @@ impl TcpProxy {
                 info.upstream.connection_id = Some(connection.id);
                 info.timing.upstream_connect_start = Some(connection.connect_start);
                 info.timing.upstream_connect_complete = Some(connection.connect_complete);
+                cluster.report(&host, Outcome::Answered);
                 Attempt::Connected(connection)
             }
             Err(failure) => {
                 info.response_flags.set(failure.kind.flag());
                 let is_overflow = failure.kind.flag() == ResponseFlag::UpstreamOverflow;
                 info.upstream.transport_failure_reason = Some(failure.reason).filter(|reason| !reason.is_empty());
-                if is_overflow { Attempt::Hopeless } else { Attempt::Failed }
+                if is_overflow {
+                    return Attempt::Hopeless;
+                }
+                cluster.report(&host, Outcome::TransportFailure);
+                Attempt::Failed
             }
         }
     }

@@ -15,7 +15,7 @@ use sota_plugin::{
 };
 use sota_proxy::{
     listener::{ListenSocket, ListenerConfig},
-    upstream::ClusterConfig,
+    upstream::{ClusterConfig, Discovery},
     worker::{WorkerCommand, Workers},
 };
 use std::{
@@ -94,7 +94,6 @@ pub struct ActiveCluster {
     _discovery: Discovery,
 }
 
-struct Discovery; impl Discovery { fn start(_: &Arc<ClusterConfig>, _: Option<&sota_config::ExtensionConfig>, s: &Scope) -> Self { _ = s; Self } fn initialized(&self) -> impl Future<Output=()> + use<> { std::future::ready(()) } }
 /// What is served now.
 pub struct Resources {
     workers: Rc<Workers>,

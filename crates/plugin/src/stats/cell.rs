@@ -9,11 +9,11 @@ use std::sync::{
 /// What a stat is when somebody reads it.
 #[derive(Debug)]
 pub enum Reading<'a> {
-    /// The count since the start of the process or the last reset, and whether it ever grew.
+    /// The count since the start of the process or the last reset, and whether it was ever written.
     Counter {
         /// The count.
         value: u64,
-        /// Whether it ever grew; a reset does not change that.
+        /// Whether it was ever written, if only by adding 0; a reset does not change that.
         used: bool,
     },
     /// The value now, and whether it was ever written.
@@ -51,7 +51,8 @@ pub trait Cell: Send + Sync {
     fn read(&self) -> Reading<'_>;
 }
 
-/// A [`Counter`](super::Counter)'s word.
+/// A [`Counter`](super::Counter)'s word, of 63 bits.
+// The highest bit says that it was written, if only by adding 0: Envoy shows such a counter with `usedonly`.
 #[derive(Debug, Default)]
 pub struct CounterCell(AtomicU64);
 
@@ -65,13 +66,13 @@ impl CounterCell {
     /// Adds `n`. Load and store, no read-modify-write: the shard's thread is the only writer.
     #[inline]
     pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+        self.0.store(self.0.load(Relaxed).wrapping_add(n) | COUNTER_USED, Relaxed);
     }
 
     /// This shard's part of the value.
     #[inline]
     pub fn value(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.0.load(Relaxed) & !COUNTER_USED
     }
 }
 
@@ -85,7 +86,7 @@ impl Cell for CounterCell {
     }
 }
 
-/// A [`SharedCounter`](super::SharedCounter)'s word.
+/// A [`SharedCounter`](super::SharedCounter)'s word, of 63 bits.
 #[derive(Debug, Default)]
 pub struct SharedCounterCell(AtomicU64);
 
@@ -99,13 +100,15 @@ impl SharedCounterCell {
     /// Adds `n`.
     #[inline]
     pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Relaxed);
+        if self.0.fetch_add(n, Relaxed) & COUNTER_USED == 0 {
+            self.0.fetch_or(COUNTER_USED, Relaxed);
+        }
     }
 
     /// The value.
     #[inline]
     pub fn value(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.0.load(Relaxed) & !COUNTER_USED
     }
 }
 
@@ -140,13 +143,13 @@ impl GaugeCell {
     /// Adds `n`.
     #[inline]
     pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(n << 1) | USED, Relaxed);
+        self.0.store(self.0.load(Relaxed).wrapping_add(n << 1) | GAUGE_USED, Relaxed);
     }
 
     /// Subtracts `n`. A shard's part may go below 0: what one thread counted up another may count down.
     #[inline]
     pub fn sub(&self, n: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_sub(n << 1) | USED, Relaxed);
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n << 1) | GAUGE_USED, Relaxed);
     }
 
     /// Replaces this shard's part of the value.
@@ -215,8 +218,8 @@ impl SharedGaugeCell {
 
     #[inline]
     fn mark_used(&self, before: u64) {
-        if before & USED == 0 {
-            self.0.fetch_or(USED, Relaxed);
+        if before & GAUGE_USED == 0 {
+            self.0.fetch_or(GAUGE_USED, Relaxed);
         }
     }
 }
@@ -253,14 +256,15 @@ impl Cell for TextCell {
 }
 
 fn read_counter(word: &AtomicU64) -> Reading<'static> {
-    let value = word.load(Relaxed);
-    Reading::Counter { value, used: value != 0 }
+    let word = word.load(Relaxed);
+    Reading::Counter { value: word & !COUNTER_USED, used: word & COUNTER_USED != 0 }
 }
 
-const USED: u64 = 1;
+const COUNTER_USED: u64 = 1 << 63;
+const GAUGE_USED: u64 = 1;
 
 fn encode_gauge(value: i64) -> u64 {
-    value.cast_unsigned() << 1 | USED
+    value.cast_unsigned() << 1 | GAUGE_USED
 }
 
 fn decode_gauge(word: u64) -> i64 {
@@ -269,5 +273,5 @@ fn decode_gauge(word: u64) -> i64 {
 
 fn read_gauge(word: &AtomicU64) -> Reading<'static> {
     let word = word.load(Relaxed);
-    Reading::Gauge { value: decode_gauge(word), used: word & USED != 0 }
+    Reading::Gauge { value: decode_gauge(word), used: word & GAUGE_USED != 0 }
 }

@@ -6,7 +6,7 @@
 //! - A [`Counter`] or [`Gauge`] is a word that one thread writes with a plain load and store, and that the main thread sums over
 //!   the shards when somebody asks. [`SharedCounter`] and [`SharedGauge`] are for values with several writers.
 //! - A family of stats with fixed names is a [`Group`] (see [`stat_group!`](crate::stat_group)): one allocation, eight bytes a
-//!   counter. Handles made one by one cost about 100 bytes each, so large families are groups.
+//!   counter. Handles made one by one cost about 200 bytes each, so large families are groups.
 //! - A [`Histogram`] has log-linear buckets of two significant digits, those of Envoy's histogram library.
 //!
 //! Names are joined when they are printed and not before. A stat exists from the first time it is asked for, in any shard, until the

@@ -318,7 +318,7 @@ impl Entry {
     fn since_reset<'a>(&self, index: usize, reading: Reading<'a>) -> Reading<'a> {
         match (reading, self.base.get(index)) {
             (Reading::Counter { value, used }, Some(base)) => {
-                Reading::Counter { value: value.wrapping_sub(*base), used }
+                Reading::Counter { value: value.saturating_sub(*base), used }
             }
             (reading, _) => reading,
         }

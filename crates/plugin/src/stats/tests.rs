@@ -106,6 +106,21 @@ fn gauges_go_below_zero_and_know_whether_they_were_written() {
 }
 
 #[test]
+fn a_counter_is_used_once_it_was_written_even_with_nothing() {
+    let scope = Registry::new().shard();
+    let (counter, shared) = (scope.counter("a"), scope.shared_counter("b"));
+    let used = |reading| matches!(reading, Reading::Counter { value: 0, used: true });
+    assert!(!used(counter.read()) && !used(shared.read()));
+    counter.add(0);
+    shared.add(0);
+    assert!(used(counter.read()) && used(shared.read()));
+    counter.add(5);
+    shared.inc();
+    shared.inc();
+    assert_eq!((counter.value(), shared.value()), (5, 2));
+}
+
+#[test]
 fn a_group_has_its_stats_under_its_names() {
     let registry = Registry::new();
     let scope = registry.shard().child("http.in.");

@@ -1,21 +1,263 @@
-//! stub
-use crate::{context::WorkerContext, downstream::Downstream};
-use sota_config::ConfigErrors;
-use sota_plugin::FactoryContext;
-use std::{rc::Rc, sync::Arc};
-pub struct HttpConnectionManagerConfig;
+//! The HTTP connection manager.
+//!
+//! A [`connection`] waits for a request and runs a [`stream`] for each. The stream's phases are in files of their own:
+//! `request` makes the head ready and finds the route, `filter_chain` takes messages through the filters, `send` lets the
+//! response out, `reply` puts an answer of our own in its place, and `finish` counts and logs.
+
+mod connection;
+mod filter_chain;
+mod finish;
+pub mod forwarded;
+pub mod local_reply;
+pub mod machine_address;
+pub mod normalize;
+mod referer;
+mod reply;
+mod request;
+pub mod request_id;
+pub mod response;
+mod send;
+mod stats;
+mod stream;
+
+use crate::{
+    access_log::{AccessLogs, WorkerAccessLogs},
+    context::WorkerContext,
+    downstream::Downstream,
+    router::{RouteTable, Router, Routes},
+    wire::http1::ServerOptions,
+};
+use connection::Connection;
+use forwarded::ForwardedRules;
+use local_reply::LocalReplies;
+use normalize::Normalization;
+use response::{DateCache, ResponseFields};
+use sota_codec::http1::DecodeOptions;
+use sota_config::{
+    ConfigErrors, Mark,
+    http::{HttpConnectionManager as Model, HttpFilterKind, RouteSource, RouterConfig},
+};
+use sota_plugin::{
+    FactoryContext,
+    filter::{HttpFilterConfig, HttpFilterFactory},
+    http::{RequestHead, ResponseHead},
+    stats::Group,
+};
+use stats::{CodecStats, HttpStats};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+/// A configured connection manager, shared by all threads.
+pub struct HttpConnectionManagerConfig {
+    model: Arc<Model>,
+    server: ServerOptions,
+    /// The table of the document; `None` while a control plane has not brought one.
+    routes: Option<Arc<RouteTable>>,
+    filters: Vec<FilterConfig>,
+    router: RouterConfig,
+    access_logs: Arc<AccessLogs>,
+    upstream_logs: Arc<AccessLogs>,
+    local_replies: LocalReplies,
+    normalization: Normalization,
+    forwarded: ForwardedRules,
+    response_fields: ResponseFields,
+}
+
+struct FilterConfig {
+    name: Box<str>,
+    is_disabled: bool,
+    config: Arc<dyn HttpFilterConfig>,
+}
+
 impl HttpConnectionManagerConfig {
-    pub fn build(
-        _: &Arc<sota_config::http::HttpConnectionManager>,
-        _: &FactoryContext<'_>,
-    ) -> Result<Arc<Self>, ConfigErrors> {
-        Ok(Arc::new(Self))
+    /// Builds filters, routes, logs and rules; fails with every error there is.
+    pub fn build(model: &Arc<Model>, cx: &FactoryContext<'_>) -> Result<Arc<Self>, ConfigErrors> {
+        let mut errors = Vec::new();
+        let stat_prefix = stat_prefix(model);
+        let cx = &FactoryContext { stat_prefix: &stat_prefix, ..*cx };
+        let (filters, router) = build_filters(model, cx, &mut errors);
+        let routes = match &model.routes {
+            RouteSource::Inline(table) => {
+                let path = format!("{}.route_config", cx.path);
+                take(RouteTable::build(table, &FactoryContext { path: &path, ..*cx }), &mut errors)
+            }
+            RouteSource::Rds(_) => None,
+        };
+        let access_logs = take(AccessLogs::build(&model.access_log, cx), &mut errors);
+        let upstream_logs = take(AccessLogs::build(&router.upstream_log, cx), &mut errors);
+        let local_replies = take(LocalReplies::build(&model.local_reply, cx), &mut errors);
+        let (Some(access_logs), Some(upstream_logs), Some(local_replies), true) =
+            (access_logs, upstream_logs, local_replies, errors.is_empty())
+        else {
+            return Err(ConfigErrors(errors));
+        };
+        Ok(Arc::new(Self {
+            server: server_options(model),
+            routes,
+            filters,
+            router,
+            access_logs,
+            upstream_logs,
+            local_replies,
+            normalization: Normalization::build(model),
+            forwarded: ForwardedRules::build(model, cx.node, machine_address::machine_address()),
+            response_fields: ResponseFields::build(model),
+            model: Arc::clone(model),
+        }))
+    }
+
+    /// What it was built from.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// The route table of the document, if the routes stand there.
+    pub fn routes(&self) -> Option<&Arc<RouteTable>> {
+        self.routes.as_ref()
     }
 }
-pub struct HttpConnectionManager;
-impl HttpConnectionManager {
-    pub fn for_worker(_: &Arc<HttpConnectionManagerConfig>, _: &Rc<WorkerContext>) -> Rc<Self> {
-        Rc::new(Self)
+
+/// Takes the value, or collects the errors.
+fn take<T>(result: Result<T, ConfigErrors>, errors: &mut Vec<sota_config::ConfigError>) -> Option<T> {
+    result.map_err(|found| errors.extend(found.0)).ok()
+}
+
+fn build_filters(
+    model: &Model,
+    cx: &FactoryContext<'_>,
+    errors: &mut Vec<sota_config::ConfigError>,
+) -> (Vec<FilterConfig>, RouterConfig) {
+    let mut filters = Vec::new();
+    let mut router = None;
+    let count = model.http_filters.len();
+    for (number, filter) in model.http_filters.iter().enumerate() {
+        let is_last = number + 1 == count;
+        match &filter.kind {
+            HttpFilterKind::Router(config) if is_last => router = Some(config.clone()),
+            HttpFilterKind::Router(_) => {
+                let reason = "the router ends the chain: no filter may follow it";
+                errors.push(cx.error(&format!("http_filters[{number}]"), Mark::NONE, reason));
+            }
+            HttpFilterKind::Extension(config) => {
+                let extension = match cx.registry.http_filters.resolve(config) {
+                    Ok(extension) => extension,
+                    Err(error) if filter.is_optional => {
+                        tracing::warn!("{error}; the filter is optional and left out");
+                        continue;
+                    }
+                    Err(error) => {
+                        errors.push(error);
+                        continue;
+                    }
+                };
+                match (extension.build)(&config.config, &cx.at(config)) {
+                    Ok(config) => {
+                        let (name, is_disabled) = (filter.name.as_str().into(), filter.disabled);
+                        filters.push(FilterConfig { name, is_disabled, config });
+                    }
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
     }
-    pub async fn serve(self: Rc<Self>, _d: Downstream) {}
+    let router = router.unwrap_or_else(|| {
+        let reason = "the last HTTP filter must be envoy.filters.http.router";
+        errors.push(cx.error("http_filters", Mark::NONE, reason));
+        RouterConfig { dynamic_stats: true, suppress_envoy_headers: false, upstream_log: Vec::new() }
+    });
+    (filters, router)
+}
+
+fn stat_prefix(model: &Model) -> String {
+    format!("http.{}.", model.stat_prefix)
+}
+
+fn server_options(model: &Model) -> ServerOptions {
+    ServerOptions {
+        decode: DecodeOptions {
+            max_head_bytes: model.max_request_headers_kb as usize * 1024,
+            max_fields: model.common.max_headers_count as usize,
+            allow_absolute_form: model.http1.allow_absolute_url,
+            allow_chunked_length: model.http1.allow_chunked_length,
+            underscores: model.common.headers_with_underscores_action,
+            ..DecodeOptions::default()
+        },
+        names: model.http1.header_key_format,
+        trailers: model.http1.enable_trailers,
+    }
+}
+
+/// A connection manager on one worker.
+pub struct HttpConnectionManager {
+    config: Arc<HttpConnectionManagerConfig>,
+    context: Rc<WorkerContext>,
+    stats: Group<HttpStats>,
+    codec_stats: Group<CodecStats>,
+    routes: RefCell<Option<Rc<Routes>>>,
+    filters: Vec<FilterFactory>,
+    router: Rc<Router>,
+    access_logs: WorkerAccessLogs,
+    dates: DateCache,
+    /// Heads of streams that have ended, with their memory.
+    heads: RefCell<Vec<(RequestHead, ResponseHead)>>,
+}
+
+struct FilterFactory {
+    name: Box<str>,
+    is_disabled: bool,
+    factory: Box<dyn HttpFilterFactory>,
+}
+
+/// So many heads are kept for the next streams.
+const KEPT_HEADS: usize = 64;
+
+impl HttpConnectionManager {
+    /// The worker's part.
+    pub fn for_worker(config: &Arc<HttpConnectionManagerConfig>, context: &Rc<WorkerContext>) -> Rc<Self> {
+        let cx = &context.cx;
+        let filters = config.filters.iter().map(|filter| FilterFactory {
+            name: filter.name.clone(),
+            is_disabled: filter.is_disabled,
+            factory: filter.config.for_worker(cx),
+        });
+        Rc::new(Self {
+            context: Rc::clone(context),
+            stats: cx.stats().child(&stat_prefix(&config.model)).group(),
+            codec_stats: cx.stats().child("http1.").group(),
+            routes: RefCell::new(config.routes.as_ref().map(Routes::for_worker)),
+            filters: filters.collect(),
+            router: Rc::new(Router {
+                dynamic_stats: config.router.dynamic_stats,
+                suppress_envoy_headers: config.router.suppress_envoy_headers,
+                upstream_logs: config.upstream_logs.for_worker(cx),
+            }),
+            access_logs: config.access_logs.for_worker(cx),
+            dates: DateCache::default(),
+            heads: RefCell::default(),
+            config: Arc::clone(config),
+        })
+    }
+
+    /// Replaces the routes. Streams keep those that they began with.
+    pub fn set_routes(&self, table: &Arc<RouteTable>) {
+        self.routes.replace(Some(Routes::for_worker(table)));
+    }
+
+    /// Serves a connection until it ends.
+    // No `async fn`, whose future would have room for the connection twice.
+    pub fn serve(self: Rc<Self>, downstream: Downstream) -> impl Future<Output = ()> + 'static {
+        Connection::new(self, downstream).serve()
+    }
+
+    fn take_heads(&self) -> (RequestHead, ResponseHead) {
+        self.heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    fn keep_heads(&self, mut request: RequestHead, mut response: ResponseHead) {
+        let mut heads = self.heads.borrow_mut();
+        if heads.len() < KEPT_HEADS {
+            request.recycle();
+            response.recycle();
+            heads.push((request, response));
+        }
+    }
 }

@@ -4,12 +4,15 @@ use super::{
     circuit_breaker::Resource,
     config::ClusterConfig,
     conn_pool::{HostPools, HttpConnection, PoolContext, PoolFailure, TcpConnection, WorkerHost},
-    host::Host,
+    host::{Host, HostState},
     host_set::HostSet,
     load_balancer::LoadBalancer,
+    original_dst::{self, OriginalHost},
+    overload::{Outcome, Overload},
     stats::{ClusterStats, ResponseStats},
 };
 use crate::local::Local;
+use sota_config::cluster::{Discovery, OriginalDstConfig};
 use sota_plugin::{
     http::{RequestHead, StatusCode},
     info::ConnectionInfo,
@@ -18,6 +21,7 @@ use sota_plugin::{
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -45,7 +49,10 @@ pub struct Cluster {
     responses: ResponseStats,
     balancer: Option<LoadBalancer>,
     hosts: RefCell<Hosts>,
+    original: RefCell<HashMap<SocketAddr, (OriginalHost, Rc<WorkerHost>)>>,
     version: Cell<u64>,
+    /// It is in no table any more: only streams that run have it.
+    retired: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -69,11 +76,14 @@ impl Cluster {
             responses: ResponseStats::new(&scope),
             balancer: LoadBalancer::new(&config.model().lb_policy),
             hosts: RefCell::default(),
+            original: RefCell::default(),
             version: Cell::new(0),
+            retired: Cell::new(false),
         };
         if let Some(before) = before {
             // A copy: requests that run keep the old cluster, which may still look at its hosts.
             let hosts = before.hosts.borrow();
+            cluster.original.borrow_mut().clone_from(&before.original.borrow());
             *cluster.hosts.borrow_mut() = Hosts { set: Arc::clone(&hosts.set), workers: hosts.workers.clone() };
         }
         cluster.refresh();
@@ -99,6 +109,14 @@ impl Cluster {
     pub fn choose_host(&self, cx: &LbContext<'_>) -> Option<Rc<WorkerHost>> {
         if self.version.get() != self.config.version() {
             self.refresh();
+        }
+        if let Discovery::OriginalDst(options) = &self.config.model().discovery {
+            return self.original_host(options, cx);
+        }
+        if let Some(overload) = self.config.overload().filter(|overload| overload.has_trials())
+            && let Some(host) = self.trial(overload)
+        {
+            return Some(host);
         }
         let attempts = if cx.excluded.is_empty() { 0 } else { cx.attempts.max(1) };
         let mut chosen = self.choose();
@@ -126,14 +144,73 @@ impl Cluster {
             self.stats().lb_healthy_panic.inc();
         }
         let chosen = self.balancer.as_ref()?.choose(set, priority, list)?;
-        let (host, slot) = (set.hosts().get(chosen)?, workers.get_mut(chosen)?);
-        let worker = slot.get_or_insert_with(|| WorkerHost::new(host, HostPools::new(&self.context, host)));
+        self.worker_host(set, workers, chosen)
+    }
+
+    fn worker_host(
+        &self,
+        set: &HostSet,
+        workers: &mut [Option<Rc<WorkerHost>>],
+        place: usize,
+    ) -> Option<Rc<WorkerHost>> {
+        let (host, slot) = (set.hosts().get(place)?, workers.get_mut(place)?);
+        let worker =
+            slot.get_or_insert_with(|| WorkerHost::new(host, HostPools::new(&self.context, host, self.retired.get())));
         Some(Rc::clone(worker))
+    }
+
+    /// An ejected host that waits for one request.
+    fn trial(&self, overload: &Overload) -> Option<Rc<WorkerHost>> {
+        let mut hosts = self.hosts.borrow_mut();
+        let Hosts { set, workers } = &mut *hosts;
+        let place = set.hosts().iter().position(|host| overload.try_host(host))?;
+        self.worker_host(set, workers, place)
+    }
+
+    fn original_host(&self, options: &OriginalDstConfig, cx: &LbContext<'_>) -> Option<Rc<WorkerHost>> {
+        let (address, invalid) = original_dst::destination(options, cx);
+        if invalid {
+            self.stats().original_dst_host_invalid.inc();
+        }
+        let host = address.and_then(|address| {
+            if let Some((host, worker)) = self.original.borrow().get(&address) {
+                host.touch();
+                return Some(Rc::clone(worker));
+            }
+            let host = self.config.original_host(address)?;
+            let worker = WorkerHost::new(&host.host, HostPools::new(&self.context, &host.host, self.retired.get()));
+            self.original.borrow_mut().insert(address, (host, Rc::clone(&worker)));
+            Some(worker)
+        });
+        if host.is_none() {
+            self.stats().upstream_cx_none_healthy.inc();
+        }
+        host
+    }
+
+    /// Notes how a use of a host ended: for ejection, and in the host's counters.
+    pub fn report(&self, host: &WorkerHost, outcome: Outcome) {
+        if outcome == Outcome::Timeout {
+            host.counters().rq_timeout.inc();
+        }
+        self.config.report(host.host(), outcome);
     }
 
     /// Takes over the newest host set. Done before each choice; a command may ask for it where nothing is chosen.
     pub fn refresh(&self) {
+        // The version first: a set that is newer than it costs a look more, an older one would stay.
         let version = self.config.version();
+        self.original.borrow_mut().retain(|_, (host, worker)| {
+            let removed = host.host.state().has(HostState::REMOVED);
+            if removed {
+                worker.pools().drain();
+            }
+            !removed
+        });
+        if matches!(self.config.model().discovery, Discovery::OriginalDst(_)) {
+            self.version.set(version);
+            return;
+        }
         let set = self.config.hosts();
         let mut hosts = self.hosts.borrow_mut();
         let mut old: HashMap<*const _, Rc<WorkerHost>> =
@@ -148,6 +225,10 @@ impl Cluster {
         };
         let workers = set.hosts().iter().map(next).collect();
         *hosts = Hosts { set, workers };
+        if self.config.model().close_connections_on_host_health_failure {
+            let failed = |worker: &&Rc<WorkerHost>| worker.host().state().has(HostState::FAILED_CHECK);
+            hosts.workers.iter().flatten().filter(failed).for_each(|worker| worker.pools().close_idle());
+        }
         drop(hosts);
         self.version.set(version);
         for worker in old.into_values() {
@@ -155,16 +236,19 @@ impl Cluster {
         }
     }
 
-    /// Closes all idle connections now, and the others when their requests end.
-    pub(super) fn drain(&self) {
+    /// It leaves the table: hosts that were not used until now keep no connections, and all others close theirs, unless
+    /// they go on in `next`.
+    pub(super) fn retire(&self, next: Option<&Self>) {
+        self.retired.set(true);
+        if next.is_some_and(|next| Rc::ptr_eq(&self.context, &next.context)) {
+            return;
+        }
         for worker in self.hosts.borrow().workers.iter().flatten() {
             worker.pools().drain();
         }
-    }
-
-    /// Whether its pools go on in `next`.
-    pub(super) fn shares_pools_with(&self, next: &Self) -> bool {
-        Rc::ptr_eq(&self.context, &next.context)
+        for (_, worker) in self.original.borrow().values() {
+            worker.pools().drain();
+        }
     }
 
     /// A connection for one HTTP/1 request; priority 0 is the default, 1 high. Waits until one is there, at most for

@@ -28,8 +28,8 @@ impl Clusters {
         let before = self.get(config.name());
         let cluster = Cluster::new(&self.local, config, before.as_deref());
         self.table.borrow_mut().insert(Arc::clone(config.name()), Rc::clone(&cluster));
-        if let Some(before) = before.filter(|before| !before.shares_pools_with(&cluster)) {
-            before.drain();
+        if let Some(before) = before {
+            before.retire(Some(&cluster));
         }
     }
 
@@ -37,7 +37,7 @@ impl Clusters {
     pub fn remove(&self, name: &str) {
         let removed = self.table.borrow_mut().remove(name);
         if let Some(cluster) = removed {
-            cluster.drain();
+            cluster.retire(None);
         }
     }
 

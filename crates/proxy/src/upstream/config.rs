@@ -2,12 +2,15 @@
 
 use super::{
     circuit_breaker::CircuitBreaker,
+    dns::ResolverSettings,
     host::{Host, HostSpec, HostState},
     host_set::HostSet,
+    original_dst::{OriginalHost, OriginalHosts},
+    overload::{Outcome, Overload},
     stats::DiscoveryStats,
 };
 use sota_config::{
-    ConfigErrors,
+    ConfigErrors, Node,
     address::Address,
     cluster::{Cluster as Model, Discovery, LbPolicy},
 };
@@ -29,13 +32,27 @@ pub struct ClusterConfig {
     hosts: Mutex<Hosts>,
     /// Goes up with each host set. Workers compare it before they choose a host.
     version: AtomicU64,
-    breakers: Arc<[CircuitBreaker; 2]>,
+    overload: Option<Overload>,
+    resolver: Option<ResolverSettings>,
+    across: Arc<Across>,
     stats: OnceLock<DiscoveryStats>,
+}
+
+/// What goes on over updates of the cluster.
+#[derive(Debug, Default)]
+struct Across {
+    breakers: [CircuitBreaker; 2],
+    /// Goes up when the health of a host changes.
+    health: AtomicU64,
+    /// Hosts of ORIGINAL_DST.
+    original: OriginalHosts,
 }
 
 #[derive(Debug, Default)]
 struct Hosts {
     set: Arc<HostSet>,
+    /// [`Across::health`] when the set was made.
+    health: u64,
     /// The states of hosts before an update of the cluster, until discovery has spoken.
     known: HashMap<PeerAddress, Arc<HostState>>,
 }
@@ -62,6 +79,17 @@ impl ClusterConfig {
             Discovery::Static => static_hosts(model, cx, &mut errors),
             _ => Vec::new(),
         };
+        let overload = model.overload.as_ref().map(Overload::read).transpose();
+        let overload = overload.map_err(|error| errors.push(error)).ok().flatten();
+        let resolver = model.dns_resolver.as_ref().map(ResolverSettings::read).transpose();
+        let resolver = resolver.map_err(|error| errors.push(error)).ok().flatten();
+        if matches!(model.discovery, Discovery::LogicalDns(_)) {
+            let endpoints: usize = model.load_assignment.localities.iter().map(|of| of.endpoints.len()).sum();
+            if endpoints != 1 {
+                let reason = "a cluster of type LOGICAL_DNS has exactly one endpoint";
+                errors.push(cx.error("load_assignment", Default::default(), reason));
+            }
+        }
         if !errors.is_empty() {
             return Err(ConfigErrors(errors));
         }
@@ -72,13 +100,26 @@ impl ClusterConfig {
         let config = Arc::new(Self {
             name: model.name.as_str().into(),
             model: Arc::clone(model),
-            hosts: Mutex::new(Hosts { set: Arc::default(), known: known.unwrap_or_default() }),
+            hosts: Mutex::new(Hosts { known: known.unwrap_or_default(), ..Hosts::default() }),
             version: AtomicU64::new(0),
-            breakers: before.map(|before| Arc::clone(&before.breakers)).unwrap_or_default(),
+            overload,
+            resolver,
+            across: before.map(|before| Arc::clone(&before.across)).unwrap_or_default(),
             stats: OnceLock::new(),
         });
-        if matches!(model.discovery, Discovery::Static) {
-            config.set_hosts(specs);
+        match (&model.discovery, before) {
+            (Discovery::Static, _) => {
+                config.set_hosts(specs);
+            }
+            // The same names as before: their hosts serve until they are resolved anew.
+            (Discovery::StrictDns(_) | Discovery::LogicalDns(_), Some(before))
+                if model.load_assignment == before.model.load_assignment
+                    && matches!(model.discovery, Discovery::LogicalDns(_))
+                        == matches!(before.model.discovery, Discovery::LogicalDns(_)) =>
+            {
+                config.set_hosts(before.hosts().hosts().iter().map(|host| host.spec().clone()).collect());
+            }
+            _ => {}
         }
         Ok(config)
     }
@@ -95,17 +136,29 @@ impl ClusterConfig {
 
     /// The hosts it has now.
     pub fn hosts(&self) -> Arc<HostSet> {
-        Arc::clone(&self.lock().set)
+        let mut hosts = self.lock();
+        if self.is_original() {
+            // A view for admin: workers find these hosts by their address.
+            return Arc::new(HostSet::new(self.across.original.all(), &HostSet::default(), 100, 0.0));
+        }
+        if hosts.health != self.across.health.load(Ordering::Acquire) {
+            let same = hosts.set.hosts().to_vec();
+            self.replace(&mut hosts, same);
+        }
+        Arc::clone(&hosts.set)
     }
 
     /// Goes up when [`Self::hosts`] changes.
     pub fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+        if self.is_original() {
+            return self.across.original.dropped();
+        }
+        self.version.load(Ordering::Acquire) + self.across.health.load(Ordering::Acquire)
     }
 
     /// The limits of a priority: 0 default, 1 high.
     pub fn breaker(&self, priority: usize) -> &CircuitBreaker {
-        &self.breakers[priority.min(1)]
+        &self.across.breakers[priority.min(1)]
     }
 
     /// How many hosts there are and may be used.
@@ -119,10 +172,18 @@ impl ClusterConfig {
     pub fn publish(&self, root: &Scope) {
         let scope = self.scope(root);
         for (breaker, limits, prefix) in [
-            (&self.breakers[0], &self.model.circuit_breakers[0], "circuit_breakers.default."),
-            (&self.breakers[1], &self.model.circuit_breakers[1], "circuit_breakers.high."),
+            (&self.across.breakers[0], &self.model.circuit_breakers[0], "circuit_breakers.default."),
+            (&self.across.breakers[1], &self.model.circuit_breakers[1], "circuit_breakers.high."),
         ] {
-            breaker.configure(limits, &scope.child(prefix));
+            let mut limits = limits.clone();
+            if let Some(overload) = &self.overload {
+                limits.max_requests = limits.max_requests.min(overload.max_concurrency());
+            }
+            breaker.configure(&limits, &scope.child(prefix));
+        }
+        match &self.overload {
+            Some(overload) => overload.publish(&scope),
+            None => self.forget_overload(),
         }
         let mut first = false;
         let stats = self.stats.get_or_init(|| {
@@ -135,7 +196,7 @@ impl ClusterConfig {
                 stats.membership_change.inc();
                 stats.default_transport_matches.add(set.hosts().len() as u64);
             }
-            publish_members(stats, &set);
+            self.publish_members(stats, &set);
         }
     }
 
@@ -191,11 +252,84 @@ impl ClusterConfig {
         true
     }
 
-    /// Takes account of changed health flags.
+    /// Replaces the host by one that may have another address: the state and the connections stay.
+    pub(super) fn set_logical_host(&self, specs: Vec<HostSpec>) -> bool {
+        let hosts = self.lock();
+        let state = hosts.set.hosts().first().map(|host| Arc::clone(host.state()));
+        let same = |host: &Arc<Host>, spec: &HostSpec| host.spec() == spec;
+        match (state, specs.into_iter().next()) {
+            (Some(state), Some(spec)) if !hosts.set.hosts().first().is_some_and(|host| same(host, &spec)) => {
+                let mut hosts = hosts;
+                self.replace(&mut hosts, vec![Arc::new(Host::new(spec, state))]);
+                true
+            }
+            (None, Some(spec)) => {
+                drop(hosts);
+                self.set_hosts(vec![spec])
+            }
+            _ => {
+                if let Some(stats) = self.stats.get() {
+                    stats.update_no_rebuild.inc();
+                }
+                false
+            }
+        }
+    }
+
+    /// The host of an original destination, made when it is new.
+    pub(super) fn original_host(&self, address: SocketAddr) -> Option<OriginalHost> {
+        let (host, is_new) = self.across.original.get(address)?;
+        if is_new {
+            self.publish_original_hosts();
+        }
+        Some(host)
+    }
+
+    pub(super) fn clean_original_hosts(&self) {
+        if self.across.original.clean() {
+            self.publish_original_hosts();
+        }
+    }
+
+    fn publish_original_hosts(&self) {
+        if let Some(stats) = self.stats.get() {
+            let hosts = self.across.original.len().cast_signed() as i64;
+            stats.membership_change.inc();
+            stats.membership_total.set(hosts);
+            stats.membership_healthy.set(hosts);
+        }
+    }
+
+    /// Takes account of changed health flags, in this cluster and those before and after it.
     pub fn refresh(&self) {
-        let mut hosts = self.lock();
-        let same = hosts.set.hosts().to_vec();
-        self.replace(&mut hosts, same);
+        self.across.health.fetch_add(1, Ordering::Release);
+        drop(self.hosts());
+    }
+
+    /// Notes how a use of a host ended.
+    pub(super) fn report(&self, host: &Host, outcome: Outcome) {
+        if let Some(overload) = &self.overload
+            && overload.report(host.state(), outcome)
+        {
+            self.refresh();
+        }
+    }
+
+    fn forget_overload(&self) {
+        let hosts = self.hosts();
+        if hosts.hosts().iter().filter(|host| Overload::forget(host.state())).count() > 0 {
+            self.refresh();
+        }
+    }
+
+    /// The overload protection, when there is one.
+    pub(super) fn overload(&self) -> Option<&Overload> {
+        self.overload.as_ref()
+    }
+
+    /// How names are resolved, when the cluster says so itself.
+    pub(super) fn resolver(&self) -> Option<&ResolverSettings> {
+        self.resolver.as_ref()
     }
 
     fn replace(&self, hosts: &mut Hosts, next: Vec<Arc<Host>>) {
@@ -204,27 +338,35 @@ impl ClusterConfig {
             factor => factor,
         };
         let threshold = self.model.lb_config.healthy_panic_threshold;
+        hosts.health = self.across.health.load(Ordering::Acquire);
         hosts.set = Arc::new(HostSet::new(next, &hosts.set, factor, threshold));
         if let Some(stats) = self.stats.get() {
-            publish_members(stats, &hosts.set);
+            self.publish_members(stats, &hosts.set);
         }
         self.version.fetch_add(1, Ordering::Release);
+    }
+
+    fn is_original(&self) -> bool {
+        matches!(self.model.discovery, Discovery::OriginalDst(_))
     }
 
     pub(super) fn discovery_stats(&self) -> Option<&DiscoveryStats> {
         self.stats.get()
     }
 
+    fn publish_members(&self, stats: &DiscoveryStats, set: &HostSet) {
+        stats.membership_total.set(set.hosts().len().cast_signed() as i64);
+        stats.membership_healthy.set(set.healthy().cast_signed() as i64);
+        stats.membership_degraded.set(set.degraded().cast_signed() as i64);
+        // Envoy looks at the weights that discovery brings, not at the document's.
+        if !matches!(self.model.discovery, Discovery::Static) {
+            stats.max_host_weight.set(set.hosts().iter().map(|host| i64::from(host.weight())).max().unwrap_or(0));
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Hosts> {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn publish_members(stats: &DiscoveryStats, set: &HostSet) {
-    stats.membership_total.set(set.hosts().len().cast_signed() as i64);
-    stats.membership_healthy.set(set.healthy().cast_signed() as i64);
-    stats.membership_degraded.set(set.degraded().cast_signed() as i64);
-    stats.max_host_weight.set(set.hosts().iter().map(|host| i64::from(host.weight())).max().unwrap_or(0));
 }
 
 fn static_hosts(model: &Model, cx: &FactoryContext<'_>, errors: &mut Vec<sota_config::ConfigError>) -> Vec<HostSpec> {
@@ -254,4 +396,11 @@ pub(super) fn literal_address(address: &Address) -> Option<PeerAddress> {
         Address::Pipe { path, .. } => Some(PeerAddress::Pipe(path.clone())),
         Address::Name { .. } => None,
     }
+}
+
+/// The IP address and port of an `envoy.config.core.v3.Address` that is a tree.
+pub(super) fn node_address(node: &Node) -> Option<SocketAddr> {
+    let socket = node.field("socket_address");
+    let port = socket.uint("port_value").map_or(Some(53), |port| u16::try_from(port).ok())?;
+    Some(SocketAddr::new(socket.str("address").parse().ok()?, port))
 }

@@ -1,5 +1,6 @@
 //! A host: what discovery says of it, and the state that outlives updates of the cluster.
 
+use super::overload::HostOverload;
 use sota_config::{
     Node,
     cluster::{Endpoint, HealthStatus, LocalityEndpoints},
@@ -12,6 +13,9 @@ use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU32, Ordering::Relaxed},
 };
+
+/// Envoy's limit of `priority`: there is a list for each up to the highest.
+const MOST_PRIORITIES: u32 = 128;
 
 /// What discovery says of a host.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +43,7 @@ impl HostSpec {
             address,
             hostname: endpoint.hostname.as_str().into(),
             weight: endpoint.weight.max(1),
-            priority: of.priority,
+            priority: of.priority.min(MOST_PRIORITIES),
             locality: Arc::clone(locality),
             health: endpoint.health,
             metadata: endpoint.metadata.clone(),
@@ -138,6 +142,7 @@ pub struct HostState {
     /// Requests that run on all workers; kept for balancers that ask.
     active: AtomicU32,
     counters: Mutex<Counters>,
+    overload: HostOverload,
 }
 
 #[derive(Debug, Default)]
@@ -187,6 +192,10 @@ impl HostState {
 
     pub(super) fn sub_active(&self) {
         self.active.fetch_sub(1, Relaxed);
+    }
+
+    pub(super) fn overload(&self) -> &HostOverload {
+        &self.overload
     }
 
     /// One worker's counters.

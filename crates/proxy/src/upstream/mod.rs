@@ -9,9 +9,12 @@ mod cluster;
 mod clusters;
 mod config;
 pub mod conn_pool;
+mod dns;
 mod host;
 mod host_set;
 mod load_balancer;
+mod original_dst;
+mod overload;
 mod priority;
 mod schedule;
 mod stats;
@@ -21,6 +24,11 @@ pub use cluster::{Cluster, LbContext, RetryPermit};
 pub use clusters::Clusters;
 pub use config::ClusterConfig;
 pub use conn_pool::{HttpConnection, PoolFailure, PoolFailureKind, TcpConnection, UpstreamConnection, WorkerHost};
+pub use dns::{Discovery, check_resolver};
 pub use host::{Host, HostCounts, HostHealth, HostSpec};
 pub use host_set::{HostSet, PriorityHosts};
+pub use overload::Outcome;
 pub use stats::ClusterStats;
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,8 @@ stat_group! {
         upstream_cx_connect_timeout: counter,
         /// TCP proxy: hosts failed until no attempt was left.
         upstream_cx_connect_attempts_exceeded: counter,
+        /// Sockets that could not be bound to their source address.
+        bind_errors: counter,
         /// Connections that a circuit breaker did not allow.
         upstream_cx_overflow: counter,
         /// How long connecting took.

@@ -94,7 +94,7 @@ fn dynamo_partition_id(name: &str) -> Option<Found> {
     let value = name.len() - id.len()..name.len();
     let is_id = id.len() == 7 && id.bytes().all(is_word);
     (is_id && rest.contains(".dynamodb.table.") && rest.contains(".capacity."))
-        .then(|| Found { remove: rest.len()..name.len(), value })
+        .then_some(Found { remove: rest.len()..name.len(), value })
 }
 
 /// `[..].ssl.versions(.TLSv1.3)`, whose value has a dot in it.

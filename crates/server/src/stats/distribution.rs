@@ -125,12 +125,12 @@ mod tests {
 
     #[test]
     fn sums_take_the_middle_of_a_bucket() {
-        assert_eq!(distribution(&VALUES).sum(Unit::Unspecified), 58218.787037690010038204491138458);
-        assert_eq!(distribution(&[1; 13]).sum(Unit::Unspecified), 13.619047619047620401033782400191);
-        assert_eq!(distribution(&[77]).sum(Unit::Unspecified), 77.496774193548390030628070235252);
+        assert_eq!(distribution(&VALUES).sum(Unit::Unspecified), 58_218.787_037_690_01);
+        assert_eq!(distribution(&[1; 13]).sum(Unit::Unspecified), 13.619_047_619_047_62);
+        assert_eq!(distribution(&[77]).sum(Unit::Unspecified), 77.496_774_193_548_39);
         assert!(distribution(&[]).sum(Unit::Unspecified).is_sign_positive());
         let percent = VALUES.map(|value| value * Unit::PERCENT_SCALE);
-        assert_eq!(distribution(&percent).sum(Unit::Percent), 58218.787037690017314162105321884);
+        assert_eq!(distribution(&percent).sum(Unit::Percent), 58_218.787_037_690_02);
     }
 
     #[test]

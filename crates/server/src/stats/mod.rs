@@ -110,8 +110,8 @@ impl Store {
         self.0.registry.reset_counters();
     }
 
-    /// The answer to `/stats` or `/stats/prometheus`, in pieces. It can be moved to another thread; made on the main thread, give other
-    /// tasks their turn between the pieces.
+    /// The answer to `/stats` or `/stats/prometheus`, in pieces. Before the first line of a kind Prometheus' format has to look at all
+    /// names of that kind, which takes a moment where there are hundreds of thousands: the answer can be moved to another thread.
     pub fn output(&self, query: StatsQuery) -> Output {
         Output::new(self.0.clone(), query)
     }

@@ -120,7 +120,7 @@ impl Find {
                 let groups = regex.captures(name)?;
                 // The first group is taken out, the second is the value; without a second the first is.
                 let end = name.len()..name.len();
-                let group = |n| groups.get(n).map_or(end.clone(), |group| group.range());
+                let group = |n| groups.get(n).map_or_else(|| end.clone(), |group| group.range());
                 Some(Found { remove: group(1), value: if groups.len() > 2 { group(2) } else { group(1) } })
             }
         }
@@ -201,7 +201,9 @@ mod tests {
     #[test]
     fn default_tags_are_taken_out() {
         let extractor = extractor(Vec::new(), None);
-        let cases: &[(&str, &str, &[(&str, &str)])] = &[
+        /// Name, what is left of it, tags.
+        type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+        let cases: &[Case] = &[
             ("server.live", "server.live", &[]),
             ("cluster.web.membership_total", "cluster.membership_total", &[("envoy.cluster_name", "web")]),
             (

@@ -1,12 +1,8 @@
 //! Making a connection.
 #![allow(unsafe_code, reason = "socket options by number have no safe interface")]
 
-use super::{
-    PoolContext, PoolFailure, PoolFailureKind,
-    connection::{Counted, UpstreamConnection},
-    failure::system_text,
-};
-use crate::socket::{Io, Socket};
+use super::{PoolContext, PoolFailure, PoolFailureKind, failure::system_text};
+use crate::socket::Io;
 use socket2::{Domain, SockAddr, Socket as Raw, TcpKeepalive, Type};
 use sota_config::{
     address::{Address, SocketOption, SocketState},
@@ -21,42 +17,23 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::net::{TcpStream, UnixStream};
 
-/// Connects within the cluster's `connect_timeout`.
-pub(super) async fn connect(
-    context: &PoolContext,
-    to: &PeerAddress,
-    counted: Counted,
-) -> Result<UpstreamConnection, PoolFailure> {
-    let model = context.config.model();
+/// Connects within the cluster's `connect_timeout`, counted from `began`.
+pub(super) async fn connect(context: &PoolContext, to: &PeerAddress, began: Instant) -> Result<Io, PoolFailure> {
     let timer = context.local.timer();
-    timer.set(counted.began().checked_add(model.connect_timeout));
-    let result = tokio::select! {
+    timer.set(began.checked_add(context.config.model().connect_timeout));
+    tokio::select! {
         biased;
-        result = open(model, to) => result,
+        result = open(context, to) => result,
         () = timer.expired() => Err(PoolFailure::new(PoolFailureKind::Timeout, "")),
-    };
-    match result {
-        Ok(io) => {
-            let local = match &io {
-                Io::Tcp(stream) => stream.local_addr().ok(),
-                _ => None,
-            };
-            Ok(UpstreamConnection::new(Socket::new(io), local, counted))
-        }
-        Err(failure) => {
-            if failure.kind == PoolFailureKind::RemoteConnectionFailure {
-                counted.blame_peer();
-            }
-            Err(failure)
-        }
     }
 }
 
-async fn open(model: &Model, to: &PeerAddress) -> Result<Io, PoolFailure> {
+async fn open(context: &PoolContext, to: &PeerAddress) -> Result<Io, PoolFailure> {
+    let model = context.config.model();
     let immediate = |error: &io::Error| {
         let reason = format!("immediate connect error: {}|remote address:{to}", system_text(error));
         PoolFailure::new(PoolFailureKind::RemoteConnectionFailure, reason)
@@ -69,6 +46,16 @@ async fn open(model: &Model, to: &PeerAddress) -> Result<Io, PoolFailure> {
     match to {
         PeerAddress::Ip(address) => {
             let socket = tcp_socket(model, *address).map_err(|error| local(&error))?;
+            if let Some(source) = source(model, *address) {
+                bind(&socket, source).map_err(|error| {
+                    context.stats.bind_errors.inc();
+                    let reason = format!("failed to bind to {source}: {}", system_text(&error));
+                    PoolFailure::new(PoolFailureKind::LocalConnectionFailure, reason)
+                })?;
+            }
+            if let Some(bind) = &model.upstream_bind_config {
+                set_options(&socket, &bind.socket_options, SocketState::Bound).map_err(|error| local(&error))?;
+            }
             start(&socket, &SockAddr::from(*address)).map_err(|error| immediate(&error))?;
             let stream = TcpStream::from_std(OwnedFd::from(socket).into()).map_err(|error| local(&error))?;
             stream.writable().await.map_err(|error| delayed(&error))?;
@@ -133,20 +120,24 @@ fn tcp_socket(model: &Model, to: SocketAddr) -> io::Result<Raw> {
             }
         }
         set_options(&socket, &bind.socket_options, SocketState::Prebind)?;
-        match &bind.source_address {
-            // A source of the other family cannot reach the host: it is left out, as in Envoy.
-            Some(Address::Ip { ip, port, .. }) if ip.is_ipv4() == to.is_ipv4() => {
-                if *port == 0 {
-                    // The port is chosen when the destination is known: more connections than ports are possible.
-                    set_option(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1_i32.to_ne_bytes())?;
-                }
-                socket.bind(&SocketAddr::new(*ip, *port).into())?;
-            }
-            _ => {}
-        }
-        set_options(&socket, &bind.socket_options, SocketState::Bound)?;
     }
     Ok(socket)
+}
+
+/// The source address. One of the other family cannot reach the host: it is left out, as in Envoy.
+fn source(model: &Model, to: SocketAddr) -> Option<SocketAddr> {
+    match model.upstream_bind_config.as_ref()?.source_address.as_ref()? {
+        Address::Ip { ip, port, .. } if ip.is_ipv4() == to.is_ipv4() => Some(SocketAddr::new(*ip, *port)),
+        _ => None,
+    }
+}
+
+fn bind(socket: &Raw, source: SocketAddr) -> io::Result<()> {
+    if source.port() == 0 {
+        // The port is chosen when the destination is known: more connections than ports are possible.
+        set_option(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1_i32.to_ne_bytes())?;
+    }
+    socket.bind(&source.into())
 }
 
 fn set_options(socket: &Raw, options: &[SocketOption], state: SocketState) -> io::Result<()> {

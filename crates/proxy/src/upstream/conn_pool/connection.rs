@@ -1,7 +1,7 @@
 //! A connection to a host, and what is counted for it.
 
 use super::{ConnPool, Kind, Resource};
-use crate::socket::Socket;
+use crate::socket::{Io, Socket};
 use std::{
     cell::Cell,
     net::SocketAddr,
@@ -27,13 +27,17 @@ pub struct UpstreamConnection {
 }
 
 impl UpstreamConnection {
-    pub(super) fn new(socket: Socket, local_address: Option<SocketAddr>, counted: Counted) -> Self {
+    pub(super) fn new(io: Io, counted: Counted) -> Self {
         let context = &counted.pool.context;
         let now = Instant::now();
         context.stats.upstream_cx_connect_ms.record(millis(counted.began, now));
         counted.connected.set(true);
+        let local_address = match &io {
+            Io::Tcp(stream) => stream.local_addr().ok(),
+            _ => None,
+        };
         Self {
-            socket,
+            socket: Socket::new(io),
             id: context.local.process.next_connection_id(),
             local_address,
             connect_start: counted.began,

@@ -8,27 +8,34 @@ use crate::timer::Timer;
 use std::{
     future::poll_fn,
     rc::{Rc, Weak},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Instant,
 };
 
 impl ConnPool {
     /// Puts a connection among the idle ones.
     pub(super) fn keep(self: &Rc<Self>, connection: Box<UpstreamConnection>) {
-        let waker = self.keeper.borrow().clone();
-        if connection.is_stale(waker.as_ref()) {
+        let keeper = self.keeper.borrow();
+        if connection.is_stale(keeper.as_ref()) {
+            drop(keeper);
             connection.closed_by_peer();
             return;
         }
-        let expires = connection.expires();
         let idle = self.context.idle_timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let until = idle.into_iter().chain(expires).min();
+        let until = idle.into_iter().chain(connection.expires()).min();
         self.idle.borrow_mut().push(Idle { connection, until });
-        if waker.is_none() {
-            let timer = self.context.local.timer();
-            let pool = Rc::downgrade(self);
-            *self.keeper.borrow_mut() = Some(std::task::Waker::noop().clone());
-            self.context.local.spawn(false, watch(pool, timer));
+        match &*keeper {
+            // It has gone to sleep for connections that had more time.
+            Some(waker) if until.is_some_and(|until| self.wakes_at.get().is_none_or(|at| until < at)) => {
+                waker.wake_by_ref();
+            }
+            Some(_) => {}
+            None => {
+                drop(keeper);
+                self.keeper.replace(Some(Waker::noop().clone()));
+                let timer = self.context.local.timer();
+                self.context.local.spawn(false, watch(Rc::downgrade(self), timer));
+            }
         }
     }
 
@@ -71,6 +78,7 @@ async fn watch(pool: Weak<ConnPool>, timer: Timer) {
             return Poll::Ready(());
         }
         pool.keeper.replace(Some(cx.waker().clone()));
+        pool.wakes_at.set(next);
         timer.set(next);
         let _ = timer.poll_expired(cx);
         Poll::Pending

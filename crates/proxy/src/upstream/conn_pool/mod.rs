@@ -80,6 +80,7 @@ impl PoolContext {
             && own.upstream_bind_config == other.upstream_bind_config
             && own.tcp_keepalive == other.tcp_keepalive
             && own.transport_socket == other.transport_socket
+            && own.close_connections_on_host_health_failure == other.close_connections_on_host_health_failure
             && matches!(own.lb_policy, LbPolicy::LeastRequest { .. })
                 == matches!(other.lb_policy, LbPolicy::LeastRequest { .. })
     }
@@ -97,7 +98,9 @@ pub(super) enum Kind {
 /// The connections of one worker to one host at one priority.
 pub(super) struct ConnPool {
     context: Rc<PoolContext>,
-    host: Arc<Host>,
+    /// The host of a logical name changes its address.
+    host: RefCell<Arc<Host>>,
+    state: Arc<HostState>,
     counters: Arc<HostCounters>,
     kind: Kind,
     priority: usize,
@@ -110,6 +113,8 @@ pub(super) struct ConnPool {
     draining: Cell<bool>,
     /// Wakes the task that watches idle connections.
     keeper: RefCell<Option<Waker>>,
+    /// When that task wakes by itself.
+    wakes_at: Cell<Option<Instant>>,
 }
 
 struct Idle {
@@ -125,10 +130,12 @@ impl ConnPool {
         counters: &Arc<HostCounters>,
         kind: Kind,
         priority: usize,
+        draining: bool,
     ) -> Rc<Self> {
         Rc::new(Self {
             context: Rc::clone(context),
-            host: Arc::clone(host),
+            host: RefCell::new(Arc::clone(host)),
+            state: Arc::clone(host.state()),
             counters: Arc::clone(counters),
             kind,
             priority,
@@ -136,8 +143,9 @@ impl ConnPool {
             waiting: RefCell::default(),
             connections: Cell::new(0),
             connecting: Cell::new(0),
-            draining: Cell::new(false),
+            draining: Cell::new(draining),
             keeper: RefCell::new(None),
+            wakes_at: Cell::new(None),
         })
     }
 
@@ -166,14 +174,11 @@ impl ConnPool {
     /// The connection that was used last, unless nothing can be sent on it any more.
     fn take_idle(&self) -> Option<Box<UpstreamConnection>> {
         loop {
-            let Idle { connection, until } = self.idle.borrow_mut().pop()?;
-            if connection.is_stale(None) {
-                connection.closed_by_peer();
-            } else if until.is_some_and(|until| until <= Instant::now()) {
-                self.note_expired(&connection);
-            } else {
+            let Idle { connection, .. } = self.idle.borrow_mut().pop()?;
+            if !connection.is_stale(None) {
                 return Some(connection);
             }
+            connection.closed_by_peer();
         }
     }
 
@@ -200,17 +205,21 @@ impl ConnPool {
     }
 
     async fn connect(self: Rc<Self>, counted: Counted) {
+        let host = Arc::clone(&self.host.borrow());
         let connecting = Connecting(&self.connecting);
-        let result = connect::connect(&self.context, self.host.address(), counted).await;
+        let result = connect::connect(&self.context, host.address(), counted.began()).await;
         drop(connecting);
         match result {
-            Ok(connection) => self.offer(Box::new(connection)),
+            Ok(io) => self.offer(Box::new(UpstreamConnection::new(io, counted))),
             Err(failure) => {
-                if failure.kind == PoolFailureKind::Timeout {
-                    self.stats().upstream_cx_connect_timeout.inc();
+                match failure.kind {
+                    PoolFailureKind::Timeout => self.stats().upstream_cx_connect_timeout.inc(),
+                    PoolFailureKind::RemoteConnectionFailure => counted.blame_peer(),
+                    PoolFailureKind::LocalConnectionFailure | PoolFailureKind::Overflow => {}
                 }
                 self.stats().upstream_cx_connect_fail.inc();
                 self.counters.cx_connect_fail.inc();
+                // Before this connection's place becomes free: it is not for those that fail now.
                 self.fail_waiting(&failure);
             }
         }
@@ -219,7 +228,9 @@ impl ConnPool {
     /// A connection that a request has done with, in a state in which the next one may use it.
     fn give_back(self: &Rc<Self>, connection: Box<UpstreamConnection>) {
         connection.count_bytes();
-        if self.draining.get() || self.host.state().has(HostState::REMOVED) || connection.is_used_up() {
+        let failed = self.state.has(HostState::FAILED_CHECK)
+            && self.context.config.model().close_connections_on_host_health_failure;
+        if self.draining.get() || failed || self.state.has(HostState::REMOVED) || connection.is_used_up() {
             return;
         }
         if connection.expires().is_some_and(|at| at <= Instant::now()) {

@@ -2,7 +2,11 @@
 
 use super::{ConnPool, HttpConnection, Kind, PoolContext, PoolFailure, Resource, TcpConnection};
 use crate::upstream::host::{Host, HostCounters, WorkerCounters};
-use std::{cell::OnceCell, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, OnceCell},
+    rc::Rc,
+    sync::Arc,
+};
 
 /// A host as a worker has it: with the connections of this worker.
 pub struct WorkerHost {
@@ -12,6 +16,9 @@ pub struct WorkerHost {
 
 impl WorkerHost {
     pub(in crate::upstream) fn new(host: &Arc<Host>, pools: Rc<HostPools>) -> Rc<Self> {
+        for pool in pools.all() {
+            pool.host.replace(Arc::clone(host));
+        }
         Rc::new(Self { host: Arc::clone(host), pools })
     }
 
@@ -44,30 +51,46 @@ pub(in crate::upstream) struct HostPools {
     counters: WorkerCounters,
     http1: [OnceCell<Rc<ConnPool>>; 2],
     tcp: [OnceCell<Rc<ConnPool>>; 2],
+    draining: Cell<bool>,
 }
 
 impl HostPools {
-    pub(in crate::upstream) fn new(context: &Rc<PoolContext>, host: &Host) -> Rc<Self> {
+    /// `draining`: connections are for one request each, as nobody will look after them any more.
+    pub(in crate::upstream) fn new(context: &Rc<PoolContext>, host: &Host, draining: bool) -> Rc<Self> {
         Rc::new(Self {
             context: Rc::clone(context),
             counters: host.state().worker_counters(),
             http1: Default::default(),
             tcp: Default::default(),
+            draining: Cell::new(draining),
         })
     }
 
     fn get(&self, host: &Arc<Host>, kind: Kind, priority: usize) -> &Rc<ConnPool> {
         let pools = if kind == Kind::Http1 { &self.http1 } else { &self.tcp };
         let priority = priority.min(1);
-        let new = || ConnPool::new(&self.context, host, &self.counters.counters, kind, priority);
+        let draining = self.draining.get();
+        let new = || ConnPool::new(&self.context, host, &self.counters.counters, kind, priority, draining);
         pools[priority].get_or_init(new)
+    }
+
+    /// Closes idle connections; the pools go on.
+    pub(in crate::upstream) fn close_idle(&self) {
+        for pool in self.all() {
+            drop(pool.idle.take());
+        }
     }
 
     /// Closes idle connections now and the others when their requests end.
     pub(in crate::upstream) fn drain(&self) {
-        for pool in self.http1.iter().chain(&self.tcp).filter_map(OnceCell::get) {
+        self.draining.set(true);
+        for pool in self.all() {
             pool.drain();
         }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Rc<ConnPool>> {
+        self.http1.iter().chain(&self.tcp).filter_map(OnceCell::get)
     }
 }
 
@@ -78,8 +101,11 @@ impl RequestPermit {
     /// `None`: the circuit breaker is open.
     pub(super) fn take(pool: &Rc<ConnPool>) -> Option<Self> {
         let stats = pool.stats();
-        if !pool.breaker().take(Resource::Requests) {
-            stats.upstream_rq_pending_overflow.inc();
+        // The limit is for HTTP; TCP only counts, as in Envoy.
+        if pool.kind == Kind::Tcp {
+            pool.breaker().take_anyway(Resource::Requests);
+        } else if !pool.breaker().take(Resource::Requests) {
+            stats.upstream_rq_active_overflow.inc();
             return None;
         }
         stats.upstream_rq_total.inc();
@@ -87,7 +113,7 @@ impl RequestPermit {
         pool.counters.rq_total.inc();
         pool.counters.rq_active.inc();
         if pool.context.count_active {
-            pool.host.state().add_active();
+            pool.state.add_active();
         }
         Some(Self(Rc::clone(pool)))
     }
@@ -100,7 +126,7 @@ impl Drop for RequestPermit {
         pool.counters.rq_active.dec();
         pool.breaker().give(Resource::Requests);
         if pool.context.count_active {
-            pool.host.state().sub_active();
+            pool.state.sub_active();
         }
     }
 }

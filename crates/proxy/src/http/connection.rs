@@ -1,0 +1,273 @@
+//! A downstream connection: one request after the other.
+//!
+//! The future of a connection that waits is small: it holds no buffer and nothing of a stream, which lives in a box of its
+//! own while there is one.
+
+use super::{HttpConnectionManager, stream::Stream};
+use crate::{
+    buffer::SMALL,
+    deadline::{Deadline, Deadlines},
+    downstream::Downstream,
+};
+use sota_codec::{h2_preface::GOAWAY_HTTP_1_1_REQUIRED, http1::empty_lines};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    rc::Rc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+/// A connection and what its streams share.
+pub(super) struct Connection {
+    pub(super) manager: Rc<HttpConnectionManager>,
+    pub(super) downstream: Downstream,
+    pub(super) deadlines: Deadlines,
+    /// Requests so far.
+    requests: Cell<u64>,
+    /// The response that comes next says that it is the last.
+    is_ending: Cell<bool>,
+    /// Octets that were counted already: received, sent.
+    counted: Cell<(u64, u64)>,
+    /// The client has closed it.
+    closed_by_client: Cell<bool>,
+    /// A request was running when it ended.
+    had_request: Cell<bool>,
+}
+
+/// What follows a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Another request.
+    Request,
+    /// The end; what was written is delivered, and the client is left the time to read it.
+    Close,
+    /// The end; the client has gone or must see that something is missing.
+    Drop,
+    /// An answer to a client that speaks HTTP/2, and the end.
+    RefuseHttp2,
+}
+
+impl Connection {
+    pub(super) fn new(manager: Rc<HttpConnectionManager>, downstream: Downstream) -> Self {
+        let deadlines = Deadlines::new(manager.context.local.timer());
+        let stats = &manager.stats;
+        stats.downstream_cx_total.inc();
+        stats.downstream_cx_active.inc();
+        stats.downstream_cx_http1_total.inc();
+        stats.downstream_cx_http1_active.inc();
+        let longest = manager.config.model.common.max_connection_duration;
+        deadlines.set_after(Deadline::ConnectionDuration, downstream.info.start, longest);
+        Self {
+            manager,
+            downstream,
+            deadlines,
+            requests: Cell::new(0),
+            is_ending: Cell::new(false),
+            counted: Cell::new((0, 0)),
+            closed_by_client: Cell::new(false),
+            had_request: Cell::new(false),
+        }
+    }
+
+    /// Serves requests until the connection ends.
+    pub(super) async fn serve(self) {
+        let next = loop {
+            if let Some(end) = self.wait_for_request().await {
+                break end;
+            }
+            match Box::pin(Stream::serve(&self)).await {
+                Next::Request => {}
+                end => break end,
+            }
+        };
+        match next {
+            Next::Request | Next::Drop => {}
+            Next::Close => Box::pin(self.close(&[])).await,
+            Next::RefuseHttp2 => Box::pin(self.close(GOAWAY_HTTP_1_1_REQUIRED)).await,
+        }
+    }
+
+    /// Waits for the first octet of a request; otherwise says how the connection ends.
+    async fn wait_for_request(&self) -> Option<Next> {
+        let socket = &self.downstream.socket;
+        let skip_empty_lines = || socket.with_input(|input| (empty_lines(input), ()));
+        skip_empty_lines();
+        if socket.buffered() > 0 {
+            return None;
+        }
+        let idle = self.manager.config.model.common.idle_timeout;
+        self.deadlines.set_after(Deadline::ConnectionIdle, Instant::now(), idle);
+        poll_fn(|cx| {
+            self.deadlines.refresh(cx);
+            if let Some(end) = self.poll_end(cx) {
+                return Poll::Ready(Some(end));
+            }
+            loop {
+                match socket.poll_fill(cx, SMALL) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(read)) if read > 0 => {
+                        skip_empty_lines();
+                        if socket.buffered() > 0 {
+                            self.deadlines.set(Deadline::ConnectionIdle, None);
+                            return Poll::Ready(None);
+                        }
+                    }
+                    Poll::Ready(_) => {
+                        self.closed_by_client.set(true);
+                        return Poll::Ready(Some(Next::Drop));
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    /// Whether a connection without a request ends now.
+    fn poll_end(&self, cx: &mut Context<'_>) -> Option<Next> {
+        let stats = &self.manager.stats;
+        if self.deadlines.take_expired(Deadline::ConnectionIdle) {
+            stats.downstream_cx_idle_timeout.inc();
+            self.begin_end();
+        }
+        self.note_age();
+        // A client that never sent anything races with nobody.
+        let is_unused = self.is_ending.get() && self.downstream.socket.bytes_received() == 0;
+        if is_unused || self.deadlines.take_expired(Deadline::Drain) {
+            return Some(Next::Close);
+        }
+        if self.downstream.drain.poll_draining(cx).is_ready() {
+            stats.downstream_cx_drain_close.inc();
+            return Some(Next::Close);
+        }
+        None
+    }
+
+    /// The connection has reached its age: it ends behind the stream that runs, or soon.
+    pub(super) fn note_age(&self) {
+        if self.deadlines.take_expired(Deadline::ConnectionDuration) {
+            self.manager.stats.downstream_cx_max_duration_reached.inc();
+            self.begin_end();
+        }
+    }
+
+    /// The connection ends behind the next response, or when the drain timeout is over.
+    fn begin_end(&self) {
+        if !self.is_ending.replace(true) {
+            let time = self.manager.config.model.drain_timeout;
+            self.deadlines.set_after(Deadline::Drain, Instant::now(), Some(time));
+        }
+    }
+
+    /// A stream begins.
+    pub(super) fn begin_request(&self) {
+        let stats = &self.manager.stats;
+        self.requests.set(self.requests.get() + 1);
+        self.had_request.set(true);
+        stats.downstream_rq_total.inc();
+        stats.downstream_rq_active.inc();
+        stats.downstream_rq_http1_total.inc();
+        let most = self.manager.config.model.common.max_requests_per_connection.filter(|most| *most > 0);
+        if most.is_some_and(|most| self.requests.get() >= u64::from(most)) {
+            stats.downstream_cx_max_requests_reached.inc();
+            self.is_ending.set(true);
+        }
+    }
+
+    /// A stream has ended; `whole`: not because the connection did.
+    pub(super) fn end_request(&self, whole: bool) {
+        self.manager.stats.downstream_rq_active.dec();
+        self.had_request.set(!whole);
+        self.count_bytes();
+    }
+
+    /// The client has closed the connection or it failed.
+    pub(super) fn note_closed(&self) {
+        self.closed_by_client.set(true);
+    }
+
+    /// Whether the response that leaves now is the connection's last.
+    pub(super) fn must_close(&self) -> bool {
+        if self.is_ending.get() {
+            return true;
+        }
+        let draining = self.downstream.drain.is_draining() || self.manager.context.local.process.is_draining();
+        if draining {
+            self.manager.stats.downstream_cx_drain_close.inc();
+            self.is_ending.set(true);
+        }
+        draining
+    }
+
+    fn count_bytes(&self) {
+        let socket = &self.downstream.socket;
+        let (received, sent) = self.counted.replace((socket.bytes_received(), socket.bytes_sent()));
+        let stats = &self.manager.stats;
+        stats.downstream_cx_rx_bytes_total.add(socket.bytes_received() - received);
+        stats.downstream_cx_tx_bytes_total.add(socket.bytes_sent() - sent);
+    }
+
+    /// Says `farewell` and that nothing follows it, then waits until the client has closed its side too: closing with
+    /// unread bytes would make the system reset the connection, and the client might never see the last response.
+    async fn close(&self, farewell: &[u8]) {
+        let time = self.manager.config.model.delayed_close_timeout;
+        let socket = &self.downstream.socket;
+        self.deadlines.set_after(Deadline::Drain, Instant::now(), Some(time.unwrap_or(Duration::ZERO)));
+        let mut done = 0;
+        let mut is_written = false;
+        poll_fn(|cx| {
+            self.deadlines.refresh(cx);
+            if !is_written {
+                match socket.poll_write_all(cx, farewell, &mut done) {
+                    Poll::Ready(Ok(())) if socket.poll_shutdown(cx).is_ready() => is_written = true,
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    _ => {}
+                }
+            }
+            loop {
+                socket.with_input(|input| (input.len(), ()));
+                match socket.poll_fill(cx, SMALL) {
+                    Poll::Ready(Ok(read)) if read > 0 => {}
+                    Poll::Ready(_) => {
+                        self.closed_by_client.set(true);
+                        return Poll::Ready(());
+                    }
+                    Poll::Pending => break,
+                }
+            }
+            if self.deadlines.take_expired(Deadline::Drain) {
+                if time.is_some() {
+                    self.manager.stats.downstream_cx_delayed_close_timeout.inc();
+                }
+                return Poll::Ready(());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.count_bytes();
+        let stats = &self.manager.stats;
+        stats.downstream_cx_active.dec();
+        stats.downstream_cx_http1_active.dec();
+        stats.downstream_cx_destroy.inc();
+        let (by_client, had_request) = (self.closed_by_client.get(), self.had_request.get());
+        if by_client {
+            stats.downstream_cx_destroy_remote.inc();
+        } else {
+            stats.downstream_cx_destroy_local.inc();
+        }
+        if had_request {
+            stats.downstream_cx_destroy_active_rq.inc();
+            match by_client {
+                true => stats.downstream_cx_destroy_remote_active_rq.inc(),
+                false => stats.downstream_cx_destroy_local_active_rq.inc(),
+            }
+        }
+        let age = u64::try_from(self.downstream.info.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        stats.downstream_cx_length_ms.record(age);
+    }
+}

@@ -1,0 +1,105 @@
+//! The one place where a stream that has ended becomes counters, samples and entries of access logs.
+
+use super::{
+    connection::Next,
+    stream::{Progress, Stop, Stream},
+};
+use crate::deadline::Deadline;
+use sota_plugin::{
+    access_log::{LogEntry, LogKind},
+    info::ResponseFlag,
+};
+use std::time::Instant;
+
+impl Stream<'_> {
+    /// The stream has ended; what follows it on the connection?
+    pub(super) fn finish(self, ended: Result<(), Stop>) -> Next {
+        let connection = self.connection;
+        let manager = &connection.manager;
+        let stats = &manager.stats;
+        let now = Instant::now();
+        connection.deadlines.clear_stream();
+        let next = self.note_end(&ended, now);
+        connection.end_request(ended.is_ok());
+        if matches!(ended, Err(Stop::Http2)) {
+            stats.downstream_cx_http2_refused.inc();
+            return next;
+        }
+        self.with_response_chain(|chain, env| {
+            for filter in &mut chain.filters {
+                filter.complete(env);
+            }
+        });
+        if self.progress.get() == Progress::Done {
+            let took = self.info.borrow().timing.since_start(now).as_millis();
+            stats.downstream_rq_time.record(u64::try_from(took).unwrap_or(u64::MAX));
+        }
+        self.log(LogKind::DownstreamEnd);
+        manager.keep_heads(self.request.into_inner(), self.response.into_inner());
+        next
+    }
+
+    /// Completes the stream's facts.
+    fn note_end(&self, ended: &Result<(), Stop>, now: Instant) -> Next {
+        let connection = self.connection;
+        let socket = &connection.downstream.socket;
+        self.abandon_forward();
+        let mut info = self.info.borrow_mut();
+        let stats = &connection.manager.stats;
+        info.timing.end = Some(now);
+        info.bytes_received = self.codec.body_received();
+        let (received, sent) = self.bytes_before;
+        info.downstream_wire_bytes_received = socket.bytes_received() - received - socket.buffered() as u64;
+        info.downstream_wire_bytes_sent = socket.bytes_sent() - sent;
+        match ended {
+            Ok(()) => {
+                info.timing.downstream_last_tx = Some(now);
+                if self.codec.may_persist() && !self.closes_after() { Next::Request } else { Next::Close }
+            }
+            Err(Stop::ClientGone) => {
+                connection.note_closed();
+                stats.downstream_rq_rx_reset.inc();
+                info.response_flags.set(ResponseFlag::DownstreamConnectionTermination);
+                info.response_code_details = Some("downstream_remote_disconnect".into());
+                Next::Drop
+            }
+            Err(Stop::Http2) => Next::RefuseHttp2,
+            Err(Stop::Reset(details)) => {
+                stats.downstream_rq_tx_reset.inc();
+                info.response_code_details = Some(details.clone());
+                if self.codec.ends_with_connection() {
+                    // An orderly close would make what is missing look complete.
+                    socket.reset_on_close();
+                    return Next::Drop;
+                }
+                Next::Close
+            }
+            Err(Stop::Reply(_)) => Next::Close,
+        }
+    }
+
+    /// Writes an entry to the access logs.
+    pub(super) fn log(&self, kind: LogKind) {
+        let logs = &self.connection.manager.access_logs;
+        if logs.is_empty() {
+            return;
+        }
+        let info = self.info.borrow();
+        let (request, response) = (self.request.borrow(), self.response.borrow());
+        let (trailers, reply) = (self.response_trailers.borrow(), self.reply_text.borrow());
+        logs.log(&LogEntry {
+            request: (self.progress.get() > Progress::Head).then_some(&*request),
+            response: info.response_code.is_some().then_some(&*response),
+            response_trailers: trailers.as_deref(),
+            local_reply_body: std::str::from_utf8(&reply).unwrap_or_default(),
+            ..LogEntry::new(&info, kind)
+        });
+    }
+
+    /// The log flush interval is over.
+    pub(super) fn log_periodically(&self) {
+        self.log(LogKind::DownstreamPeriodic);
+        let interval = self.manager().config.model.access_log_flush_interval;
+        self.connection.deadlines.set_after(Deadline::LogFlush, Instant::now(), interval);
+    }
+}

@@ -1,0 +1,195 @@
+//! The request on its first steps: its head is made ready, its route and its filters are found.
+
+use super::{
+    HttpConnectionManager,
+    connection::Connection,
+    filter_chain::ActiveFilter,
+    normalize::Refusal,
+    stream::{Progress, Stop, Stream},
+};
+use crate::{
+    deadline::Deadline,
+    router::{Forward, ForwardCx, SelectedRoute, not_found},
+};
+use sota_codec::http1::{RequestInfo, remove_hop_by_hop};
+use sota_plugin::{
+    filter::LocalReply,
+    http::{HeaderId, Protocol, RequestHead, StatusCode},
+    info::{ResponseFlag, RouteInfo, StreamInfo},
+};
+use std::{rc::Rc, time::Instant};
+
+impl<'c> Stream<'c> {
+    /// Starts the clocks of a stream.
+    pub(super) fn arm(connection: &Connection, start: Instant) {
+        let model = &connection.manager.config.model;
+        let deadlines = &connection.deadlines;
+        deadlines.set_after(Deadline::RequestHeaders, start, model.request_headers_timeout);
+        deadlines.set_after(Deadline::Request, start, model.request_timeout);
+        deadlines.set_after(Deadline::StreamIdle, start, model.stream_idle_timeout);
+        deadlines.set_after(Deadline::StreamDuration, start, model.common.max_stream_duration);
+        deadlines.set_after(Deadline::LogFlush, start, model.access_log_flush_interval);
+    }
+
+    /// The head has arrived.
+    pub(super) fn note_head(&self, head: &RequestInfo) {
+        let manager = self.manager();
+        self.progress.set(Progress::Request);
+        self.head.set(Some(*head));
+        let mut info = self.info.borrow_mut();
+        info.protocol = Some(self.request.borrow().protocol);
+        info.downstream_header_bytes_received = head.consumed as u64;
+        manager.codec_stats.dropped_headers_with_underscores.add(head.dropped_fields as u64);
+        drop(info);
+        if !self.codec.has_body() {
+            self.note_request_end();
+        }
+    }
+
+    /// The last octet of the request has arrived.
+    pub(super) fn note_request_end(&self) {
+        self.request_ended.set(true);
+        let timing = &mut self.info.borrow_mut().timing;
+        if timing.request_end.is_none() {
+            timing.request_end = Some(Instant::now());
+            self.connection.deadlines.set(Deadline::Request, None);
+        }
+    }
+
+    /// Checks the head and makes it ready, in Envoy's order; then the route, and with it the filters, are chosen.
+    pub(super) fn prepare(&self) -> Result<(), Stop> {
+        let Some(parsed) = self.head.get() else { return Ok(()) };
+        let manager = self.manager();
+        let config = &manager.config;
+        let mut request = self.request.borrow_mut();
+        let mut info = self.info.borrow_mut();
+        let head = &mut *request;
+        if parsed.expects_continue && !config.model.proxy_100_continue {
+            manager.stats.count_response(StatusCode::CONTINUE);
+            self.codec.send_continue();
+            head.headers.remove(HeaderId::Expect);
+        }
+        if head.protocol == Protocol::Http10 && !config.model.http1.accept_http_10 {
+            return Err(reply(StatusCode::UPGRADE_REQUIRED, "low_version"));
+        }
+        if parsed.host_missing {
+            let host = config.model.http1.default_host_for_http_10.as_bytes();
+            if host.is_empty() || head.set_authority(host).is_err() {
+                return Err(reply(StatusCode::BAD_REQUEST, "missing_host_header"));
+            }
+        }
+        if let Err(error) = remove_hop_by_hop(&mut head.headers, parsed.wants_upgrade) {
+            drop((request, info));
+            return Err(self.refuse(error));
+        }
+        if let Err(refusal) = config.normalization.apply(head, info.connection.local.port()) {
+            match refusal {
+                Refusal::NoPath => manager.stats.downstream_rq_non_relative_path.inc(),
+                Refusal::InvalidPath => manager.stats.downstream_rq_failed_path_normalization.inc(),
+                Refusal::Redirect => manager.stats.downstream_rq_redirected_with_normalized_path.inc(),
+            }
+            return Err(Stop::Reply(Box::new(refusal.reply(head))));
+        }
+        let internal_only = self.routes.as_ref().map(|routes| routes.table().internal_only_headers());
+        config.forwarded.apply(head, &mut info, false, internal_only.unwrap_or_default());
+        self.choose_route(head, &mut info);
+        drop((request, info));
+        self.make_filters();
+        if parsed.wants_upgrade && self.route.borrow().is_some() {
+            // Bytes of the other protocol may follow already: nothing behind this is read as a request.
+            manager.stats.downstream_rq_ws_on_non_ws_route.inc();
+            self.close_after();
+            return Err(reply(StatusCode::FORBIDDEN, "upgrade_failed"));
+        }
+        self.chain.borrow_mut().request.begin(self.request_ended.get());
+        if config.model.flush_access_log_on_new_request {
+            self.log(sota_plugin::access_log::LogKind::DownstreamStart);
+        }
+        Ok(())
+    }
+
+    /// Looks the route up, again if a filter has asked for that.
+    pub(super) fn choose_route(&self, head: &RequestHead, info: &mut StreamInfo) {
+        let route = self.routes.as_ref().and_then(|routes| routes.route(head, self.random));
+        if let Some(action) = route.as_ref().and_then(|route| route.forward()) {
+            let deadlines = &self.connection.deadlines;
+            if let Some(idle) = action.idle_timeout {
+                self.idle_timeout.set(idle);
+                deadlines.set_after(Deadline::StreamIdle, Instant::now(), idle);
+            }
+            if let Some(longest) = action.max_stream_duration {
+                deadlines.set_after(Deadline::StreamDuration, info.timing.start, longest);
+            }
+        }
+        info.route = route.clone().map(|route| route as Rc<dyn RouteInfo>);
+        self.route.replace(route);
+    }
+
+    /// Makes the stream's filters, once.
+    pub(super) fn make_filters(&self) {
+        let manager: &'c HttpConnectionManager = self.manager();
+        if manager.filters.is_empty() || self.has_filters.replace(true) {
+            return;
+        }
+        let route = self.route.borrow();
+        let info = self.info.borrow();
+        let filters = &mut self.chain.borrow_mut().filters;
+        for slot in &manager.filters {
+            let is_disabled = route.as_ref().and_then(|route| route.filter_disabled(&slot.name));
+            if !is_disabled.unwrap_or(slot.is_disabled)
+                && let Some(filter) = slot.factory.new_filter(&info)
+            {
+                filters.push(ActiveFilter::new(&slot.name, filter));
+            }
+        }
+    }
+
+    /// The request has passed the filters: the route answers, or the router takes over. `end_stream`: it has no body.
+    pub(super) fn start_router(&self, end_stream: bool) -> Result<(), Stop> {
+        let manager = self.manager();
+        let stats = &manager.stats;
+        stats.rq_total.inc();
+        let Some(route) = self.route.borrow().clone() else {
+            stats.no_route.inc();
+            return Err(Stop::Reply(Box::new(not_found())));
+        };
+        let keep_original = !manager.router.suppress_envoy_headers;
+        let mut request = self.request.borrow_mut();
+        if let Some(reply) = route.reply(&mut request, keep_original) {
+            stats.rq_direct_response.inc();
+            return Err(Stop::Reply(Box::new(reply)));
+        }
+        let mut response = self.response.borrow_mut();
+        let mut info = self.info.borrow_mut();
+        let mut stream = ForwardCx {
+            request: &mut request,
+            response: &mut response,
+            info: &mut info,
+            deadlines: &self.connection.deadlines,
+        };
+        let limit = self.connection.downstream.buffer_limit;
+        let forward = match manager.context.clusters.get(route.cluster()) {
+            Some(cluster) => Forward::new(&manager.router, cluster, Rc::clone(&route), &mut stream, end_stream, limit),
+            None => None,
+        };
+        let Some(forward) = forward else {
+            stats.no_cluster.inc();
+            return Err(Stop::Reply(Box::new(no_cluster(&route))));
+        };
+        if let Some(longest) = forward.max_stream_duration() {
+            self.connection.deadlines.set_after(Deadline::StreamDuration, Instant::now(), Some(longest));
+        }
+        self.forward.replace(Some(forward));
+        Ok(())
+    }
+}
+
+fn reply(status: StatusCode, details: &'static str) -> Stop {
+    Stop::Reply(Box::new(LocalReply::new(status, "", details)))
+}
+
+fn no_cluster(route: &SelectedRoute) -> LocalReply {
+    let status =
+        route.forward().map_or(StatusCode::SERVICE_UNAVAILABLE, |action| action.cluster_not_found_response_code);
+    LocalReply::new(status, "", "cluster_not_found").flag(ResponseFlag::NoClusterFound)
+}

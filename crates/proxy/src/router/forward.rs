@@ -1,0 +1,669 @@
+//! One request on its way to a host of its cluster, in as many attempts as that takes.
+//!
+//! The stream gives the request's body to a [`Forward`] as fast as that takes it, and asks it for the response. An attempt
+//! that fails before its response has begun may be followed by another:
+//!
+//! - as the retry policy says, after a pause and within its limits; the body is kept for that, up to the buffer limit;
+//! - without any policy, when a connection that had served other requests was closed before an octet of the answer: such a
+//!   host has most likely never seen the request. It goes out once more on another connection if nothing of it had left,
+//!   or if its method is idempotent (RFC 9110 §9.2.2) and its body, if any, is still there.
+
+use super::{
+    SelectedRoute,
+    attempt::{Attempt, Connecting},
+    failure::{ResetReason, UpstreamFault},
+    outgoing::Outgoing,
+    retry_policy::RetryState,
+    timeouts::Timeouts,
+};
+use crate::{
+    access_log::WorkerAccessLogs,
+    deadline::{Deadline, Deadlines},
+    upstream::{Cluster, HttpConnection, LbContext, PoolFailure, RetryPermit, WorkerHost},
+    wire::http1::{BodyError, ClientError, ClientOptions, Part, ResponseEvent},
+};
+use bytes::Bytes;
+use sota_codec::http1::{DecodeOptions, Http1Error};
+use sota_config::route::RoutingPriority;
+use sota_plugin::{
+    access_log::{LogEntry, LogKind},
+    filter::LocalReply,
+    http::{HeaderId, Headers, Protocol, RequestHead, ResponseHead, StatusCode},
+    info::{ResponseFlag, StreamInfo, UpstreamAttempt},
+};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+/// The router filter of a connection manager, on one worker.
+pub struct Router {
+    /// Count responses per status.
+    pub dynamic_stats: bool,
+    /// Add no `x-envoy-*` field of our own.
+    pub suppress_envoy_headers: bool,
+    /// Logs of each attempt.
+    pub upstream_logs: WorkerAccessLogs,
+}
+
+/// The parts of a stream that the router works with.
+pub struct ForwardCx<'a> {
+    /// The request, as the filters have left it.
+    pub request: &'a mut RequestHead,
+    /// Where the response's head goes.
+    pub response: &'a mut ResponseHead,
+    /// The stream's facts.
+    pub info: &'a mut StreamInfo,
+    /// The deadlines of its connection.
+    pub deadlines: &'a Deadlines,
+}
+
+/// A request that is forwarded.
+pub struct Forward {
+    router: Rc<Router>,
+    cluster: Rc<Cluster>,
+    route: Rc<SelectedRoute>,
+    options: ClientOptions,
+    timeouts: Timeouts,
+    retry: Option<RetryState>,
+    permit: Option<RetryPermit>,
+    body: Outgoing,
+    state: State,
+    /// Attempts, those on stale connections not counted.
+    attempts: u32,
+    /// Times that the request went out again after a stale connection.
+    resends: u8,
+    request_end: Option<Instant>,
+    is_idempotent: bool,
+    /// The head of the response was given out.
+    has_responded: bool,
+    /// The most octets of a body that are kept.
+    limit: usize,
+}
+
+enum State {
+    /// Before the choice of a host.
+    Choosing,
+    Connecting(Connecting),
+    /// On a connection: until the response is whole.
+    Active(Box<Attempt>),
+    /// Until [`Deadline::BackOff`].
+    BackOff,
+    Done,
+}
+
+/// A request goes out again after a stale connection so often.
+const MAX_RESENDS: u8 = 8;
+/// Bodies of idempotent requests without a retry policy are kept up to this size, in case the connection is stale.
+const KEPT_FOR_RESEND: usize = 64 * 1024;
+
+impl Forward {
+    /// Takes a request over and changes its head for the upstream. `end_stream`: it has no body. `limit`: the
+    /// connection's buffer limit, in octets.
+    pub fn new(
+        router: &Rc<Router>,
+        cluster: Rc<Cluster>,
+        route: Rc<SelectedRoute>,
+        stream: &mut ForwardCx<'_>,
+        end_stream: bool,
+        limit: usize,
+    ) -> Option<Self> {
+        let action = route.forward()?;
+        let head = &mut *stream.request;
+        let tell = !router.suppress_envoy_headers;
+        let timeouts = Timeouts::new(action, head, tell);
+        if route.include_request_attempt_count() {
+            head.headers.set_sanitized(HeaderId::XEnvoyAttemptCount, "1");
+        }
+        route.finalize_request(head, stream.info, tell);
+        let retry = RetryState::new(action.retry_policy.as_ref(), head);
+        let is_idempotent = head.method.is_idempotent();
+        stream.info.upstream.cluster = Some(Arc::clone(cluster.name()));
+        stream.info.upstream.cluster_metadata = cluster.config().model().metadata.clone();
+        let mut forward = Self {
+            options: client_options(&cluster),
+            body: Outgoing::new(end_stream, retry.is_some() || is_idempotent),
+            limit: if retry.is_some() { limit } else { KEPT_FOR_RESEND.min(limit) },
+            router: Rc::clone(router),
+            cluster,
+            route,
+            timeouts,
+            retry,
+            permit: None,
+            state: State::Choosing,
+            attempts: 0,
+            resends: 0,
+            request_end: None,
+            is_idempotent,
+            has_responded: false,
+        };
+        if end_stream {
+            forward.note_request_end(stream.deadlines);
+        }
+        Some(forward)
+    }
+
+    /// The largest duration that the request asks for.
+    pub fn max_stream_duration(&self) -> Option<Duration> {
+        self.timeouts.max_stream_duration
+    }
+
+    /// Whether the whole request was given.
+    pub fn has_whole_request(&self) -> bool {
+        self.body.has_ended()
+    }
+
+    /// Whether data has to be given as [`Self::push`] takes it: it is kept for another attempt.
+    pub fn keeps_body(&self) -> bool {
+        self.body.keeps()
+    }
+
+    /// Ready when the next data may be given.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let State::Active(attempt) = &mut self.state else { return Poll::Pending };
+        attempt.poll_send(cx, &mut self.body, &self.options)
+    }
+
+    /// Gives data that stays where it is. While it is pending, call again with the same data.
+    pub fn poll_data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<()> {
+        let State::Active(attempt) = &mut self.state else { return Poll::Pending };
+        self.body.note_passed();
+        attempt.poll_data(cx, data)
+    }
+
+    /// Gives data.
+    pub fn push(&mut self, data: Bytes) {
+        self.body.push(data);
+        if self.body.keeps() && self.body.size() > self.limit {
+            if self.retry.take().is_some() {
+                self.cluster.stats().retry_or_shadow_abandoned.inc();
+            }
+            self.body.stop_keeping();
+        }
+    }
+
+    /// The request is whole.
+    pub fn end(&mut self, trailers: Option<Box<Headers>>, deadlines: &Deadlines) {
+        self.body.end(trailers);
+        self.note_request_end(deadlines);
+    }
+
+    fn note_request_end(&mut self, deadlines: &Deadlines) {
+        let now = Instant::now();
+        self.request_end = Some(now);
+        if matches!(self.state, State::Done) {
+            return;
+        }
+        deadlines.set_after(Deadline::Route, now, self.timeouts.global);
+        if matches!(self.state, State::Active(_)) && !self.has_responded {
+            deadlines.set_after(Deadline::Try, now, self.timeouts.per_try);
+        }
+    }
+
+    /// Sends what was collected.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let State::Active(attempt) = &mut self.state else { return Poll::Pending };
+        attempt.poll_flush(cx)
+    }
+
+    /// The head of the response, or an answer in its place.
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut ForwardCx<'_>,
+    ) -> Poll<Result<ResponseEvent, Box<LocalReply>>> {
+        loop {
+            match &mut self.state {
+                State::Choosing => self.choose(stream)?,
+                State::Connecting(connecting) => {
+                    let result = ready!(connecting.poll(cx));
+                    let host = Rc::clone(&connecting.host);
+                    self.connected(host, result, stream)?;
+                }
+                State::Active(attempt) => {
+                    if stream.deadlines.take_expired(Deadline::Try) {
+                        self.try_timed_out(stream)?;
+                        continue;
+                    }
+                    match ready!(attempt.poll_head(cx, &self.options, stream.response)) {
+                        Ok(ResponseEvent::Informational) => return Poll::Ready(Ok(self.informed(stream))),
+                        Ok(ResponseEvent::Head { end_stream }) => {
+                            if !self.retries_after(end_stream, stream) {
+                                return Poll::Ready(Ok(self.responded(end_stream, stream)));
+                            }
+                        }
+                        Err(error) => self.broken(&error, stream)?,
+                    }
+                }
+                State::BackOff if stream.deadlines.take_expired(Deadline::BackOff) => self.state = State::Choosing,
+                State::BackOff | State::Done => return Poll::Pending,
+            }
+        }
+    }
+
+    fn choose(&mut self, stream: &mut ForwardCx<'_>) -> Result<(), Box<LocalReply>> {
+        self.attempts += 1;
+        stream.info.upstream.attempts = self.attempts;
+        let connection = Rc::clone(&stream.info.connection);
+        let context =
+            LbContext { connection: Some(&connection), request: Some(stream.request), ..LbContext::default() };
+        let Some(host) = self.cluster.choose_host(&context) else {
+            let mut reply =
+                LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", "no_healthy_upstream")
+                    .flag(ResponseFlag::NoHealthyUpstream);
+            self.count_status(reply.status, None, stream.info);
+            self.finish_reply(&mut reply);
+            self.state = State::Done;
+            return Err(Box::new(reply));
+        };
+        self.connect(host, stream.info);
+        Ok(())
+    }
+
+    fn connect(&mut self, host: Rc<WorkerHost>, info: &mut StreamInfo) {
+        let upstream = &mut info.upstream;
+        if self.attempts > 1
+            && let Some(address) = upstream.address.take()
+        {
+            upstream.earlier_attempts.push(UpstreamAttempt {
+                address,
+                hostname: upstream.hostname.take(),
+                connection_id: upstream.connection_id.take(),
+            });
+        }
+        upstream.address = Some(host.host().address().clone());
+        upstream.hostname = Some(Arc::clone(host.host().hostname()));
+        upstream.host_metadata = host.host().spec().metadata.clone();
+        self.state = State::Connecting(Connecting::new(&self.cluster, host, self.priority()));
+    }
+
+    fn priority(&self) -> usize {
+        let high = self.route.forward().is_some_and(|action| action.priority == RoutingPriority::High);
+        usize::from(high)
+    }
+
+    fn connected(
+        &mut self,
+        host: Rc<WorkerHost>,
+        result: Result<HttpConnection, PoolFailure>,
+        stream: &mut ForwardCx<'_>,
+    ) -> Result<(), Box<LocalReply>> {
+        match result {
+            Ok(connection) => {
+                self.send(host, connection, stream);
+                Ok(())
+            }
+            Err(failure) => {
+                let reason = ResetReason::from(failure.kind);
+                self.failed(reason, &failure.reason, Some(&host), stream)
+            }
+        }
+    }
+
+    /// Begins the request on a connection.
+    fn send(&mut self, host: Rc<WorkerHost>, connection: HttpConnection, stream: &mut ForwardCx<'_>) {
+        let now = Instant::now();
+        let (head, info) = (&mut *stream.request, &mut *stream.info);
+        let tell = !self.router.suppress_envoy_headers;
+        self.route.rewrite_host(head, host.host().hostname(), tell);
+        if self.attempts > 1 {
+            if self.route.include_request_attempt_count() {
+                let mut text = itoa::Buffer::new();
+                head.headers.set_sanitized(HeaderId::XEnvoyAttemptCount, text.format(self.attempts));
+            }
+            if tell {
+                let elapsed = self.request_end.map_or_else(Default::default, |end| now.saturating_duration_since(end));
+                self.timeouts.tell_retry(head, elapsed);
+            }
+        }
+        info.upstream.local = connection.local_address;
+        info.upstream.connection_id = Some(connection.id);
+        info.upstream.protocol = Some(Protocol::Http11);
+        if !connection.reused {
+            info.timing.upstream_connect_start = Some(connection.connect_start);
+            info.timing.upstream_connect_complete = Some(connection.connect_complete);
+        }
+        info.timing.upstream_first_tx = Some(now);
+        self.body.rewind();
+        let attempt = Attempt::begin(host, connection, head, &self.body, &self.options, self.limit);
+        self.state = State::Active(Box::new(attempt));
+        if self.request_end.is_some() {
+            stream.deadlines.set_after(Deadline::Try, now, self.timeouts.per_try);
+        }
+    }
+
+    /// The connection has ended, or what it brings is no response.
+    fn broken(&mut self, error: &ClientError, stream: &mut ForwardCx<'_>) -> Result<(), Box<LocalReply>> {
+        let State::Active(attempt) = &self.state else { return Ok(()) };
+        let host = Rc::clone(&attempt.host);
+        let reason = match error {
+            ClientError::Closed { unanswered } => {
+                attempt.connection.closed_by_peer();
+                let never_seen = *unanswered && attempt.connection.reused && self.resends < MAX_RESENDS;
+                if never_seen && self.body.can_rewind() && (self.is_idempotent || attempt.is_unsent()) {
+                    self.resends += 1;
+                    self.end_attempt(stream);
+                    self.connect(host, stream.info);
+                    return Ok(());
+                }
+                ResetReason::ConnectionTermination
+            }
+            ClientError::Malformed(_) => {
+                self.cluster.stats().upstream_cx_protocol_error.inc();
+                ResetReason::ProtocolError
+            }
+        };
+        self.failed(reason, "", Some(&host), stream)
+    }
+
+    fn try_timed_out(&mut self, stream: &mut ForwardCx<'_>) -> Result<(), Box<LocalReply>> {
+        let State::Active(attempt) = &self.state else { return Ok(()) };
+        let host = Rc::clone(&attempt.host);
+        self.cluster.stats().upstream_rq_per_try_timeout.inc();
+        host.counters().rq_timeout.inc();
+        self.cluster.stats().upstream_rq_tx_reset.inc();
+        let is_started = !attempt.is_unsent();
+        self.end_attempt(stream);
+        if self.retries(ResetReason::LocalReset, is_started, Some(&host), stream) {
+            return Ok(());
+        }
+        self.state = State::Done;
+        let status = self.timeouts.response_code;
+        self.count_status(status, Some(&host), stream.info);
+        Err(self.timeout_reply("upstream_per_try_timeout"))
+    }
+
+    /// An attempt has brought no response: another one, or an answer.
+    fn failed(
+        &mut self,
+        reason: ResetReason,
+        transport: &str,
+        host: Option<&Rc<WorkerHost>>,
+        stream: &mut ForwardCx<'_>,
+    ) -> Result<(), Box<LocalReply>> {
+        let is_started = matches!(&self.state, State::Active(attempt) if !attempt.is_unsent());
+        self.end_attempt(stream);
+        if self.retries(reason, is_started, host, stream) {
+            return Ok(());
+        }
+        self.state = State::Done;
+        stream.deadlines.set(Deadline::Route, None);
+        self.count_status(reason.status(), host.map(|host| &**host), stream.info);
+        let fault =
+            UpstreamFault { reason, transport: transport.to_owned(), is_retry: self.attempts > 1, is_late: false };
+        let mut reply = fault.into_reply(stream.info);
+        if reason == ResetReason::Overflow && !self.router.suppress_envoy_headers {
+            reply.headers.set_sanitized(HeaderId::XEnvoyOverloaded, "true");
+        }
+        self.finish_reply(&mut reply);
+        Err(reply)
+    }
+
+    /// Whether another attempt follows one that brought no response.
+    fn retries(
+        &mut self,
+        reason: ResetReason,
+        is_started: bool,
+        host: Option<&Rc<WorkerHost>>,
+        stream: &mut ForwardCx<'_>,
+    ) -> bool {
+        let wants = self.retry.as_ref().is_some_and(|retry| retry.wants_retry_after_reset(reason.into(), is_started));
+        let Some(next) = wants.then(|| self.take_retry(stream)).flatten() else { return false };
+        if let Some(host) = host {
+            host.counters().rq_error.inc();
+        }
+        self.state = next;
+        true
+    }
+
+    /// Whether another attempt follows a response. That response is dropped then.
+    fn retries_after(&mut self, end_stream: bool, stream: &mut ForwardCx<'_>) -> bool {
+        let Some(retry) = &self.retry else { return false };
+        if !retry.wants_retry_after(stream.response) {
+            if self.attempts > 1 {
+                self.cluster.stats().upstream_rq_retry_success.inc();
+            }
+            return false;
+        }
+        let Some(next) = self.take_retry(stream) else { return false };
+        if let State::Active(attempt) = std::mem::replace(&mut self.state, next) {
+            attempt.host.counters().rq_error.inc();
+            attempt.note_bytes(stream.info);
+            if end_stream {
+                attempt.release();
+            } else {
+                self.cluster.stats().upstream_rq_tx_reset.inc();
+            }
+            self.log_attempt(stream);
+        }
+        true
+    }
+
+    /// Uses one retry, if the policy and the circuit breaker have one left. The state in which it begins: a pause comes
+    /// first.
+    fn take_retry(&mut self, stream: &mut ForwardCx<'_>) -> Option<State> {
+        if !self.body.can_rewind() {
+            return None;
+        }
+        let retry = self.retry.as_mut()?;
+        let stats = self.cluster.stats();
+        if !retry.take_retry() {
+            stats.upstream_rq_retry_limit_exceeded.inc();
+            stream.info.response_flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
+            return None;
+        }
+        self.permit = None;
+        let high = self.route.forward().is_some_and(|action| action.priority == RoutingPriority::High);
+        self.permit = self.cluster.try_retry(usize::from(high));
+        if self.permit.is_none() {
+            stream.info.response_flags.set(ResponseFlag::UpstreamOverflow);
+            return None;
+        }
+        stats.upstream_rq_retry.inc();
+        stats.upstream_rq_retry_backoff_exponential.inc();
+        let pause = retry.next_back_off(fastrand::u64(..));
+        stream.deadlines.set(Deadline::Try, None);
+        if pause.is_zero() {
+            return Some(State::Choosing);
+        }
+        stream.deadlines.set_after(Deadline::BackOff, Instant::now(), Some(pause));
+        Some(State::BackOff)
+    }
+
+    fn informed(&mut self, stream: &mut ForwardCx<'_>) -> ResponseEvent {
+        // Compat: what was said once is not taken back by another attempt.
+        self.retry = None;
+        self.body.stop_keeping();
+        self.count_status(stream.response.status, None, stream.info);
+        ResponseEvent::Informational
+    }
+
+    /// The response begins.
+    fn responded(&mut self, end_stream: bool, stream: &mut ForwardCx<'_>) -> ResponseEvent {
+        let now = Instant::now();
+        self.has_responded = true;
+        self.retry = None;
+        self.body.stop_keeping();
+        stream.deadlines.set(Deadline::Try, None);
+        let (head, info) = (&mut *stream.response, &mut *stream.info);
+        info.timing.upstream_first_rx = Some(now);
+        // Compat: only where the whole request was there before the response.
+        if let Some(end) = self.request_end.filter(|_| !self.router.suppress_envoy_headers) {
+            let took = now.saturating_duration_since(end).as_millis();
+            let mut text = itoa::Buffer::new();
+            head.headers.set_sanitized(HeaderId::XEnvoyUpstreamServiceTime, text.format(took));
+        }
+        if self.route.include_attempt_count_in_response() {
+            let mut text = itoa::Buffer::new();
+            head.headers.set_sanitized(HeaderId::XEnvoyAttemptCount, text.format(self.attempts));
+        }
+        if let State::Active(attempt) = &self.state {
+            self.count_status(head.status, Some(&attempt.host), info);
+        }
+        info.response_code = Some(head.status);
+        info.response_code_details = Some("via_upstream".into());
+        self.route.finalize_response(head, Some(stream.request), info);
+        if end_stream {
+            self.complete(stream);
+        }
+        ResponseEvent::Head { end_stream }
+    }
+
+    /// The next part of the response's body.
+    pub fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, UpstreamFault>> {
+        let State::Active(attempt) = &mut self.state else { return Poll::Ready(Ok(Part::End)) };
+        let error = match ready!(attempt.poll_part(cx, &self.options)) {
+            Ok(part) => return Poll::Ready(Ok(part)),
+            Err(error) => error,
+        };
+        let reason = match error {
+            BodyError::Io(_) | BodyError::Malformed(Http1Error::Truncated) => {
+                attempt.connection.closed_by_peer();
+                ResetReason::ConnectionTermination
+            }
+            BodyError::Malformed(_) => {
+                self.cluster.stats().upstream_cx_protocol_error.inc();
+                ResetReason::ProtocolError
+            }
+        };
+        let (is_retry, transport) = (self.attempts > 1, String::new());
+        Poll::Ready(Err(UpstreamFault { reason, transport, is_retry, is_late: true }))
+    }
+
+    /// Runs `f` on the data that [`Part::Data`] told of; it says how much of it is used up. It may write to another
+    /// socket.
+    pub fn with_data<R>(&mut self, f: impl FnOnce(&[u8]) -> (usize, R)) -> Option<R> {
+        let State::Active(attempt) = &mut self.state else { return None };
+        attempt.with_data(f)
+    }
+
+    /// Copies the data that [`Part::Data`] told of.
+    pub fn take_data(&mut self) -> Bytes {
+        match &mut self.state {
+            State::Active(attempt) => attempt.take_data(),
+            _ => Bytes::new(),
+        }
+    }
+
+    /// Whether the last octet of the response was taken.
+    pub fn is_response_complete(&self) -> bool {
+        match &self.state {
+            State::Active(attempt) => attempt.is_response_complete(),
+            _ => true,
+        }
+    }
+
+    /// The response is whole: the connection goes back to the pool if it may. Says whether that is new.
+    pub fn complete(&mut self, stream: &mut ForwardCx<'_>) -> bool {
+        let State::Active(attempt) = std::mem::replace(&mut self.state, State::Done) else { return false };
+        let now = Instant::now();
+        stream.info.timing.upstream_last_rx = Some(now);
+        attempt.note_bytes(stream.info);
+        if let Some(end) = self.request_end {
+            if self.router.dynamic_stats && !stream.info.is_health_check {
+                let took = now.saturating_duration_since(end);
+                self.cluster.record_response_time(took, stream.info.is_internal);
+            }
+            attempt.release();
+        } else {
+            self.cluster.stats().upstream_rq_tx_reset.inc();
+        }
+        self.permit = None;
+        stream.deadlines.set(Deadline::Route, None);
+        self.log_attempt(stream);
+        true
+    }
+
+    /// Nobody wants the response any more.
+    pub fn abandon(&mut self, stream: &mut ForwardCx<'_>) {
+        match &self.state {
+            State::Connecting(_) => self.cluster.stats().upstream_rq_cancelled.inc(),
+            State::Active(_) => self.cluster.stats().upstream_rq_tx_reset.inc(),
+            _ => {}
+        }
+        self.end_attempt(stream);
+        self.permit = None;
+        for deadline in [Deadline::Route, Deadline::Try, Deadline::BackOff] {
+            stream.deadlines.set(deadline, None);
+        }
+    }
+
+    /// The route's timeout is over.
+    pub fn time_out(&mut self, info: &StreamInfo) -> Box<LocalReply> {
+        let stats = self.cluster.stats();
+        if let State::Active(attempt) = &self.state {
+            stats.upstream_rq_timeout.inc();
+            attempt.host.counters().rq_timeout.inc();
+            if !self.has_responded {
+                self.count_status(self.timeouts.response_code, Some(&attempt.host), info);
+            }
+        } else if let State::Connecting(_) | State::BackOff = &self.state {
+            stats.upstream_rq_timeout.inc();
+            self.count_status(self.timeouts.response_code, None, info);
+        }
+        self.timeout_reply("upstream_response_timeout")
+    }
+
+    fn timeout_reply(&self, details: &'static str) -> Box<LocalReply> {
+        let status = self.timeouts.response_code;
+        let body = if status == StatusCode::GATEWAY_TIMEOUT { "upstream request timeout" } else { "" };
+        let mut reply = LocalReply::new(status, body, details).flag(ResponseFlag::UpstreamRequestTimeout);
+        self.finish_reply(&mut reply);
+        Box::new(reply)
+    }
+
+    /// Drops the attempt with its connection.
+    fn end_attempt(&mut self, stream: &mut ForwardCx<'_>) {
+        stream.deadlines.set(Deadline::Try, None);
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Active(attempt) => {
+                attempt.note_bytes(stream.info);
+                drop(attempt);
+                self.log_attempt(stream);
+            }
+            State::Connecting(_) => self.log_attempt(stream),
+            _ => {}
+        }
+    }
+
+    fn finish_reply(&self, reply: &mut LocalReply) {
+        if self.route.include_attempt_count_in_response() {
+            let mut text = itoa::Buffer::new();
+            reply.headers.set_sanitized(HeaderId::XEnvoyAttemptCount, text.format(self.attempts));
+        }
+    }
+
+    fn count_status(&self, status: StatusCode, host: Option<&WorkerHost>, info: &StreamInfo) {
+        if self.router.dynamic_stats && !info.is_health_check {
+            self.cluster.count_response(status, info.is_internal, host);
+        }
+    }
+
+    fn log_attempt(&self, stream: &ForwardCx<'_>) {
+        if !self.router.upstream_logs.is_empty() {
+            self.router.upstream_logs.log(&LogEntry {
+                request: Some(stream.request),
+                response: self.has_responded.then_some(&*stream.response),
+                ..LogEntry::new(stream.info, LogKind::UpstreamEnd)
+            });
+        }
+    }
+}
+
+fn client_options(cluster: &Cluster) -> ClientOptions {
+    let model = cluster.config().model();
+    ClientOptions {
+        decode: DecodeOptions {
+            max_head_bytes: model.http.max_response_headers_kb as usize * 1024,
+            max_fields: model.http.max_headers_count as usize,
+            allow_chunked_length: model.http1.allow_chunked_length,
+            underscores: model.http.headers_with_underscores_action,
+            ..DecodeOptions::default()
+        },
+        names: model.http1.header_key_format,
+        trailers: model.http1.enable_trailers,
+        absolute_form: model.http1.send_fully_qualified_url,
+    }
+}

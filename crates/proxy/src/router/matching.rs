@@ -1,0 +1,144 @@
+//! Which requests a route takes.
+
+use super::{path_tree::PathTree, path_without_query};
+use sota_config::{
+    ConfigError,
+    route::{PathMatcher, RouteMatch},
+};
+use sota_plugin::{
+    FactoryContext,
+    http::RequestHead,
+    matcher::{FractionalPercent, HeaderMatcher, QueryParameterMatcher, Regex},
+};
+
+/// A compiled [`RouteMatch`]: all of its parts must agree.
+#[derive(Debug)]
+pub(super) struct RouteMatcher {
+    path: PathMatch,
+    case_sensitive: bool,
+    headers: Box<[HeaderMatcher]>,
+    query_parameters: Box<[QueryParameterMatcher]>,
+    runtime_fraction: Option<FractionalPercent>,
+}
+
+#[derive(Debug)]
+enum PathMatch {
+    Exact(Box<[u8]>),
+    Prefix(Box<[u8]>),
+    PathSeparatedPrefix(Box<[u8]>),
+    /// With the text with which all paths that match begin.
+    Regex(Regex, Box<[u8]>),
+}
+
+impl RouteMatcher {
+    /// Fails for invalid patterns and header names.
+    pub(super) fn build(config: &RouteMatch, cx: &FactoryContext<'_>) -> Result<Self, ConfigError> {
+        let path = match &config.path {
+            PathMatcher::Exact(path) => PathMatch::Exact(path.as_bytes().into()),
+            PathMatcher::Prefix(prefix) => PathMatch::Prefix(prefix.as_bytes().into()),
+            PathMatcher::PathSeparatedPrefix(prefix) => PathMatch::PathSeparatedPrefix(prefix.as_bytes().into()),
+            PathMatcher::Regex(pattern) => {
+                let regex = Regex::build(pattern).map_err(|error| error.at("safe_regex", cx.mark))?;
+                PathMatch::Regex(regex, literal_prefix(pattern).as_bytes().into())
+            }
+        };
+        let headers = HeaderMatcher::build_all(&config.headers).map_err(|error| error.at("headers", cx.mark))?;
+        let query_parameters = QueryParameterMatcher::build_all(&config.query_parameters)
+            .map_err(|error| error.at("query_parameters", cx.mark))?;
+        Ok(Self {
+            path,
+            case_sensitive: config.case_sensitive,
+            headers: headers.into(),
+            query_parameters: query_parameters.into(),
+            runtime_fraction: config
+                .runtime_fraction
+                .as_ref()
+                .map(|fraction| FractionalPercent::build(fraction, cx.runtime)),
+        })
+    }
+
+    /// Puts the route of this number into the tree.
+    pub(super) fn add_to(&self, tree: &mut PathTree, route: usize) {
+        match &self.path {
+            PathMatch::Regex(_, prefix) => tree.add_prefix(prefix, route),
+            _ if !self.case_sensitive => tree.add_prefix(b"", route),
+            PathMatch::Exact(path) => tree.add_exact(path, route),
+            PathMatch::Prefix(prefix) | PathMatch::PathSeparatedPrefix(prefix) => tree.add_prefix(prefix, route),
+        }
+    }
+
+    /// Whether the route takes this request, whose path without query is `path`.
+    pub(super) fn matches(&self, head: &RequestHead, path: &[u8], random: u64) -> bool {
+        self.matches_path(path)
+            && self.runtime_fraction.as_ref().is_none_or(|fraction| fraction.sample(random))
+            && self.headers.iter().all(|matcher| matcher.matches(head))
+            && self.query_parameters.iter().all(|matcher| matcher.matches(head))
+    }
+
+    /// How much of the path `prefix_rewrite` replaces: what was matched.
+    pub(super) fn matched_len(&self, path: &[u8]) -> usize {
+        match &self.path {
+            PathMatch::Exact(text) | PathMatch::Prefix(text) | PathMatch::PathSeparatedPrefix(text) => text.len(),
+            PathMatch::Regex(..) => path_without_query(path).len(),
+        }
+    }
+
+    fn matches_path(&self, path: &[u8]) -> bool {
+        match &self.path {
+            PathMatch::Exact(text) => path.len() == text.len() && self.begins(path, text),
+            PathMatch::Prefix(text) => self.begins(path, text),
+            PathMatch::PathSeparatedPrefix(text) => {
+                self.begins(path, text) && matches!(path.get(text.len()), None | Some(b'/'))
+            }
+            PathMatch::Regex(regex, _) => regex.matches(path),
+        }
+    }
+
+    fn begins(&self, path: &[u8], text: &[u8]) -> bool {
+        let start = path.get(..text.len());
+        start.is_some_and(|start| if self.case_sensitive { start == text } else { start.eq_ignore_ascii_case(text) })
+    }
+}
+
+/// The text with which all matches of a regular expression begin, as far as plain to see.
+fn literal_prefix(pattern: &str) -> &str {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_' | '~' | '%' | '@' | ':' | ',' | '!');
+    // An alternative may begin with something else.
+    if pattern.contains('|') {
+        return "";
+    }
+    let end = pattern.find(|c| !plain(c)).unwrap_or(pattern.len());
+    let (prefix, rest) = pattern.split_at_checked(end).unwrap_or_default();
+    // The last character belongs to the operator behind it.
+    if rest.starts_with(['*', '?', '{']) { prefix.get(..prefix.len().saturating_sub(1)).unwrap_or("") } else { prefix }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_of_regular_expressions() {
+        for (pattern, prefix) in [
+            ("/api/v1/.*", "/api/v1/"),
+            ("/a/b", "/a/b"),
+            ("/ab?c", "/a"),
+            ("/ab*", "/a"),
+            ("/ab{0,2}", "/a"),
+            ("/ab+", "/ab"),
+            ("/a|/b", ""),
+            ("(?i)/a", ""),
+            ("^/a", ""),
+            ("/a\\.b", "/a"),
+            ("/[ab]", "/"),
+            ("?", ""),
+            ("", ""),
+            ("/ä*", "/"),
+        ] {
+            assert_eq!(literal_prefix(pattern), prefix, "{pattern}");
+            if let Ok(regex) = Regex::build(pattern) {
+                assert!(!regex.matches(b"other") || prefix.is_empty());
+            }
+        }
+    }
+}

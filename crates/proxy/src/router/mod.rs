@@ -1,0 +1,34 @@
+//! Routing: which route takes a request, and what that route makes of request and response.
+//!
+//! A [`RouteTable`] is built once from a route configuration and shared by all threads. Each worker has its [`Routes`],
+//! which find the [`SelectedRoute`] of a request. [`Forward`] then takes the request to a host of its cluster and brings the response.
+
+mod attempt;
+mod failure;
+mod filter_configs;
+mod forward;
+mod matching;
+mod mutations;
+mod outgoing;
+mod path_tree;
+mod redirect;
+pub mod retry_policy;
+mod rewrite;
+mod route;
+mod selected;
+mod table;
+#[cfg(test)]
+mod tests;
+pub mod timeouts;
+pub(crate) mod virtual_hosts;
+
+pub use failure::UpstreamFault;
+pub use forward::{Forward, ForwardCx, Router};
+pub use route::ForwardAction;
+pub use selected::SelectedRoute;
+pub use table::{ClusterReference, RouteTable, Routes, not_found};
+
+/// The path without query and fragment: what routes match.
+pub(crate) fn path_without_query(path: &[u8]) -> &[u8] {
+    memchr::memchr2(b'?', b'#', path).and_then(|end| path.get(..end)).unwrap_or(path)
+}

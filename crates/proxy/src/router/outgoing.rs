@@ -1,0 +1,135 @@
+//! The body of a request on its way out, kept for another attempt where there may be one.
+
+use bytes::Bytes;
+use sota_plugin::http::Headers;
+use std::collections::VecDeque;
+
+/// Data that the router was given. While it is kept, another attempt can send it anew: clones of `Bytes`, no copies.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    chunks: VecDeque<Bytes>,
+    /// The chunk that is sent next.
+    next: usize,
+    /// Octets of all chunks.
+    size: usize,
+    /// Chunks stay when they were sent.
+    keeps: bool,
+    /// Something was sent that is not there any more.
+    is_lost: bool,
+    ended: bool,
+    trailers: Option<Box<Headers>>,
+}
+
+impl Outgoing {
+    /// `keeps`: until told otherwise, what was sent is kept.
+    pub(super) fn new(ended: bool, keeps: bool) -> Self {
+        Self { ended, keeps: keeps && !ended, ..Self::default() }
+    }
+
+    /// Whether what is given is kept.
+    pub(super) fn keeps(&self) -> bool {
+        self.keeps
+    }
+
+    /// Octets that are held.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Data that the router was given.
+    pub(super) fn push(&mut self, data: Bytes) {
+        if !data.is_empty() {
+            self.size += data.len();
+            self.chunks.push_back(data);
+        }
+    }
+
+    /// Data went out without having been here.
+    pub(super) fn note_passed(&mut self) {
+        self.is_lost = true;
+    }
+
+    /// The request is whole.
+    pub(super) fn end(&mut self, trailers: Option<Box<Headers>>) {
+        self.ended = true;
+        self.trailers = trailers;
+    }
+
+    /// Whether the end is known.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether there is no data and no trailers behind the head.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ended && self.chunks.is_empty() && self.trailers.is_none() && !self.is_lost
+    }
+
+    /// The trailers, once the end is known.
+    pub(super) fn trailers(&self) -> Option<&Headers> {
+        self.trailers.as_deref()
+    }
+
+    /// What is to be sent next.
+    pub(super) fn current(&self) -> Option<&Bytes> {
+        self.chunks.get(self.next)
+    }
+
+    /// [`Self::current`] was sent.
+    pub(super) fn advance(&mut self) {
+        if self.keeps {
+            self.next += 1;
+        } else if let Some(sent) = self.chunks.pop_front() {
+            self.size -= sent.len();
+            self.is_lost = true;
+        }
+    }
+
+    /// Whether everything can be sent once more.
+    pub(super) fn can_rewind(&self) -> bool {
+        !self.is_lost
+    }
+
+    /// Sends from the beginning again.
+    pub(super) fn rewind(&mut self) {
+        self.next = 0;
+    }
+
+    /// There will be no other attempt: what was sent is let go.
+    pub(super) fn stop_keeping(&mut self) {
+        self.keeps = false;
+        for sent in self.chunks.drain(..self.next) {
+            self.size -= sent.len();
+            self.is_lost = true;
+        }
+        self.next = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_data_is_sent_again_and_let_go() {
+        let mut body = Outgoing::new(false, true);
+        body.push(Bytes::from_static(b"ab"));
+        body.push(Bytes::from_static(b"c"));
+        body.advance();
+        assert_eq!(body.current().map(|data| &data[..]), Some(&b"c"[..]));
+        assert!(body.can_rewind());
+        body.rewind();
+        assert_eq!((body.current().map(|data| data.len()), body.size()), (Some(2), 3));
+        body.advance();
+        body.stop_keeping();
+        assert_eq!((body.current().map(|data| data.len()), body.size(), body.can_rewind()), (Some(1), 1, false));
+        body.advance();
+        assert!(body.current().is_none() && !body.is_empty());
+    }
+
+    #[test]
+    fn a_request_without_body_can_always_be_sent_again() {
+        let body = Outgoing::new(true, true);
+        assert!(body.is_empty() && body.can_rewind() && !body.keeps());
+    }
+}

@@ -1,0 +1,270 @@
+//! A compiled route with everything that it inherits.
+
+use super::{
+    filter_configs::FilterConfigs,
+    matching::RouteMatcher,
+    mutations::{Level, Mutations},
+    redirect::{DirectResponse, Redirect},
+    retry_policy::RetryPolicy,
+    rewrite::{HostRewrite, PathRewrite},
+};
+use sota_config::{
+    ConfigError, Node,
+    route::{
+        ClusterSpecifier as ClusterConfig, PathRewrite as PathConfig, Route, RouteAction, RouteActionKind,
+        RouteConfiguration, RoutingPriority, VirtualHost, WeightedCluster as WeightedConfig,
+    },
+};
+use sota_plugin::{
+    FactoryContext,
+    http::{HeaderName, RequestHead, StatusCode},
+};
+use std::{sync::Arc, time::Duration};
+
+/// What all routes of a virtual host share.
+#[derive(Debug)]
+pub(super) struct HostContext<'a> {
+    pub(super) table: &'a RouteConfiguration,
+    pub(super) table_name: &'a Arc<str>,
+    pub(super) table_level: &'a Level,
+    pub(super) host: &'a VirtualHost,
+    pub(super) host_name: Arc<str>,
+    pub(super) host_level: Level,
+    pub(super) filters: FilterConfigs,
+    pub(super) retry_policy: Option<Arc<RetryPolicy>>,
+    /// Where the virtual host stands.
+    pub(super) path: String,
+}
+
+/// A compiled route.
+#[derive(Debug)]
+pub(super) struct RouteEntry {
+    pub(super) name: Box<str>,
+    pub(super) table: Arc<str>,
+    pub(super) virtual_host: Arc<str>,
+    pub(super) metadata: Option<Arc<Node>>,
+    pub(super) stat_prefix: Box<str>,
+    pub(super) matcher: RouteMatcher,
+    pub(super) action: Action,
+    pub(super) mutations: Mutations,
+    pub(super) filters: FilterConfigs,
+    pub(super) include_request_attempt_count: bool,
+    pub(super) include_attempt_count_in_response: bool,
+}
+
+/// What a route does.
+#[derive(Debug)]
+pub(super) enum Action {
+    Forward(Box<ForwardAction>),
+    Redirect(Redirect),
+    DirectResponse(DirectResponse),
+}
+
+/// How a route forwards.
+#[derive(Debug)]
+pub struct ForwardAction {
+    pub(super) cluster: ClusterSpecifier,
+    pub(super) path_rewrite: Option<PathRewrite>,
+    pub(super) host_rewrite: Option<HostRewrite>,
+    pub(super) append_x_forwarded_host: bool,
+    /// The status when the cluster does not exist.
+    pub cluster_not_found_response_code: StatusCode,
+    /// From the end of the request to the end of the response; `None`: no limit.
+    pub timeout: Option<Duration>,
+    /// Overrides the stream idle timeout of the connection manager; `Some(None)` switches it off.
+    pub idle_timeout: Option<Option<Duration>>,
+    /// Overrides the largest duration of streams; `Some(None)` switches it off.
+    pub max_stream_duration: Option<Option<Duration>>,
+    /// The route's retry policy or its virtual host's.
+    pub retry_policy: Option<Arc<RetryPolicy>>,
+    /// Which circuit breakers count.
+    pub priority: RoutingPriority,
+}
+
+/// Where a route forwards to.
+#[derive(Debug)]
+pub(super) enum ClusterSpecifier {
+    Cluster(Arc<str>),
+    Header(HeaderName),
+    Weighted { clusters: Box<[WeightedCluster]>, total: u64 },
+}
+
+/// One of several clusters.
+#[derive(Debug)]
+pub(super) struct WeightedCluster {
+    pub(super) name: Arc<str>,
+    weight: u64,
+    pub(super) level: Level,
+    pub(super) host_rewrite: Option<HostRewrite>,
+    pub(super) filters: FilterConfigs,
+}
+
+impl RouteEntry {
+    /// Findings go into `errors`; `None` when the route cannot be.
+    pub(super) fn build(
+        route: &Route,
+        number: usize,
+        host: &HostContext<'_>,
+        cx: &FactoryContext<'_>,
+        errors: &mut Vec<ConfigError>,
+    ) -> Option<Self> {
+        let path = format!("{}.routes[{number}]", host.path);
+        let level = Level::build(&route.request_headers, &route.response_headers, &path, errors);
+        let filters = host.filters.inherit(&route.typed_per_filter_config, cx, &path, errors);
+        let matcher = RouteMatcher::build(&route.matcher, cx);
+        let matcher = matcher.map_err(|error| errors.push(error.at(&format!("{path}.match"), cx.mark)));
+        let (field, action) = match &route.action {
+            RouteActionKind::Forward(action) => {
+                let path = format!("{path}.route");
+                (
+                    "route",
+                    ForwardAction::build(action, host, &filters, cx, (&path, errors))
+                        .map(Box::new)
+                        .map(Action::Forward),
+                )
+            }
+            RouteActionKind::Redirect(action) => ("redirect", Redirect::build(action).map(Action::Redirect)),
+            RouteActionKind::DirectResponse(action) => {
+                let limit = host.table.max_direct_response_body_size_bytes;
+                ("direct_response", DirectResponse::build(action, limit).map(Action::DirectResponse))
+            }
+        };
+        let action = action.map_err(|error| errors.push(error.at(&format!("{path}.{field}"), cx.mark)));
+        Some(Self {
+            name: route.name.as_str().into(),
+            table: Arc::clone(host.table_name),
+            virtual_host: Arc::clone(&host.host_name),
+            metadata: route.metadata.clone(),
+            stat_prefix: route.stat_prefix.as_str().into(),
+            matcher: matcher.ok()?,
+            action: action.ok()?,
+            mutations: Mutations::new(
+                host.table_level,
+                &host.host_level,
+                &level,
+                host.table.most_specific_header_mutations_wins,
+            ),
+            filters,
+            include_request_attempt_count: host.host.include_request_attempt_count,
+            include_attempt_count_in_response: host.host.include_attempt_count_in_response,
+        })
+    }
+
+    pub(super) fn forward(&self) -> Option<&ForwardAction> {
+        match &self.action {
+            Action::Forward(forward) => Some(forward),
+            _ => None,
+        }
+    }
+}
+
+impl ForwardAction {
+    fn build(
+        action: &RouteAction,
+        host: &HostContext<'_>,
+        filters: &FilterConfigs,
+        cx: &FactoryContext<'_>,
+        (path, errors): (&str, &mut Vec<ConfigError>),
+    ) -> Result<Self, ConfigError> {
+        let path_rewrite = match &action.path_rewrite {
+            Some(PathConfig::Prefix(prefix)) if prefix.is_empty() => None,
+            Some(rewrite) => Some(PathRewrite::build(rewrite)?),
+            None => None,
+        };
+        let code = action.cluster_not_found_response_code;
+        let retry_policy = match &action.retry_policy {
+            Some(policy) => Some(Arc::new(RetryPolicy::build(policy))),
+            None => host.retry_policy.clone(),
+        };
+        Ok(Self {
+            cluster: ClusterSpecifier::build(&action.cluster, filters, cx, (path, errors))?,
+            path_rewrite,
+            host_rewrite: action.host_rewrite.as_ref().map(HostRewrite::build).transpose()?,
+            append_x_forwarded_host: action.append_x_forwarded_host,
+            cluster_not_found_response_code: StatusCode::from_u16(code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+            timeout: action.timeout.filter(|timeout| !timeout.is_zero()),
+            idle_timeout: action.idle_timeout,
+            max_stream_duration: action.max_stream_duration,
+            retry_policy,
+            priority: action.priority,
+        })
+    }
+}
+
+impl ClusterSpecifier {
+    fn build(
+        config: &ClusterConfig,
+        filters: &FilterConfigs,
+        cx: &FactoryContext<'_>,
+        (path, errors): (&str, &mut Vec<ConfigError>),
+    ) -> Result<Self, ConfigError> {
+        let error = |field: &str, reason: String| ConfigError::new(field, sota_config::Mark::NONE, reason);
+        Ok(match config {
+            ClusterConfig::Cluster(name) => Self::Cluster(name.as_str().into()),
+            ClusterConfig::ClusterHeader(name) => Self::Header(
+                HeaderName::parse_any(name.as_bytes())
+                    .map_err(|reason| error("cluster_header", format!("header name {name:?}: {reason}")))?,
+            ),
+            ClusterConfig::Weighted(clusters) => {
+                let total = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
+                if total == 0 || total > u64::from(u32::MAX) {
+                    let reason = format!("the sum of the weights is {total}; it must be from 1 to {}", u32::MAX);
+                    return Err(error("weighted_clusters", reason));
+                }
+                let build = |(number, cluster): (usize, &WeightedConfig)| {
+                    let path = format!("{path}.weighted_clusters.clusters[{number}]");
+                    let rewrite = cluster.host_rewrite.as_ref().filter(|host| !host.is_empty());
+                    let rewrite = rewrite.cloned().map(sota_config::route::HostRewrite::Literal);
+                    Ok(WeightedCluster {
+                        name: cluster.name.as_str().into(),
+                        weight: cluster.weight.into(),
+                        level: Level::build(&cluster.request_headers, &cluster.response_headers, &path, errors),
+                        host_rewrite: rewrite.as_ref().map(HostRewrite::build).transpose()?,
+                        filters: filters.inherit(&cluster.typed_per_filter_config, cx, &path, errors),
+                    })
+                };
+                let clusters = clusters.iter().enumerate().map(build).collect::<Result<_, ConfigError>>()?;
+                Self::Weighted { clusters, total }
+            }
+        })
+    }
+
+    /// Every cluster that is named.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let (one, several) = match self {
+            Self::Cluster(name) => (Some(&**name), &[][..]),
+            Self::Header(_) => (None, &[][..]),
+            Self::Weighted { clusters, .. } => (None, &**clusters),
+        };
+        one.into_iter().chain(several.iter().map(|cluster| &*cluster.name))
+    }
+
+    /// Whether each request names its cluster.
+    pub(super) fn is_dynamic(&self) -> bool {
+        matches!(self, Self::Header(_))
+    }
+
+    /// Which of several clusters a random number means; 0 where there is but one.
+    pub(super) fn pick(&self, random: u64) -> usize {
+        let Self::Weighted { clusters, total } = self else { return 0 };
+        let mut left = random % total;
+        for (number, cluster) in clusters.iter().enumerate() {
+            match left.checked_sub(cluster.weight) {
+                Some(rest) => left = rest,
+                None => return number,
+            }
+        }
+        0
+    }
+
+    /// The cluster of this number; with a header, the one that it names.
+    pub(super) fn name(&self, number: usize, head: &RequestHead) -> Arc<str> {
+        match self {
+            Self::Cluster(name) => Arc::clone(name),
+            Self::Header(header) => String::from_utf8_lossy(head.get(header).unwrap_or_default()).into(),
+            Self::Weighted { clusters, .. } => {
+                clusters.get(number).map_or_else(|| "".into(), |cluster| Arc::clone(&cluster.name))
+            }
+        }
+    }
+}

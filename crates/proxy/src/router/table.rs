@@ -1,0 +1,197 @@
+//! A route configuration, compiled: which route takes a request.
+
+use super::{
+    filter_configs::FilterConfigs,
+    mutations::Level,
+    path_tree::PathTree,
+    path_without_query,
+    retry_policy::RetryPolicy,
+    route::{HostContext, RouteEntry},
+    selected::SelectedRoute,
+    virtual_hosts::DomainIndex,
+};
+use sota_config::{ConfigError, ConfigErrors, route::RouteConfiguration};
+use sota_plugin::{
+    FactoryContext,
+    http::{HeaderName, RequestHead, StatusCode},
+    info::ResponseFlag,
+};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+/// A compiled route configuration; all threads share it. Workers look routes up in their [`Routes`].
+#[derive(Debug)]
+pub struct RouteTable {
+    model: Arc<RouteConfiguration>,
+    domains: DomainIndex,
+    hosts: Vec<VirtualHost>,
+    internal_only_headers: Box<[HeaderName]>,
+}
+
+#[derive(Debug)]
+struct VirtualHost {
+    /// Number of its first route among all routes of the table.
+    first: usize,
+    routes: Vec<Arc<RouteEntry>>,
+    paths: PathTree,
+}
+
+/// A cluster that a route names, for checking that it exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterReference<'a> {
+    /// The cluster's name.
+    pub cluster: &'a str,
+    /// The virtual host's name.
+    pub virtual_host: &'a str,
+    /// The route's name; may be empty.
+    pub route: &'a str,
+}
+
+impl RouteTable {
+    /// Compiles a route configuration; `cx` says where that stands. Fails with everything that is wrong: domains that
+    /// stand twice, patterns, formats, bodies of direct responses that are missing or too large, filter configuration.
+    pub fn build(model: &Arc<RouteConfiguration>, cx: &FactoryContext<'_>) -> Result<Arc<Self>, ConfigErrors> {
+        let mut errors = Vec::new();
+        let domains = DomainIndex::build(model).unwrap_or_else(|(host, reason)| {
+            errors.push(cx.error(&format!("virtual_hosts[{host}].domains"), sota_config::Mark::NONE, reason));
+            DomainIndex::default()
+        });
+        let internal_only_headers = model.internal_only_headers.iter().filter_map(|name| {
+            let parsed = HeaderName::parse(name.as_bytes());
+            parsed.map_err(|reason| errors.push(header_error(cx, name, reason))).ok()
+        });
+        let internal_only_headers = internal_only_headers.collect();
+        let hosts = build_hosts(model, cx, &mut errors);
+        if errors.is_empty() {
+            Ok(Arc::new(Self { model: Arc::clone(model), domains, hosts, internal_only_headers }))
+        } else {
+            Err(ConfigErrors(errors))
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.model.name
+    }
+
+    /// What it was built from.
+    pub fn model(&self) -> &Arc<RouteConfiguration> {
+        &self.model
+    }
+
+    /// Fields that only internal clients may set.
+    pub fn internal_only_headers(&self) -> &[HeaderName] {
+        &self.internal_only_headers
+    }
+
+    /// Every cluster that a route names.
+    pub fn clusters(&self) -> impl Iterator<Item = ClusterReference<'_>> {
+        let routes = self.hosts.iter().flat_map(|host| &host.routes);
+        routes.filter_map(|route| Some((route, route.forward()?))).flat_map(|(route, forward)| {
+            forward.cluster.names().map(|cluster| ClusterReference {
+                cluster,
+                virtual_host: &route.virtual_host,
+                route: &route.name,
+            })
+        })
+    }
+
+    /// The route of a request, and its number in the table.
+    fn find(&self, head: &RequestHead, random: u64) -> Option<(usize, &Arc<RouteEntry>)> {
+        let host = self.hosts.get(self.domains.find(head.authority())?)?;
+        let path = path_without_query(head.path());
+        if path.is_empty() {
+            // Compat: only a `connect_matcher` takes requests without a path.
+            return None;
+        }
+        host.paths.candidates(path).find_map(|number| {
+            let route = host.routes.get(number)?;
+            route.matcher.matches(head, path, random).then_some((host.first + number, route))
+        })
+    }
+}
+
+fn header_error(cx: &FactoryContext<'_>, name: &str, reason: impl std::fmt::Display) -> ConfigError {
+    cx.error("internal_only_headers", sota_config::Mark::NONE, format!("header name {name:?}: {reason}"))
+}
+
+fn build_hosts(model: &RouteConfiguration, cx: &FactoryContext<'_>, errors: &mut Vec<ConfigError>) -> Vec<VirtualHost> {
+    let level = Level::build(&model.request_headers, &model.response_headers, cx.path, errors);
+    let filters = FilterConfigs::default().inherit(&model.typed_per_filter_config, cx, cx.path, errors);
+    let name: Arc<str> = model.name.as_str().into();
+    let dot = if cx.path.is_empty() { "" } else { "." };
+    let mut first = 0;
+    let mut hosts = Vec::with_capacity(model.virtual_hosts.len());
+    for (number, host) in model.virtual_hosts.iter().enumerate() {
+        let path = format!("{}{dot}virtual_hosts[{number}]", cx.path);
+        let context = HostContext {
+            table: model,
+            table_name: &name,
+            table_level: &level,
+            host,
+            host_name: host.name.as_str().into(),
+            host_level: Level::build(&host.request_headers, &host.response_headers, &path, errors),
+            filters: filters.inherit(&host.typed_per_filter_config, cx, &path, errors),
+            retry_policy: host.retry_policy.as_ref().map(|policy| Arc::new(RetryPolicy::build(policy))),
+            path,
+        };
+        let build = |(number, route)| RouteEntry::build(route, number, &context, cx, errors).map(Arc::new);
+        let routes: Vec<_> = host.routes.iter().map(|route| &**route).enumerate().filter_map(build).collect();
+        let mut paths = PathTree::default();
+        for (number, route) in routes.iter().enumerate() {
+            route.matcher.add_to(&mut paths, number);
+        }
+        let count = routes.len();
+        hosts.push(VirtualHost { first, routes, paths });
+        first += count;
+    }
+    hosts
+}
+
+/// A worker's view of a table. It keeps the routes that were selected, so that streams share them.
+#[derive(Debug)]
+pub struct Routes {
+    table: Arc<RouteTable>,
+    /// For each route: what was selected, by the number of the cluster.
+    selected: RefCell<Vec<Vec<Option<Rc<SelectedRoute>>>>>,
+}
+
+impl Routes {
+    /// The worker's part of a table.
+    pub fn for_worker(table: &Arc<RouteTable>) -> Rc<Self> {
+        Rc::new(Self { table: Arc::clone(table), selected: RefCell::default() })
+    }
+
+    /// The table.
+    pub fn table(&self) -> &Arc<RouteTable> {
+        &self.table
+    }
+
+    /// The route of a request. `random` decides on runtime fractions and weighted clusters: even over all of `u64`, and
+    /// the same for the whole stream. `None`: answer with [`not_found`].
+    pub fn route(&self, head: &RequestHead, random: u64) -> Option<Rc<SelectedRoute>> {
+        let (number, entry) = self.table.find(head, random)?;
+        let cluster = match entry.forward() {
+            Some(forward) if forward.cluster.is_dynamic() => {
+                return Some(Rc::new(SelectedRoute::new(entry, 0, head)));
+            }
+            Some(forward) => forward.cluster.pick(random),
+            None => 0,
+        };
+        let mut selected = self.selected.borrow_mut();
+        if selected.len() <= number {
+            selected.resize_with(number + 1, Vec::new);
+        }
+        let clusters = selected.get_mut(number)?;
+        if clusters.len() <= cluster {
+            clusters.resize(cluster + 1, None);
+        }
+        let slot = clusters.get_mut(cluster)?;
+        Some(Rc::clone(slot.get_or_insert_with(|| Rc::new(SelectedRoute::new(entry, cluster, head)))))
+    }
+}
+
+/// The answer to a request that no route takes (`no_route`).
+pub fn not_found() -> sota_plugin::filter::LocalReply {
+    sota_plugin::filter::LocalReply::new(StatusCode::NOT_FOUND, bytes::Bytes::new(), "route_not_found")
+        .flag(ResponseFlag::NoRouteFound)
+}

@@ -1,0 +1,9 @@
+//! The connection manager and the router over real sockets, with scripted peers on both sides.
+#![allow(unreachable_pub, reason = "the fixture is shared with another test")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod exchanges;
+mod faults;
+mod filters;
+mod fixture;
+mod timing;
