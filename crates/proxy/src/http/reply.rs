@@ -8,7 +8,12 @@ use super::{
 use crate::{deadline::Deadline, router::UpstreamFault, wire::http1::WriteError};
 use bytes::Bytes;
 use sota_codec::http1::Http1Error;
-use sota_plugin::{filter::LocalReply, http::StatusCode, info::ResponseFlag};
+use sota_plugin::{
+    filter::LocalReply,
+    http::{HeaderId, Method, RequestHead, ResponseHead, StatusCode},
+    info::{ResponseFlag, StreamInfo},
+};
+
 impl Stream<'_> {
     /// A deadline may have passed: then the stream answers, or ends if the response has begun.
     pub(super) fn check_deadlines(&self) -> Result<(), Stop> {
