@@ -36,10 +36,10 @@ fn the_configuration_of_the_document_is_valid() {
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     assert_eq!(blocks.len(), 2, "one native, one Envoy's");
-    for yaml in &blocks {
+    for (yaml, field) in blocks.iter().zip(["{value: native", ", value: first"]) {
         let (is_valid, output) = validate(yaml);
         assert!(is_valid, "{output}");
-        let (is_valid, output) = validate(&yaml.replace("value:", "valeu:"));
+        let (is_valid, output) = validate(&yaml.replace(field, &field.replace("value", "valeu")));
         assert!(!is_valid && output.contains("unknown field `valeu`"), "{output}");
     }
 }
