@@ -5,7 +5,7 @@ use sota_plugin::{
     Extension, FactoryContext,
     cx::StreamCx,
     filter::{Bodies, DataStatus, FilterStatus, HttpFilter, HttpFilterConfig, LocalReply, per_stream},
-    http::{RequestHead, StatusCode},
+    http::{Protocol, RequestHead, StatusCode},
 };
 use std::{any::Any, sync::Arc};
 
@@ -87,7 +87,10 @@ impl HttpFilter for Buffer {
     fn on_request_data(&mut self, data: &mut bytes::Bytes, end_stream: bool, cx: &mut StreamCx<'_>) -> DataStatus {
         match self.max {
             Some(max) if cx.buffered.len().saturating_add(data.len()) > max => {
-                let reply = LocalReply::new(StatusCode::PAYLOAD_TOO_LARGE, "Payload Too Large", TOO_LARGE);
+                let mut reply = LocalReply::new(StatusCode::PAYLOAD_TOO_LARGE, "Payload Too Large", TOO_LARGE);
+                // Compat: Envoy learns of the end of an HTTP/1 request behind its last octet, so it closes even where
+                // that octet is here already.
+                reply.close = cx.info.protocol != Some(Protocol::Http2);
                 DataStatus::Reply(Box::new(reply))
             }
             Some(_) if !end_stream => DataStatus::Buffer,
@@ -130,7 +133,10 @@ mod tests {
                     stream.buffered.extend_from_slice(&data);
                     story.push('b');
                 }
-                DataStatus::Reply(reply) => story.push_str(&format!("{} {}", reply.status.as_str(), reply.details)),
+                DataStatus::Reply(reply) => {
+                    assert!(reply.close);
+                    story.push_str(&format!("{} {}", reply.status.as_str(), reply.details));
+                }
                 _ => unreachable!("the filter never waits"),
             }
         }

@@ -41,7 +41,7 @@ impl HttpFilter for SotaRouter {
         _end_stream: bool,
         _cx: &mut StreamCx<'_>,
     ) -> FilterStatus<RequestHead> {
-        tracing::info!("call sota router filter");
+        tracing::info!(target: "filter", "call sota router filter");
         FilterStatus::Continue
     }
 }
@@ -51,15 +51,62 @@ mod tests {
     use super::*;
     use crate::testing::{FakeWorker, Stream, building, request, unchecked};
     use sota_plugin::http::Method;
+    use std::sync::Mutex;
+    use tracing::{
+        Event, Metadata, Subscriber,
+        field::{Field, Visit},
+        span,
+    };
+
+    /// What is logged: component and text of each line.
+    #[derive(Default)]
+    struct Lines(Arc<Mutex<Vec<String>>>);
+
+    impl Subscriber for Lines {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            let mut line = Line(format!("{}:", event.metadata().target()));
+            event.record(&mut line);
+            self.0.lock().unwrap().push(line.0);
+        }
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    struct Line(String);
+
+    impl Visit for Line {
+        fn record_debug(&mut self, _: &Field, value: &dyn std::fmt::Debug) {
+            self.0.push_str(&format!(" {value:?}"));
+        }
+    }
 
     #[test]
-    fn continues() {
+    fn logs_and_continues() {
         let worker = FakeWorker::default();
         let config = building(|cx| build(&TypedConfig::Empty, cx)).unwrap();
         let mut stream = Stream::new(&worker, request(Method::Get, "/", &[("x-a", "1")]), None);
         let mut filter = config.for_worker(&worker.cx()).new_filter(&stream.info).unwrap();
-        let status = stream.on_request(|head, cx| filter.on_request_headers(head, true, cx));
+        let lines = Lines::default();
+        let logged = Arc::clone(&lines.0);
+        let status = tracing::subscriber::with_default(lines, || {
+            stream.on_request(|head, cx| filter.on_request_headers(head, true, cx))
+        });
         assert!(matches!(status, FilterStatus::Continue));
+        assert_eq!(*logged.lock().unwrap(), ["filter: call sota router filter"]);
         assert_eq!(stream.request, request(Method::Get, "/", &[("x-a", "1")]));
     }
 
