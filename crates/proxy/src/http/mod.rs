@@ -229,6 +229,7 @@ impl HttpConnectionManager {
                 dynamic_stats: config.router.dynamic_stats,
                 suppress_envoy_headers: config.router.suppress_envoy_headers,
                 upstream_logs: config.upstream_logs.for_worker(cx),
+                stats: cx.stats().clone(),
             }),
             access_logs: config.access_logs.for_worker(cx),
             dates: DateCache::default(),

@@ -14,6 +14,7 @@ use super::{
     failure::{ResetReason, UpstreamFault},
     outgoing::Outgoing,
     retry_policy::RetryState,
+    route_stats::RouteCounters,
     timeouts::Timeouts,
 };
 use crate::{
@@ -30,6 +31,7 @@ use sota_plugin::{
     filter::LocalReply,
     http::{HeaderId, Headers, Protocol, RequestHead, ResponseHead, StatusCode},
     info::{ResponseFlag, StreamInfo, UpstreamAttempt},
+    stats::Scope,
 };
 use std::{
     rc::Rc,
@@ -46,6 +48,8 @@ pub struct Router {
     pub suppress_envoy_headers: bool,
     /// Logs of each attempt.
     pub upstream_logs: WorkerAccessLogs,
+    /// The root of the worker's stats.
+    pub stats: Scope,
 }
 
 /// The parts of a stream that the router works with.
@@ -331,6 +335,7 @@ impl Forward {
             info.timing.upstream_connect_complete = Some(connection.connect_complete);
         }
         info.timing.upstream_first_tx = Some(now);
+        self.count_route(|route| route.upstream_rq_total.inc());
         self.body.rewind();
         let attempt = Attempt::begin(host, connection, head, &self.body, &self.options, self.limit);
         self.state = State::Active(Box::new(attempt));
@@ -435,6 +440,7 @@ impl Forward {
         if !retry.wants_retry_after(stream.response) {
             if self.attempts > 1 {
                 self.cluster.stats().upstream_rq_retry_success.inc();
+                self.count_route(|route| route.upstream_rq_retry_success.inc());
             }
             return false;
         }
@@ -462,6 +468,7 @@ impl Forward {
         let stats = self.cluster.stats();
         if !retry.take_retry() {
             stats.upstream_rq_retry_limit_exceeded.inc();
+            self.count_route(|route| route.upstream_rq_retry_limit_exceeded.inc());
             stream.info.response_flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
             return None;
         }
@@ -469,12 +476,17 @@ impl Forward {
         let high = self.route.forward().is_some_and(|action| action.priority == RoutingPriority::High);
         self.permit = self.cluster.try_retry(usize::from(high));
         if self.permit.is_none() {
+            self.count_route(|route| route.upstream_rq_retry_overflow.inc());
             stream.info.response_flags.set(ResponseFlag::UpstreamOverflow);
             return None;
         }
         stats.upstream_rq_retry.inc();
         stats.upstream_rq_retry_backoff_exponential.inc();
         let pause = retry.next_back_off(fastrand::u64(..));
+        self.count_route(|route| {
+            route.upstream_rq_retry.inc();
+            route.upstream_rq_retry_backoff_exponential.inc();
+        });
         stream.deadlines.set(Deadline::Try, None);
         if pause.is_zero() {
             return Some(State::Choosing);
@@ -579,6 +591,10 @@ impl Forward {
             if self.router.dynamic_stats && !stream.info.is_health_check {
                 let took = now.saturating_duration_since(end);
                 self.cluster.record_response_time(took, stream.info.is_internal);
+                if let Some(route) = self.route.stats(&self.router.stats) {
+                    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                    route.responses.record_time(millis, stream.info.is_internal);
+                }
             }
             attempt.release();
         } else {
@@ -607,6 +623,7 @@ impl Forward {
     /// The route's timeout is over.
     pub fn time_out(&mut self, info: &StreamInfo) -> Box<LocalReply> {
         let stats = self.cluster.stats();
+        self.count_route(|route| route.upstream_rq_timeout.inc());
         if let State::Active(attempt) = &self.state {
             stats.upstream_rq_timeout.inc();
             attempt.host.counters().rq_timeout.inc();
@@ -652,6 +669,15 @@ impl Forward {
     fn count_status(&self, status: StatusCode, host: Option<&WorkerHost>, info: &StreamInfo) {
         if self.router.dynamic_stats && !info.is_health_check {
             self.cluster.count_response(status, info.is_internal, host);
+            if let Some(route) = self.route.stats(&self.router.stats) {
+                route.responses.count(status, info.is_internal);
+            }
+        }
+    }
+
+    fn count_route(&self, count: impl FnOnce(&RouteCounters)) {
+        if let Some(route) = self.route.stats(&self.router.stats) {
+            count(&route.counters);
         }
     }
 

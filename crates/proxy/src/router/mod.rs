@@ -15,6 +15,7 @@ mod redirect;
 pub mod retry_policy;
 mod rewrite;
 mod route;
+mod route_stats;
 mod selected;
 mod table;
 #[cfg(test)]

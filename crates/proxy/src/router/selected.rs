@@ -4,14 +4,16 @@ use super::{
     filter_configs::FilterConfigs,
     rewrite::{HostRewrite, set_authority},
     route::{Action, ClusterSpecifier, ForwardAction, RouteEntry, WeightedCluster},
+    route_stats::RouteStats,
 };
 use sota_config::Node;
 use sota_plugin::{
     filter::LocalReply,
     http::{RequestHead, ResponseHead},
     info::{RouteInfo, StreamInfo},
+    stats::Scope,
 };
-use std::{any::Any, sync::Arc};
+use std::{any::Any, cell::OnceCell, sync::Arc};
 
 /// A route with the cluster that was chosen for a request. A worker keeps these, so choosing one allocates nothing; only
 /// a cluster that a header names is made for each request.
@@ -20,12 +22,13 @@ pub struct SelectedRoute {
     entry: Arc<RouteEntry>,
     cluster: Arc<str>,
     number: usize,
+    stats: OnceCell<RouteStats>,
 }
 
 impl SelectedRoute {
     pub(super) fn new(entry: &Arc<RouteEntry>, number: usize, head: &RequestHead) -> Self {
         let cluster = entry.forward().map_or_else(|| "".into(), |forward| forward.cluster.name(number, head));
-        Self { entry: Arc::clone(entry), cluster, number }
+        Self { entry: Arc::clone(entry), cluster, number, stats: OnceCell::new() }
     }
 
     /// How it forwards; `None` for redirects and direct responses.
@@ -99,9 +102,11 @@ impl SelectedRoute {
         self.entry.include_attempt_count_in_response
     }
 
-    /// Where the route's own stats are below `vhost.<virtual host>.route.`; empty: it has none.
-    pub fn stat_prefix(&self) -> &str {
-        &self.entry.stat_prefix
+    /// The route's own stats, if it has some. `root` is the worker's scope.
+    pub(super) fn stats(&self, root: &Scope) -> Option<&RouteStats> {
+        let prefix = &*self.entry.stat_prefix;
+        let new = || RouteStats::new(root, &self.entry.virtual_host, prefix);
+        (!prefix.is_empty()).then(|| self.stats.get_or_init(new))
     }
 
     fn weighted(&self) -> Option<&WeightedCluster> {

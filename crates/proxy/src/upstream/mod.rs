@@ -29,6 +29,7 @@ pub use host::{Host, HostCounts, HostHealth, HostSpec};
 pub use host_set::{HostSet, PriorityHosts};
 pub use overload::Outcome;
 pub use stats::ClusterStats;
+pub(crate) use stats::ResponseStats;
 
 #[cfg(test)]
 mod tests;

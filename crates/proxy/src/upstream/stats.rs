@@ -182,7 +182,7 @@ impl DiscoveryStats {
 /// Counts of responses by their status: `upstream_rq_200`, `upstream_rq_2xx`, `upstream_rq_completed`, once for all and
 /// once below `internal.` or `external.`. They exist from their first response on, as in Envoy.
 #[derive(Debug)]
-pub(super) struct ResponseStats {
+pub(crate) struct ResponseStats {
     all: StatusStats,
     internal: OnceCell<StatusStats>,
     external: OnceCell<StatusStats>,
@@ -190,7 +190,7 @@ pub(super) struct ResponseStats {
 }
 
 impl ResponseStats {
-    pub(super) fn new(scope: &Scope) -> Self {
+    pub(crate) fn new(scope: &Scope) -> Self {
         Self {
             all: StatusStats::new(scope.clone()),
             internal: OnceCell::new(),
@@ -199,12 +199,12 @@ impl ResponseStats {
         }
     }
 
-    pub(super) fn count(&self, status: StatusCode, internal: bool) {
+    pub(crate) fn count(&self, status: StatusCode, internal: bool) {
         self.all.count(status);
         self.side(internal).count(status);
     }
 
-    pub(super) fn record_time(&self, ms: u64, internal: bool) {
+    pub(crate) fn record_time(&self, ms: u64, internal: bool) {
         self.all.record_time(ms);
         self.side(internal).record_time(ms);
     }

@@ -1,6 +1,7 @@
 //! Requests and responses that are in order: framing both ways, persistence, pipelining.
 
 use crate::fixture::{Setup, direct, route};
+use sota_config::http::HttpFilterKind;
 use sota_testkit::{Client, End, Origin, Reply, get};
 use std::time::Duration;
 
@@ -235,5 +236,35 @@ fn hop_by_hop_fields_do_not_pass() {
     let seen = origin.last();
     for name in ["connection", "keep-alive", "x-own", "te", "upgrade"] {
         assert_eq!(seen.header(name), None, "{name}");
+    }
+}
+
+#[test]
+fn routes_count_for_themselves_and_logs_are_written_at_each_moment() {
+    let origin = Origin::http(|_| {
+        Reply::default().wait(Duration::from_millis(120)).send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+    });
+    let mut counted = route("/", "origin");
+    counted.stat_prefix = "counted".to_owned();
+    let proxy = Setup::with_routes(vec![counted])
+        .cluster("origin", &[origin.address()])
+        .edit(|model| {
+            model.flush_access_log_on_new_request = true;
+            model.access_log_flush_interval = Some(Duration::from_millis(70));
+            let HttpFilterKind::Router(router) = &mut model.http_filters[0].kind else { panic!("no router") };
+            router.upstream_log = model.access_log.clone();
+            router.suppress_envoy_headers = true;
+        })
+        .start();
+    let response = get(proxy.address, "/");
+    assert_eq!(response.header("x-envoy-upstream-service-time"), None);
+    assert_eq!(origin.last().header("x-envoy-expected-rq-timeout-ms"), None);
+    proxy.logged(4);
+    let lines = proxy.log();
+    assert_eq!(lines[0], "0 - - 0/0", "the start");
+    assert_eq!(lines[1], "0 - - 0/0", "the interval");
+    assert_eq!(lines[2..], ["200 - via_upstream 0/0"; 2], "the attempt, the end");
+    for stat in ["total", "200", "2xx", "completed"] {
+        assert_eq!(proxy.stat(&format!("vhost.all.route.counted.upstream_rq_{stat}")), 1, "{stat}");
     }
 }

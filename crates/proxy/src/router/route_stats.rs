@@ -1,0 +1,44 @@
+//! Stats of a route that has a `stat_prefix`.
+
+use crate::upstream::ResponseStats;
+use sota_plugin::{
+    stat_group,
+    stats::{Group, Scope},
+};
+
+stat_group! {
+    /// Below `vhost.<virtual host>.route.<stat_prefix>.`, beside the counts per status.
+    pub struct RouteCounters {
+        /// Requests sent.
+        upstream_rq_total: counter,
+        /// Requests not answered in time.
+        upstream_rq_timeout: counter,
+        /// Retries.
+        upstream_rq_retry: counter,
+        /// Retries after exponential back-off.
+        upstream_rq_retry_backoff_exponential: counter,
+        /// Retries when the host said when.
+        upstream_rq_retry_backoff_ratelimited: counter,
+        /// Requests whose retries were used up.
+        upstream_rq_retry_limit_exceeded: counter,
+        /// Retries that a circuit breaker refused.
+        upstream_rq_retry_overflow: counter,
+        /// Retries that succeeded.
+        upstream_rq_retry_success: counter,
+    }
+}
+
+/// What is counted for a route on one worker.
+#[derive(Debug)]
+pub(super) struct RouteStats {
+    pub(super) counters: Group<RouteCounters>,
+    pub(super) responses: ResponseStats,
+}
+
+impl RouteStats {
+    /// `root` is the worker's.
+    pub(super) fn new(root: &Scope, virtual_host: &str, prefix: &str) -> Self {
+        let scope = root.child(&format!("vhost.{virtual_host}.route.{prefix}."));
+        Self { counters: scope.group(), responses: ResponseStats::new(&scope) }
+    }
+}
