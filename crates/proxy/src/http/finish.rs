@@ -90,7 +90,7 @@ impl Stream<'_> {
         let (request, response) = (self.request.borrow(), self.response.borrow());
         let (trailers, reply) = (self.response_trailers.borrow(), self.reply_text.borrow());
         logs.log(&LogEntry {
-            request: self.head.get().is_some().then_some(&*request),
+            request: self.has_request.get().then_some(&*request),
             response: info.response_code.is_some().then_some(&*response),
             response_trailers: trailers.as_deref(),
             local_reply_body: std::str::from_utf8(&reply).unwrap_or_default(),

@@ -6,6 +6,7 @@
 
 mod connection;
 mod filter_chain;
+mod filter_side;
 mod finish;
 pub mod forwarded;
 pub mod local_reply;

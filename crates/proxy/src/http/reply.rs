@@ -1,7 +1,7 @@
 //! Answers of our own: what makes them necessary, and how they take the place of a response.
 
 use super::{
-    filter_chain::{REQUEST_TOO_LARGE, RESPONSE_TOO_LARGE},
+    filter_side::{REQUEST_TOO_LARGE, RESPONSE_TOO_LARGE},
     local_reply::LocalResponse,
     stream::{Progress, Stop, Stream},
 };
@@ -61,6 +61,8 @@ impl Stream<'_> {
             manager.codec_stats.requests_rejected_with_underscores_in_headers.inc();
         }
         self.codec.abandon();
+        // All of the head was read but for what is missing.
+        self.has_request.set(error == Http1Error::MissingHost || self.has_request.get());
         let status = error.status();
         let mut reply = LocalReply::new(status, "", error.details()).closing();
         if error.is_protocol_error() {
@@ -111,7 +113,7 @@ impl Stream<'_> {
             self.close_after();
         }
         let request = self.request.borrow();
-        let request = self.head.get().is_some().then_some(&*request);
+        let request = self.has_request.get().then_some(&*request);
         let route = self.route.borrow();
         let mut info = self.info.borrow_mut();
         let answer = match reply.verbatim {

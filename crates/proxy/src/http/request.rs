@@ -37,6 +37,7 @@ impl<'c> Stream<'c> {
         let manager = self.manager();
         self.progress.set(Progress::Request);
         self.head.set(Some(*head));
+        self.has_request.set(true);
         let mut info = self.info.borrow_mut();
         let request = self.request.borrow();
         info.protocol = Some(request.protocol);

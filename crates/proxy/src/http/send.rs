@@ -34,7 +34,7 @@ impl Stream<'_> {
             }
         }
         let request = self.request.borrow();
-        let request = self.head.get().is_some().then_some(&*request);
+        let request = self.has_request.get().then_some(&*request);
         manager.config.response_fields.apply(&mut head, request, &manager.dates.get(SystemTime::now()));
         if !self.request_ended.get() {
             stats.downstream_rq_response_before_rq_complete.inc();

@@ -7,7 +7,8 @@
 use super::{
     HttpConnectionManager,
     connection::{Connection, Next},
-    filter_chain::{Env, Filters, Passage, Passed, RequestSide, ResponseSide},
+    filter_chain::{Env, Filters, Passage, Passed},
+    filter_side::{RequestSide, ResponseSide},
 };
 use crate::{
     deadline::Deadline,
@@ -51,6 +52,8 @@ pub(super) struct Stream<'c> {
     /// Data of the response that the filters have let go and the client has not taken.
     sending: RefCell<Option<(Bytes, bool)>>,
     pub(super) head: Cell<Option<RequestInfo>>,
+    /// There is a head to show to loggers and formats.
+    pub(super) has_request: Cell<bool>,
     pub(super) progress: Cell<Progress>,
     pub(super) idle_timeout: Cell<Option<Duration>>,
     /// The end of the request was given to the filters.
@@ -142,6 +145,7 @@ impl<'c> Stream<'c> {
             reply_text: RefCell::default(),
             sending: RefCell::default(),
             head: Cell::default(),
+            has_request: Cell::default(),
             progress: Cell::default(),
             idle_timeout: Cell::new(manager.config.model.stream_idle_timeout),
             request_ended: Cell::default(),

@@ -8,6 +8,8 @@
 //!   host has most likely never seen the request. It goes out once more on another connection if nothing of it had left,
 //!   or if its method is idempotent (RFC 9110 §9.2.2) and its body, if any, is still there.
 
+mod retry;
+
 use super::{
     SelectedRoute,
     attempt::{Attempt, Connecting},
@@ -21,7 +23,7 @@ use crate::{
     access_log::WorkerAccessLogs,
     deadline::{Deadline, Deadlines},
     upstream::{Cluster, HttpConnection, LbContext, PoolFailure, RetryPermit, WorkerHost},
-    wire::http1::{BodyError, ClientError, ClientOptions, Part, ResponseEvent},
+    wire::http1::{BodyError, ClientOptions, Part, ResponseEvent},
 };
 use bytes::Bytes;
 use sota_codec::http1::{DecodeOptions, Http1Error};
@@ -342,157 +344,6 @@ impl Forward {
         if self.request_end.is_some() {
             stream.deadlines.set_after(Deadline::Try, now, self.timeouts.per_try);
         }
-    }
-
-    /// The connection has ended, or what it brings is no response.
-    fn broken(&mut self, error: &ClientError, stream: &mut ForwardCx<'_>) -> Result<(), Box<LocalReply>> {
-        let State::Active(attempt) = &self.state else { return Ok(()) };
-        let host = Rc::clone(&attempt.host);
-        let reason = match error {
-            ClientError::Closed { unanswered, failed } => {
-                attempt.connection.closed_by_peer();
-                let never_seen = *unanswered && attempt.connection.reused && self.resends < MAX_RESENDS;
-                if never_seen && self.body.can_rewind() && (self.is_idempotent || attempt.is_unsent()) {
-                    self.resends += 1;
-                    self.end_attempt(stream);
-                    self.connect(host, stream.info);
-                    return Ok(());
-                }
-                // Compat: half a response is no HTTP.
-                if *unanswered || *failed { ResetReason::ConnectionTermination } else { ResetReason::ProtocolError }
-            }
-            ClientError::Malformed(_) => ResetReason::ProtocolError,
-        };
-        if reason == ResetReason::ProtocolError {
-            self.cluster.stats().upstream_cx_protocol_error.inc();
-        }
-        self.failed(reason, "", Some(&host), stream)
-    }
-
-    fn try_timed_out(&mut self, stream: &mut ForwardCx<'_>) -> Result<(), Box<LocalReply>> {
-        let State::Active(attempt) = &self.state else { return Ok(()) };
-        let host = Rc::clone(&attempt.host);
-        self.cluster.stats().upstream_rq_per_try_timeout.inc();
-        host.counters().rq_timeout.inc();
-        self.cluster.stats().upstream_rq_tx_reset.inc();
-        let is_started = !attempt.is_unsent();
-        self.end_attempt(stream);
-        if self.retries(ResetReason::LocalReset, is_started, Some(&host), stream) {
-            return Ok(());
-        }
-        self.state = State::Done;
-        let status = self.timeouts.response_code;
-        self.count_status(status, Some(&host), stream.info);
-        Err(self.timeout_reply("upstream_per_try_timeout"))
-    }
-
-    /// An attempt has brought no response: another one, or an answer.
-    fn failed(
-        &mut self,
-        reason: ResetReason,
-        transport: &str,
-        host: Option<&Rc<WorkerHost>>,
-        stream: &mut ForwardCx<'_>,
-    ) -> Result<(), Box<LocalReply>> {
-        let is_started = matches!(&self.state, State::Active(attempt) if !attempt.is_unsent());
-        self.end_attempt(stream);
-        if self.retries(reason, is_started, host, stream) {
-            return Ok(());
-        }
-        self.state = State::Done;
-        stream.deadlines.set(Deadline::Route, None);
-        self.count_status(reason.status(), host.map(|host| &**host), stream.info);
-        let fault =
-            UpstreamFault { reason, transport: transport.to_owned(), is_retry: self.attempts > 1, is_late: false };
-        let mut reply = fault.into_reply(stream.info);
-        if reason == ResetReason::Overflow {
-            // No host was asked.
-            let upstream = &mut stream.info.upstream;
-            (upstream.address, upstream.hostname, upstream.host_metadata) = (None, None, None);
-            if !self.router.suppress_envoy_headers {
-                reply.headers.set_sanitized(HeaderId::XEnvoyOverloaded, "true");
-            }
-        }
-        self.finish_reply(&mut reply);
-        Err(reply)
-    }
-
-    /// Whether another attempt follows one that brought no response.
-    fn retries(
-        &mut self,
-        reason: ResetReason,
-        is_started: bool,
-        host: Option<&Rc<WorkerHost>>,
-        stream: &mut ForwardCx<'_>,
-    ) -> bool {
-        let wants = self.retry.as_ref().is_some_and(|retry| retry.wants_retry_after_reset(reason.into(), is_started));
-        let Some(next) = wants.then(|| self.take_retry(stream)).flatten() else { return false };
-        if let Some(host) = host {
-            host.counters().rq_error.inc();
-        }
-        self.state = next;
-        true
-    }
-
-    /// Whether another attempt follows a response. That response is dropped then.
-    fn retries_after(&mut self, end_stream: bool, stream: &mut ForwardCx<'_>) -> bool {
-        let Some(retry) = &self.retry else { return false };
-        if !retry.wants_retry_after(stream.response) {
-            if self.attempts > 1 {
-                self.cluster.stats().upstream_rq_retry_success.inc();
-                self.count_route(|route| route.upstream_rq_retry_success.inc());
-            }
-            return false;
-        }
-        let Some(next) = self.take_retry(stream) else { return false };
-        if let State::Active(attempt) = std::mem::replace(&mut self.state, next) {
-            attempt.host.counters().rq_error.inc();
-            attempt.note_bytes(stream.info);
-            if end_stream {
-                attempt.release();
-            } else {
-                self.cluster.stats().upstream_rq_tx_reset.inc();
-            }
-            self.log_attempt(stream);
-        }
-        true
-    }
-
-    /// Uses one retry, if the policy and the circuit breaker have one left. The state in which it begins: a pause comes
-    /// first.
-    fn take_retry(&mut self, stream: &mut ForwardCx<'_>) -> Option<State> {
-        if !self.body.can_rewind() {
-            return None;
-        }
-        let retry = self.retry.as_mut()?;
-        let stats = self.cluster.stats();
-        if !retry.take_retry() {
-            stats.upstream_rq_retry_limit_exceeded.inc();
-            self.count_route(|route| route.upstream_rq_retry_limit_exceeded.inc());
-            stream.info.response_flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
-            return None;
-        }
-        self.permit = None;
-        let high = self.route.forward().is_some_and(|action| action.priority == RoutingPriority::High);
-        self.permit = self.cluster.try_retry(usize::from(high));
-        if self.permit.is_none() {
-            self.count_route(|route| route.upstream_rq_retry_overflow.inc());
-            stream.info.response_flags.set(ResponseFlag::UpstreamOverflow);
-            return None;
-        }
-        stats.upstream_rq_retry.inc();
-        stats.upstream_rq_retry_backoff_exponential.inc();
-        let pause = retry.next_back_off(fastrand::u64(..));
-        self.count_route(|route| {
-            route.upstream_rq_retry.inc();
-            route.upstream_rq_retry_backoff_exponential.inc();
-        });
-        stream.deadlines.set(Deadline::Try, None);
-        if pause.is_zero() {
-            return Some(State::Choosing);
-        }
-        stream.deadlines.set_after(Deadline::BackOff, Instant::now(), Some(pause));
-        Some(State::BackOff)
     }
 
     fn informed(&mut self, stream: &mut ForwardCx<'_>) -> ResponseEvent {
