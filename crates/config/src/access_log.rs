@@ -30,9 +30,9 @@ pub enum AccessLogFilter {
     /// A sampled part of the requests.
     Runtime(FractionalPercent),
     /// All must agree.
-    And(Vec<AccessLogFilter>),
+    And(Vec<Self>),
     /// One must agree.
-    Or(Vec<AccessLogFilter>),
+    Or(Vec<Self>),
     /// A request header.
     Header(HeaderMatcher),
     /// One of these response flags is set; any flag when empty.

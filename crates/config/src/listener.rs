@@ -88,11 +88,11 @@ pub struct ListenerFilter {
 #[derive(Debug, Clone, PartialEq)]
 pub enum ListenerFilterPredicate {
     /// One must agree.
-    Or(Vec<ListenerFilterPredicate>),
+    Or(Vec<Self>),
     /// All must agree.
-    And(Vec<ListenerFilterPredicate>),
+    And(Vec<Self>),
     /// The opposite.
-    Not(Box<ListenerFilterPredicate>),
+    Not(Box<Self>),
     /// Every connection.
     Any,
     /// The destination port lies in this range.

@@ -14,7 +14,7 @@ const FILE: &str = "src/generated/types.bin";
 /// The encoded `FileDescriptorSet`.
 pub(crate) fn descriptor_set(crate_dir: &Path) -> Result<Vec<u8>, String> {
     let manifest = locate(crate_dir)?;
-    let path = manifest.parent().unwrap_or(Path::new("")).join(FILE);
+    let path = manifest.parent().unwrap_or_else(|| Path::new("")).join(FILE);
     println!("cargo:rerun-if-changed={}", path.display());
     fs::read(&path).map_err(|e| {
         format!(

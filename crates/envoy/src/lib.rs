@@ -3,10 +3,12 @@
 //! Everything between bytes and a checked [`Node`](sota_config::Node) is driven by one static table of Envoy's
 //! messages: names, types, validation rules, sensitivity and support. [`parse_text`] reads YAML and JSON, [`check`]
 //! walks a document along the table, [`check_wire`] does the same for protobuf bytes, [`dump_json`] writes the JSON of
-//! admin dumps and [`encode`] the bytes for a control plane.
+//! admin dumps and [`encode`] the bytes for a control plane. From there [`load`] and its fellows translate to the model;
+//! the native dialect is lowered to Envoy's shape and takes the same way.
 
 mod check;
 mod dump;
+pub mod fuzzing;
 mod load;
 mod native;
 mod render;

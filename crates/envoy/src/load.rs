@@ -156,7 +156,7 @@ fn read(document: &Node, shape: Chosen<'_>, dialect: &str, options: &LoadOptions
         let (node, findings) = check(document, BOOTSTRAP, &check_options(options, false, &claims));
         return finish(&node, findings, None, dialect, options);
     }
-    let lowered = native::lower(document, options.extensions);
+    let lowered = native::lower(document, options.extensions, options.allow_unknown_static_fields);
     let claims = |url: &str| url.starts_with(native::NAMED_URL_PREFIX) || claims(url);
     let (node, found) = check(&lowered.node, BOOTSTRAP, &check_options(options, true, &claims));
     let mut findings = lowered.errors;

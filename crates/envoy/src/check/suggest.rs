@@ -21,7 +21,7 @@ pub(super) fn nearest_types(name: &str) -> Vec<&'static str> {
             let near = distance(name.as_bytes(), message.name().as_bytes(), LIMIT);
             let same_short = !short.is_empty() && message.short_name() == short;
             // The same short name in a far package ranks behind everything that is a few letters apart.
-            near.or(same_short.then_some(LIMIT + 1)).map(|d| (d, message.name()))
+            near.or_else(|| same_short.then_some(LIMIT + 1)).map(|d| (d, message.name()))
         })
         .collect();
     found.sort_unstable();

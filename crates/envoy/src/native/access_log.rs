@@ -57,7 +57,7 @@ fn logger(lower: &mut Lower<'_>, node: &Node, place: &Place, path: &str, format:
         "stderr" => STDERR,
         _ => FILE,
     };
-    let at = lower.into_field(place, "typed_config");
+    let at = lower.below(place, "typed_config");
     let mut config = Fields::new(node);
     if path != "stdout" && path != "stderr" {
         config.push("path", text(path, node.get("path").map_or(node.mark, |path| path.mark)));

@@ -69,8 +69,8 @@ fn load_assignment(lower: &mut Lower<'_>, cluster: &Node, value: &Node, place: &
 /// An address, or a map with `address`, `weight`, `hostname` and fields of Envoy's `LbEndpoint`.
 fn endpoint(lower: &mut Lower<'_>, node: &Node, place: &Place) -> Node {
     if node.as_str().is_some() {
-        lower.into_field(place, "endpoint");
-        let at = lower.into_field(place, "endpoint.address");
+        lower.below(place, "endpoint");
+        let at = lower.below(place, "endpoint.address");
         return wrap("endpoint", wrap("address", address(lower, node, &at)));
     }
     let mut out = Fields::new(node);

@@ -30,12 +30,12 @@ pub(super) fn filter(lower: &mut Lower<'_>, node: &Node, place: &Place, category
         _ => "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter",
     };
     if let Some(name) = node.as_str() {
-        lower.into_field(place, "name");
+        lower.below(place, "name");
         let mut out = Fields::new(node);
         let found = find(lower, category, name);
         out.push_text("name", found.as_ref().map_or(name, |found| &found.name));
         if let Some(url) = found.and_then(|found| found.type_url) {
-            lower.into_field(place, "typed_config");
+            lower.below(place, "typed_config");
             out.push("typed_config", any(node, &url, None));
         }
         return out.build();
@@ -65,7 +65,7 @@ pub(super) fn filter(lower: &mut Lower<'_>, node: &Node, place: &Place, category
     if !out.has("typed_config")
         && let Some(url) = found.and_then(|found| found.type_url)
     {
-        lower.into_field(place, "typed_config");
+        lower.below(place, "typed_config");
         out.push("typed_config", any(node, &url, None));
     }
     out.or(node)

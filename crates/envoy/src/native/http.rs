@@ -145,6 +145,6 @@ pub(super) fn weighted_clusters(lower: &mut Lower<'_>, value: &Node, place: &Pla
     if !matches!(value.value, Value::List(_)) {
         return value.clone();
     }
-    lower.into_field(place, "clusters");
+    lower.below(place, "clusters");
     wrap("clusters", value.clone())
 }

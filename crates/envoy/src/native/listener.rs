@@ -62,7 +62,7 @@ fn additional_address(lower: &mut Lower<'_>, node: &Node, place: &Place) -> Node
     if node.as_str().is_none() {
         return node.clone();
     }
-    let at = lower.into_field(place, "address");
+    let at = lower.below(place, "address");
     super::lower::wrap("address", address(lower, node, &at))
 }
 
@@ -97,8 +97,10 @@ fn network_filters(lower: &mut Lower<'_>, node: &Node, place: &Place, label: &st
     if let (Some(_), Some(tcp)) = (node.get("http"), node.get("tcp")) {
         lower.error(&place.field("tcp"), tcp.mark, "\"http\" and \"tcp\" exclude each other; keep one of them");
     }
-    for (key, (name, url)) in [("http", HTTP_CONNECTION_MANAGER), ("tcp", TCP_PROXY)] {
-        let Some(value) = node.get(key) else { continue };
+    let terminal = [("http", HTTP_CONNECTION_MANAGER), ("tcp", TCP_PROXY)]
+        .into_iter()
+        .find_map(|(key, extension)| Some((key, extension, node.get(key)?)));
+    if let Some((key, (name, url), value)) = terminal {
         let index = items.len();
         let written = place.field(key).written;
         lower.at(&written, format!("{}[{index}]", at.made));
@@ -119,7 +121,7 @@ fn network_filters(lower: &mut Lower<'_>, node: &Node, place: &Place, label: &st
 fn tcp_proxy(lower: &mut Lower<'_>, node: &Node, place: &Place, label: &str) -> Node {
     let mut out = Fields::new(node);
     if node.as_str().is_some() {
-        lower.into_field(place, "cluster");
+        lower.below(place, "cluster");
         out.push("cluster", node.clone());
     }
     for (key, value) in node.pairs() {

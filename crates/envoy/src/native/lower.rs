@@ -9,6 +9,7 @@ pub(super) struct Lower<'a> {
     pub(super) extensions: &'a dyn Extensions,
     pub(super) paths: PathMap,
     pub(super) errors: Vec<ConfigError>,
+    allow_unknown_fields: bool,
 }
 
 /// Where a node stands in the document, and where what it is made into will stand.
@@ -39,8 +40,8 @@ fn join(path: &str, key: &str) -> String {
 }
 
 impl<'a> Lower<'a> {
-    pub(super) fn new(extensions: &'a dyn Extensions) -> Self {
-        Self { extensions, paths: PathMap::default(), errors: Vec::new() }
+    pub(super) fn new(extensions: &'a dyn Extensions, allow_unknown_fields: bool) -> Self {
+        Self { extensions, paths: PathMap::default(), errors: Vec::new(), allow_unknown_fields }
     }
 
     /// Notes that what is written at `place` is made into the field `made` of what stands around it: the field's own
@@ -51,7 +52,7 @@ impl<'a> Lower<'a> {
     }
 
     /// Notes that what is written at `place` is made into a field below it.
-    pub(super) fn into_field(&mut self, place: &Place, made: &str) -> Place {
+    pub(super) fn below(&mut self, place: &Place, made: &str) -> Place {
         self.at(&place.written, join(&place.made, made))
     }
 
@@ -96,7 +97,11 @@ impl<'a> Lower<'a> {
             Some(name) => format!("unknown field \"{}\"; did you mean \"{name}\"?", key.escape_debug()),
             None => format!("unknown field \"{}\"", key.escape_debug()),
         };
-        self.error(place, value.mark, reason);
+        let path = place.written.clone();
+        self.errors.push(match self.allow_unknown_fields {
+            true => ConfigError::warning(path, value.mark, reason),
+            false => ConfigError::new(path, value.mark, reason),
+        });
         None
     }
 }

@@ -40,8 +40,8 @@ pub(crate) struct Lowered {
 }
 
 /// Lowers a document; one in Envoy's shape stays as it is but for the short forms in it.
-pub(crate) fn lower(document: &Node, extensions: &dyn Extensions) -> Lowered {
-    let mut lower = Lower::new(extensions);
+pub(crate) fn lower(document: &Node, extensions: &dyn Extensions, allow_unknown_fields: bool) -> Lowered {
+    let mut lower = Lower::new(extensions, allow_unknown_fields);
     let root = Place::root();
     let node = bootstrap(&mut lower, document, &root);
     Lowered { node, paths: lower.paths, errors: lower.errors }

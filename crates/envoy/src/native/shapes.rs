@@ -7,8 +7,8 @@ use sota_config::{Node, Value};
 pub(super) fn address(lower: &mut Lower<'_>, value: &Node, place: &Place) -> Node {
     let Some(written) = value.as_str() else { return value.clone() };
     if let Some(path) = written.strip_prefix("unix:") {
-        lower.into_field(place, "pipe");
-        lower.into_field(place, "pipe.path");
+        lower.below(place, "pipe");
+        lower.below(place, "pipe.path");
         return wrap("pipe", wrap("path", text(path, value.mark)));
     }
     let split = written.rsplit_once(':').and_then(|(host, port)| {
@@ -30,7 +30,7 @@ pub(super) fn address(lower: &mut Lower<'_>, value: &Node, place: &Place) -> Nod
         return wrap("pipe", wrap("path", text("@", value.mark)));
     };
     for made in ["socket_address", "socket_address.address", "socket_address.port_value"] {
-        lower.into_field(place, made);
+        lower.below(place, made);
     }
     let mut fields = Fields::new(value);
     fields.push("address", text(host, value.mark));
@@ -73,6 +73,6 @@ pub(super) fn data_source(lower: &mut Lower<'_>, value: &Node, place: &Place) ->
     if value.as_str().is_none() {
         return value.clone();
     }
-    lower.into_field(place, "inline_string");
+    lower.below(place, "inline_string");
     wrap("inline_string", value.clone())
 }

@@ -198,7 +198,7 @@ impl Builder {
         Ok(())
     }
 
-    fn too_deep(&self, mark: Mark) -> ConfigError {
+    pub(super) fn too_deep(&self, mark: Mark) -> ConfigError {
         // The path of such a place would be as long as the nesting is deep.
         ConfigError::new("", mark, format!("maps and lists are nested more than {MAX_DEPTH} deep"))
     }

@@ -226,11 +226,11 @@ impl<'a> Reader<'a> {
     fn word(&mut self) -> Result<Value, ConfigError> {
         let rest = self.text.get(self.at..).unwrap_or("");
         for (word, value) in [("true", Value::Bool(true)), ("false", Value::Bool(false)), ("null", Value::Null)] {
-            if let Some(after) = rest.strip_prefix(word) {
-                if !after.starts_with(|c: char| c.is_alphanumeric() || c == '_') {
-                    self.at += word.len();
-                    return Ok(value);
-                }
+            if let Some(after) = rest.strip_prefix(word)
+                && !after.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+            {
+                self.at += word.len();
+                return Ok(value);
             }
         }
         Err(self.error(if rest.is_empty() { "the text ends too early" } else { "a value is expected here" }))

@@ -15,6 +15,10 @@ pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
     let mut documents = 0;
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|e| {
+            if e.info().contains("recursion limit") {
+                // The scanner's own limit on nested brackets; the path of such a place would be as long.
+                return builder.too_deep(place(e.marker()));
+            }
             ConfigError::new(builder.path(), place(e.marker()), format!("this is not YAML: {}", explain(e.info())))
         })?;
         let mark = place(&span.start);

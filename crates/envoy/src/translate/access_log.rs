@@ -61,9 +61,10 @@ pub(super) fn filter(cx: &mut Cx<'_>, node: &Node) -> Option<AccessLogFilter> {
                 statuses: inner.strings("statuses").iter().filter_map(|name| grpc_status(name)).collect(),
                 exclude: inner.bool("exclude"),
             },
-            // Refused by the check; with --allow-unsupported a filter that cannot be obeyed still is none to ignore.
             _ => {
-                cx.error(inner.mark, "this filter is not supported");
+                if !cx.is_refused_field(inner.mark) {
+                    cx.error(inner.mark, "this filter is not supported, and without it too much would be logged");
+                }
                 return None;
             }
         })

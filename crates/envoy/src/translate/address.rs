@@ -39,6 +39,7 @@ pub(super) fn address(cx: &mut Cx<'_>, node: &Node, key: &str, usage: AddressUse
 pub(super) fn socket_address(cx: &mut Cx<'_>, node: &Node, usage: AddressUse) -> Option<Address> {
     if node.str("protocol") == "UDP" {
         cx.field_error(node, "protocol", "there is no UDP");
+        return None;
     }
     // The rules of the message hold the port to 16 bits; a number above them was told already.
     let port = u16::try_from(node.uint("port_value").unwrap_or(0)).ok()?;

@@ -33,6 +33,10 @@ const DEFAULT_CHOICE_COUNT: u32 = 2;
 /// A cluster.
 pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
     transport_socket(cx, node);
+    if node.get("cluster_type").is_some_and(|field| !cx.is_refused_field(field.mark)) {
+        // With --allow-unsupported the check only warns, but without it nobody knows where the hosts are from.
+        cx.field_error(node, "cluster_type", "clusters of extensions are not supported; write type");
+    }
     let discovery = discovery(cx, node);
     let load_assignment = endpoints(cx, node, &discovery);
     let options = protocol_options(cx, node);
@@ -136,6 +140,8 @@ fn original_dst(cx: &mut Cx<'_>, node: &Node) -> OriginalDstConfig {
 
 fn endpoints(cx: &mut Cx<'_>, node: &Node, discovery: &Discovery) -> LoadAssignment {
     let usage = match discovery {
+        // What its addresses may be is unknown, and the cluster is refused anyway.
+        _ if node.has("cluster_type") => AddressUse::Dns,
         Discovery::StrictDns(_) | Discovery::LogicalDns(_) => AddressUse::Dns,
         _ => AddressUse::Host,
     };
@@ -190,12 +196,13 @@ struct ProtocolOptions {
 }
 
 fn protocol_options(cx: &mut Cx<'_>, node: &Node) -> ProtocolOptions {
+    let has_tls = node.has("transport_socket") && cx.with("transport_socket", |cx| cx.is_refused());
     let mut overload = None;
     let mut typed = None;
     cx.entries(node, "typed_extension_protocol_options", |cx, name, any| -> Option<()> {
         match name {
             PROTOCOL_OPTIONS | PROTOCOL_OPTIONS_NAME if type_name(any.str(TYPE_KEY)) == PROTOCOL_OPTIONS => {
-                typed = Some(typed_options(cx, any));
+                typed = Some(typed_options(cx, any, has_tls));
             }
             PROTOCOL_OPTIONS | PROTOCOL_OPTIONS_NAME => {
                 cx.error(any.mark, format!("a configuration of the type {PROTOCOL_OPTIONS} belongs here"));
@@ -217,8 +224,9 @@ fn protocol_options(cx: &mut Cx<'_>, node: &Node) -> ProtocolOptions {
 }
 
 /// `envoy.extensions.upstreams.http.v3.HttpProtocolOptions`.
-fn typed_options(cx: &mut Cx<'_>, node: &Node) -> (HttpProtocolOptions, Http1Options) {
-    if node.has("auto_config") {
+fn typed_options(cx: &mut Cx<'_>, node: &Node, has_tls: bool) -> (HttpProtocolOptions, Http1Options) {
+    // For a cluster with TLS it is told already that there is none.
+    if node.has("auto_config") && !has_tls {
         // Envoy refuses it for every cluster without TLS, and there is no other here.
         cx.field_error(node, "auto_config", "it chooses by ALPN, which only TLS has: write explicit_http_config");
     }

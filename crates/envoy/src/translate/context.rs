@@ -97,6 +97,12 @@ impl<'a> Cx<'a> {
         })
     }
 
+    /// Whether the check has refused the field at this place. It names the path of the message around it.
+    pub(crate) fn is_refused_field(&self, mark: Mark) -> bool {
+        mark != Mark::NONE
+            && self.findings.0.iter().any(|finding| finding.severity == Severity::Error && finding.mark == mark)
+    }
+
     fn note(&mut self, severity: Severity, mark: Mark, reason: String) {
         if self.errors.len() < MAX_FINDINGS {
             self.errors.push(ConfigError { severity, path: self.path(), reason, mark });

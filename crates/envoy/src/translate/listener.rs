@@ -77,11 +77,21 @@ fn filter_chains(cx: &mut Cx<'_>, node: &Node) -> (Vec<Arc<FilterChain>>, Option
     let chains: Vec<(Mark, FilterChain)> =
         cx.each(node, "filter_chains", |cx, node| Some((node.mark, filter_chain(cx, node))));
     let default = cx.optional(node, "default_filter_chain", |cx, node| Some(Arc::new(filter_chain(cx, node))));
-    if node.list("filter_chains").is_empty() && !node.has("default_filter_chain") {
+    let is_udp = node.field("address").field("socket_address").str("protocol") == "UDP";
+    if node.list("filter_chains").is_empty() && !node.has("default_filter_chain") && !is_udp {
         cx.error(node.mark, "no filter chains are specified");
     }
-    let places: Vec<_> = chains.iter().map(|(mark, chain)| (*mark, chain)).collect();
-    filter_chain_overlap::check(cx, &places);
+    // A range that was refused is missing in its match, which then could look like another's.
+    let is_whole = node.list("filter_chains").iter().zip(&chains).all(|(node, (_, chain))| {
+        let (node, made) = (node.field("filter_chain_match"), &chain.filter_chain_match);
+        node.list("prefix_ranges").len() == made.prefix_ranges.len()
+            && node.list("source_prefix_ranges").len() == made.source_prefix_ranges.len()
+            && node.list("direct_source_prefix_ranges").len() == made.direct_source_prefix_ranges.len()
+    });
+    if is_whole {
+        let places: Vec<_> = chains.iter().map(|(mark, chain)| (*mark, chain)).collect();
+        filter_chain_overlap::check(cx, &places);
+    }
     (chains.into_iter().map(|(_, chain)| Arc::new(chain)).collect(), default)
 }
 

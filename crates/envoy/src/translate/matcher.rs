@@ -33,13 +33,8 @@ pub(super) fn string_matcher(cx: &mut Cx<'_>, node: &Node) -> Option<StringMatch
 
 /// `envoy.type.matcher.v3.RegexMatcher`: its expression, when it compiles.
 pub(super) fn regex(cx: &mut Cx<'_>, node: &Node) -> Option<String> {
-    regex_text(cx, node, "regex")
-}
-
-/// A field with an expression, when it compiles.
-pub(super) fn regex_text(cx: &mut Cx<'_>, node: &Node, key: &str) -> Option<String> {
-    let text = node.get(key)?.as_str()?;
-    compile(text).map_err(|reason| cx.field_error(node, key, reason)).ok().map(|_| text.to_owned())
+    let text = node.get("regex")?.as_str()?;
+    compile(text).map_err(|reason| cx.field_error(node, "regex", reason)).ok().map(|_| text.to_owned())
 }
 
 /// The expression, compiled as the matchers will do it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// A TCP proxy. In static files its clusters must exist; of a control plane they may come later.
+/// A TCP proxy. Compat: Envoy loads one whose cluster is unknown, and closes its connections; in a file that is told.
 pub(super) fn tcp_proxy(cx: &mut Cx<'_>, node: &Node) -> TcpProxy {
     let clusters = match node.get("cluster") {
         Some(cluster) => {
@@ -50,6 +50,6 @@ fn known_cluster(cx: &mut Cx<'_>, name: &str, mark: Mark) {
         && let Some(exists) = cx.options.clusters
         && !exists(name)
     {
-        cx.error(mark, format!("unknown cluster \"{}\"", name.escape_debug()));
+        cx.missing(mark, format!("unknown cluster \"{}\"; connections will be closed", name.escape_debug()));
     }
 }

@@ -6,6 +6,3 @@ mod reader;
 
 pub use encode::encode;
 pub(crate) use reader::{RawValue, Reader, WireError};
-
-#[cfg(test)]
-mod tests;

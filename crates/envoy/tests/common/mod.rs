@@ -12,7 +12,13 @@ use sota_envoy::{LoadOptions, Loaded, load, render};
 use std::{path::PathBuf, sync::Arc};
 
 /// Category, full name, short name, type URL.
-const REGISTERED: [(&str, &str, &str, Option<&str>); 9] = [
+const REGISTERED: [(&str, &str, &str, Option<&str>); 10] = [
+    (
+        "envoy.filters.listener",
+        "envoy.filters.listener.tls_inspector",
+        "tls_inspector",
+        Some("type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"),
+    ),
     (
         "envoy.filters.listener",
         "envoy.filters.listener.http_inspector",
