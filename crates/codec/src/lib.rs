@@ -15,5 +15,6 @@ pub mod client_hello;
 pub mod fuzzing;
 pub mod h2_preface;
 pub mod http1;
+pub mod http2;
 pub mod http_inspect;
 pub mod proxy_protocol;
