@@ -132,12 +132,7 @@ impl Decoder {
     }
 
     /// Reads a whole block. `scratch` is memory for strings in Huffman code. After an error the decoder is of no use.
-    pub fn decode(
-        &mut self,
-        block: &[u8],
-        scratch: &mut Vec<u8>,
-        sink: &mut impl FieldSink,
-    ) -> Result<(), HpackError> {
+    pub fn decode(&mut self, block: &[u8], scratch: &mut Vec<u8>, sink: &mut impl FieldSink) -> Result<(), HpackError> {
         self.read(block, scratch, sink).ok_or(HpackError)
     }
 

@@ -95,7 +95,10 @@ impl Encoder {
         let field_hash = hash(name_hash, value);
         let field = self.recent(field_hash, 0);
         let seen = field.hash == field_hash;
-        if seen && let Some(age) = self.age(field) && self.table.get(age) == Some((name, value)) {
+        if seen
+            && let Some(age) = self.age(field)
+            && self.table.get(age) == Some((name, value))
+        {
             return integer::encode(static_table::LEN + 1 + age, 0x80, 7, out);
         }
         let mut index = static_table::name_index(name);

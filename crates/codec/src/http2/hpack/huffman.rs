@@ -37,12 +37,8 @@ static TABLES: Tables = build();
 
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler: a bad index would be a compile error")]
 const fn build() -> Tables {
-    let mut tables = Tables {
-        codes: [0; 257],
-        short: [(0, 0); 1 << SHORT],
-        symbols: [0; 257],
-        lengths: [(0, 0, 0); MAX_LEN + 1],
-    };
+    let mut tables =
+        Tables { codes: [0; 257], short: [(0, 0); 1 << SHORT], symbols: [0; 257], lengths: [(0, 0, 0); MAX_LEN + 1] };
     let (mut code, mut place, mut len) = (0u32, 0usize, 1usize);
     while len <= MAX_LEN {
         tables.lengths[len].1 = code;

@@ -50,9 +50,13 @@ mod tests {
 
     #[test]
     fn examples_of_the_rfc() {
-        for (value, bits, octets) in
-            [(10, 5, &[0x0a][..]), (1337, 5, &[0x1f, 0x9a, 0x0a]), (42, 8, &[0x2a]), (31, 5, &[0x1f, 0]), (30, 5, &[30])]
-        {
+        for (value, bits, octets) in [
+            (10, 5, &[0x0a][..]),
+            (1337, 5, &[0x1f, 0x9a, 0x0a]),
+            (42, 8, &[0x2a]),
+            (31, 5, &[0x1f, 0]),
+            (30, 5, &[30]),
+        ] {
             let mut out = Vec::new();
             if bits < 8 {
                 encode(value, 0, bits, &mut out);
@@ -66,7 +70,9 @@ mod tests {
 
     #[test]
     fn cut_off_and_endless_numbers() {
-        for bad in [&[][..], &[0x1f], &[0x1f, 0x80], &[0x1f, 0xff, 0xff, 0xff, 0xff, 0x0f], &[0x1f, 0x80, 0x80, 0x80, 0x80]] {
+        for bad in
+            [&[][..], &[0x1f], &[0x1f, 0x80], &[0x1f, 0xff, 0xff, 0xff, 0xff, 0x0f], &[0x1f, 0x80, 0x80, 0x80, 0x80]]
+        {
             assert_eq!(decode(&mut &bad[..], 5), None, "{bad:?}");
         }
         assert_eq!(decode(&mut &[0x1f, 0xff, 0xff, 0xff, 0x7e][..], 5), Some(31 + 0xfff_ffff - (1 << 21)));

@@ -77,6 +77,7 @@ const TEXT: [(&str, &str); LEN] = [
     ("www-authenticate", ""),
 ];
 
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler: a bad index would be a compile error")]
 static ENTRIES: [StaticEntry; LEN] = {
     let mut entries = [StaticEntry { name: Name::Other(b""), value: "" }; LEN];
     let mut at = 0;
@@ -88,6 +89,7 @@ static ENTRIES: [StaticEntry; LEN] = {
 };
 
 /// Id -> index of the first entry of this name, 0 when there is none.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler: a bad index would be a compile error")]
 static BY_ID: [u8; HeaderId::COUNT] = {
     let mut table = [0; HeaderId::COUNT];
     let mut at = LEN;

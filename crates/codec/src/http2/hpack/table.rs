@@ -97,9 +97,8 @@ impl Table {
         let (Ok(name_len), Ok(value_len)) = (u32::try_from(text.len()), u32::try_from(value.len())) else {
             return false;
         };
-        let start = self.entries.back().map_or(0, |last| {
-            last.start.wrapping_add(last.name_len).wrapping_add(last.value_len)
-        });
+        let start =
+            self.entries.back().map_or(0, |last| last.start.wrapping_add(last.name_len).wrapping_add(last.value_len));
         let kind = match name {
             Name::Known(id) => Kind::Known(id),
             Name::Pseudo(pseudo) => Kind::Pseudo(pseudo),

@@ -114,18 +114,18 @@ fn appendix_c5_and_c6_responses_with_eviction() {
 #[test]
 fn blocks_that_cannot_be_read() {
     for hex in [
-        "80",               // index 0
-        "be",               // no such entry
-        "ff808080808001",   // index too large
-        "40",               // no name
-        "400161",           // no value
-        "4001610261",       // value cut off
-        "408161",           // Huffman padding wrong
-        "7f00",             // name index 63
-        "3fe21f",           // table size 4097
-        "8220",             // size update behind a field
-        "202020",           // three size updates
-        "1f8080808080",     // endless integer
+        "80",             // index 0
+        "be",             // no such entry
+        "ff808080808001", // index too large
+        "40",             // no name
+        "400161",         // no value
+        "4001610261",     // value cut off
+        "408161",         // Huffman padding wrong
+        "7f00",           // name index 63
+        "3fe21f",         // table size 4097
+        "8220",           // size update behind a field
+        "202020",         // three size updates
+        "1f8080808080",   // endless integer
     ] {
         assert_eq!(decode(&mut Decoder::new(), &octets(hex)), Err(HpackError), "{hex}");
     }
