@@ -177,7 +177,10 @@ fn their_client_our_server(window: u32, their_window: u32) {
             requests.push(tokio::spawn(async move {
                 let sent = tokio::spawn(send_all(stream, body(n)));
                 let response = response.await.unwrap();
-                assert_eq!((response.status().as_u16(), &response.headers()["server"]), (200, &"ours".parse().unwrap()));
+                assert_eq!(
+                    (response.status().as_u16(), &response.headers()["server"]),
+                    (200, &"ours".parse().unwrap())
+                );
                 assert_eq!(response.headers()["x-number"], format!("/{n}"));
                 assert_eq!(receive_all(response.into_body()).await, body(n));
                 sent.await.unwrap();
