@@ -1,5 +1,6 @@
 //! Against the `h2` crate, in memory, in both roles: heads, bodies of random sizes both ways through small windows,
 //! trailers, informational responses, resets, drain.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};

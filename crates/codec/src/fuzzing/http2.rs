@@ -189,7 +189,7 @@ impl Run {
                 self.note(format!("request {stream} {head:?} {end_stream}"));
                 self.relay.request(&head);
                 check(
-                    self.bodies.entry(stream).or_insert(Body { expected: length(&head.headers), received: 0 }),
+                    self.bodies.entry(stream).or_insert_with(|| Body { expected: length(&head.headers), received: 0 }),
                     end_stream,
                 );
                 self.answer(stream);
@@ -201,7 +201,9 @@ impl Run {
                 let none = stream == 3 || head.status == StatusCode::NOT_MODIFIED;
                 if !head.status.is_informational() && !none {
                     check(
-                        self.bodies.entry(stream).or_insert(Body { expected: length(&head.headers), received: 0 }),
+                        self.bodies
+                            .entry(stream)
+                            .or_insert_with(|| Body { expected: length(&head.headers), received: 0 }),
                         end_stream,
                     );
                 }
@@ -278,7 +280,7 @@ impl Relay {
         let output = self.client.output().to_vec();
         self.client.written(output.len());
         let mut input = &output[..];
-        while let Some(event) = self.server.recv(&mut input, &mut self.pool).unwrap_or_else(|error| stop(error)) {
+        while let Some(event) = self.server.recv(&mut input, &mut self.pool).unwrap_or_else(stop) {
             on(event);
         }
     }

@@ -113,9 +113,9 @@ impl StreamFault {
     /// The code of the RST_STREAM frame.
     pub const fn code(self) -> ErrorCode {
         match self {
-            Self::Field | Self::Messaging | Self::Underscore => ErrorCode::PROTOCOL_ERROR,
-            // What Envoy's library sends when a head passes the limits.
-            Self::TooLarge => ErrorCode::INTERNAL_ERROR,
+            Self::Field | Self::Messaging => ErrorCode::PROTOCOL_ERROR,
+            // What Envoy's library sends when Envoy does not want a field.
+            Self::TooLarge | Self::Underscore => ErrorCode::INTERNAL_ERROR,
             Self::Refused => ErrorCode::REFUSED_STREAM,
             Self::FlowControl => ErrorCode::FLOW_CONTROL_ERROR,
             Self::Closed => ErrorCode::STREAM_CLOSED,

@@ -74,7 +74,8 @@ pub enum Event<'a> {
 /// Who ended a stream early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResetCause {
-    /// The peer, by RST_STREAM.
+    /// The peer, by RST_STREAM. `NO_ERROR` behind a complete response only says that the server does not want the
+    /// rest of the request (RFC 9113 §8.1).
     Peer(ErrorCode),
     /// We, since the peer's frames were at fault; RST_STREAM is in the output.
     Fault(StreamFault),

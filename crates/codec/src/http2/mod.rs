@@ -68,6 +68,7 @@ mod options;
 mod output;
 mod pool;
 mod recv;
+mod recv_control;
 mod recv_fields;
 mod send;
 mod settings;

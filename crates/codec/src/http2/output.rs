@@ -198,7 +198,11 @@ mod tests {
     fn long_blocks_are_continued() {
         let mut output = Output::default();
         let block: Vec<u8> = (0..25).collect();
-        output.push_block(3, true, 10, |out| Ok::<(), ()>(out.extend_from_slice(&block))).unwrap();
+        let appended = output.push_block(3, true, 10, |out| {
+            out.extend_from_slice(&block);
+            Ok::<(), ()>(())
+        });
+        assert_eq!(appended, Ok(()));
         assert_eq!(output.frames(), 3);
         let mut rest = output.pending();
         let mut seen = Vec::new();

@@ -249,7 +249,7 @@ fn underscores() {
     assert_eq!(dropped, ["request 1 GET http://a/ x-b=2 end"]);
     assert_eq!(counters.dropped_headers_with_underscores, 1);
     let (refused, counters) = seen(UnderscoreAction::RejectRequest);
-    assert_eq!(refused, ["fault 1 PROTOCOL_ERROR(0x1) http2.unexpected_underscore"]);
+    assert_eq!(refused, ["fault 1 INTERNAL_ERROR(0x2) http2.unexpected_underscore"]);
     assert_eq!(counters.requests_rejected_with_underscores_in_headers, 1);
 }
 
