@@ -258,8 +258,8 @@ impl Connection {
         }
     }
 
-    /// Ends a stream by RST_STREAM. What the user holds of it counts as released. Without effect on a stream that
-    /// has closed. A server may do this with `NO_ERROR` behind a complete response, when it does not want the rest
+    /// Ends a stream by RST_STREAM. What the user holds of it counts as released; on a stream that has closed that
+    /// is all. A server may do this with `NO_ERROR` behind a complete response, when it does not want the rest
     /// of the request (RFC 9113 §8.1).
     pub fn reset(&mut self, stream: StreamId, code: ErrorCode) {
         let Some(entry) = self.streams.get(stream) else { return };

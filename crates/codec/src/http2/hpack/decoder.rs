@@ -61,12 +61,11 @@ impl<'a> Name<'a> {
                 _ => Self::Invalid(text),
             };
         }
-        if !is_token(text) || has_upper_case(text) {
-            return Self::Invalid(text);
-        }
         match HeaderId::find(text) {
-            Some(id) => Self::Known(id),
-            None => Self::Other(text),
+            // Found in any case, so only the case is left to look at.
+            Some(id) if !has_upper_case(text) => Self::Known(id),
+            None if is_token(text) && !has_upper_case(text) => Self::Other(text),
+            _ => Self::Invalid(text),
         }
     }
 
@@ -82,14 +81,13 @@ impl<'a> Name<'a> {
 }
 
 const fn has_upper_case(text: &[u8]) -> bool {
-    let mut rest = text;
+    let (mut rest, mut found) = (text, false);
+    // Without a branch per octet.
     while let [first, tail @ ..] = rest {
-        if first.is_ascii_uppercase() {
-            return true;
-        }
+        found |= first.is_ascii_uppercase();
         rest = tail;
     }
-    false
+    found
 }
 
 /// Takes the fields of a block, in order. What it does not want it ignores: the block is read to its end all the

@@ -72,38 +72,68 @@ const fn build() -> Tables {
 /// Appends what `input` decodes to: at most 1.6 times its length. `None` for the end-of-string symbol, and for
 /// padding that is not ones or longer than seven bits (RFC 7541 §5.2).
 pub(super) fn decode(input: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    out.reserve(input.len() * 8 / 5 + 1);
-    let mut input = input;
+    let start = out.len();
+    // The shortest code has five bits.
+    out.resize(start + input.len() * 8 / 5, 0);
+    let room = out.get_mut(start..)?.iter_mut();
+    let unused = decode_into(input, room)?;
+    out.truncate(out.len() - unused);
+    Some(())
+}
+
+/// Fills `room`; says how much of it was not needed.
+fn decode_into<'a>(mut input: &[u8], mut room: impl ExactSizeIterator<Item = &'a mut u8>) -> Option<usize> {
     // The next `have` bits, aligned to the left.
     let (mut bits, mut have) = (0u64, 0u32);
     loop {
-        if let Some((octets, rest)) = input.split_first_chunk::<4>().filter(|_| have <= 32) {
+        if have > 32 {
+            // Enough for any code.
+        } else if let Some((octets, rest)) = input.split_first_chunk::<4>() {
             bits |= u64::from(u32::from_be_bytes(*octets)) << (32 - have);
             have += 32;
             input = rest;
         } else {
-            while have <= 56
-                && let Some((octet, rest)) = input.split_first()
-            {
+            for octet in std::mem::take(&mut input) {
                 bits |= u64::from(*octet) << (56 - have);
                 have += 8;
-                input = rest;
             }
         }
-        let (octet, len) = match TABLES.short.get((bits >> (64 - SHORT)) as usize) {
-            Some((octet, len)) if *len > 0 => (*octet, u32::from(*len)),
-            _ => match long(bits) {
-                Some(found) => found,
-                None => return is_padding(bits, have),
-            },
-        };
-        if len > have {
-            return is_padding(bits, have);
+        // Text is decoded here, several symbols for each time that bits are fetched.
+        while have >= SHORT {
+            let Some((octet, len)) = short(bits) else { break };
+            *room.next()? = octet;
+            bits <<= len;
+            have -= len;
         }
-        out.push(octet);
+        if have >= MAX_LEN as u32 {
+            continue_long(&mut bits, &mut have, &mut room)?;
+        } else if input.is_empty() {
+            break;
+        }
+    }
+    // The last bits: symbols as long as there are enough, then padding.
+    while let Some((octet, len)) = short(bits).or_else(|| long(bits)).filter(|(_, len)| *len <= have) {
+        *room.next()? = octet;
         bits <<= len;
         have -= len;
     }
+    is_padding(bits, have).then(|| room.len())
+}
+
+/// One symbol with a long code.
+fn continue_long<'a>(bits: &mut u64, have: &mut u32, room: &mut impl Iterator<Item = &'a mut u8>) -> Option<()> {
+    let (octet, len) = long(*bits)?;
+    *room.next()? = octet;
+    *bits <<= len;
+    *have -= len;
+    Some(())
+}
+
+/// A code of up to `SHORT` bits.
+#[inline]
+fn short(bits: u64) -> Option<(u8, u32)> {
+    let (octet, len) = *TABLES.short.get((bits >> (64 - SHORT)) as usize)?;
+    (len > 0).then_some((octet, u32::from(len)))
 }
 
 /// A code of more than `SHORT` bits; `None` for the end-of-string symbol.
@@ -117,8 +147,8 @@ fn long(bits: u64) -> Option<(u8, u32)> {
     Some((u8::try_from(*symbol).ok()?, u32::try_from(len).ok()?))
 }
 
-fn is_padding(bits: u64, have: u32) -> Option<()> {
-    (have < 8 && bits.leading_ones() >= have).then_some(())
+fn is_padding(bits: u64, have: u32) -> bool {
+    have < 8 && bits.leading_ones() >= have
 }
 
 /// Octets that `text` takes when encoded.
