@@ -119,7 +119,7 @@ impl<'a> RequestSink<'a> {
             return Err(fault);
         }
         if self.has_cookie {
-            self.head.headers.append(HeaderId::Cookie, &*self.cookies).map_err(|_| StreamFault::Field)?;
+            self.head.headers.append(HeaderId::Cookie, trim(self.cookies)).map_err(|_| StreamFault::Field)?;
         }
         let is_connect = self.head.method == Method::Connect;
         let protocol = self.protocol.take();

@@ -23,7 +23,7 @@ fn requests_that_are_taken() {
         (GET[..3].to_vec(), "request 1 GET http:/// end"),
         (
             with(&GET, &[("cookie", "a=1"), ("x-a", "1"), ("cookie", "b=2; c=3"), ("cookie", "")]),
-            "request 1 GET http://a/ x-a=1 cookie=a=1; b=2; c=3;  end",
+            "request 1 GET http://a/ x-a=1 cookie=a=1; b=2; c=3; end",
         ),
         (
             vec![(":path", "*"), (":scheme", "https"), (":authority", "a:1"), (":method", "OPTIONS")],
