@@ -3,6 +3,7 @@
 //! allocates for a length that has not arrived, and every buffer has a bound.
 //!
 //! - [`http1`]: heads, framing, bodies, trailers, both directions;
+//! - [`http2`]: frames, HPACK and connections, both roles;
 //! - [`h2_preface`]: what to say to a client that speaks HTTP/2;
 //! - [`http_inspect`]: which HTTP a connection begins with;
 //! - [`client_hello`]: server name and ALPN of a TLS connection;
@@ -15,5 +16,6 @@ pub mod client_hello;
 pub mod fuzzing;
 pub mod h2_preface;
 pub mod http1;
+pub mod http2;
 pub mod http_inspect;
 pub mod proxy_protocol;

@@ -61,3 +61,13 @@ fn proxy_protocol() {
 fn http_inspect() {
     replay("http_inspect", fuzzing::fuzz_http_inspect);
 }
+
+#[test]
+fn hpack() {
+    replay("hpack", fuzzing::fuzz_hpack);
+}
+
+#[test]
+fn http2() {
+    replay("http2", fuzzing::fuzz_http2);
+}

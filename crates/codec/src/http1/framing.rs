@@ -127,7 +127,7 @@ fn is_chunked(protocol: Protocol, headers: &Headers) -> Result<bool, Http1Error>
 }
 
 /// One field of digits that fit 64 bits. Lists are refused even if their elements agree.
-fn content_length(headers: &mut Headers) -> Result<Option<u64>, Http1Error> {
+pub(crate) fn content_length(headers: &mut Headers) -> Result<Option<u64>, Http1Error> {
     let mut values = headers.get_all(HeaderId::ContentLength);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() || value.is_empty() || !value.iter().all(u8::is_ascii_digit) {

@@ -48,7 +48,10 @@ pub use encode::{
     encode_response_head, encode_trailers,
 };
 pub use error::Http1Error;
+pub(crate) use framing::content_length;
 pub use framing::{BodyLength, RequestContext};
 pub use options::{DecodeOptions, HeadProgress};
 pub use request::{RequestInfo, RequestOutcome, decode_request, empty_lines};
 pub use response::{ResponseInfo, ResponseOutcome, decode_response};
+pub(crate) use target::is_valid_authority;
+pub(crate) use trailers::retain_allowed;

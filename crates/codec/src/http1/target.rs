@@ -63,7 +63,7 @@ fn absolute_target(target: &[u8]) -> Result<Target<'_>, Http1Error> {
 
 /// `host [ ":" port ]` without user information (RFC 9110 §4.2.4 calls that an attack). Empty is valid: a client
 /// whose URI has no authority sends an empty Host.
-pub(super) fn is_valid_authority(authority: &[u8]) -> bool {
+pub(crate) fn is_valid_authority(authority: &[u8]) -> bool {
     let Some((host, port)) = split_port(authority) else { return false };
     let port_ok = port.is_none_or(|port| port.iter().all(u8::is_ascii_digit));
     let host_ok = match host.strip_prefix(b"[") {

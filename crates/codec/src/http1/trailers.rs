@@ -11,8 +11,13 @@ pub(super) fn parse(lines: &[u8], max_fields: usize) -> Result<Box<Headers>, Htt
     if parsed.consumed != lines.len() {
         return Err(Http1Error::BareLineFeed);
     }
-    fields.retain(|field| field.id.is_none_or(is_allowed) && !is_content_field(field.name));
+    retain_allowed(&mut fields);
     Ok(fields)
+}
+
+/// Leaves out what must not be in trailers.
+pub(crate) fn retain_allowed(fields: &mut Headers) {
+    fields.retain(|field| field.id.is_none_or(is_allowed) && !is_content_field(field.name));
 }
 
 /// Whether a field may stand in trailers: not if it frames, routes, authenticates or describes the content, which

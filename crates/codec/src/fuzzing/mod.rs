@@ -4,6 +4,10 @@
 //! The invariants: bytes mean the same however they are split; what is accepted and written again reads as the same
 //! message; what is written has neither bare line ends nor NUL.
 
+mod http2;
+
+pub use http2::{fuzz_hpack, fuzz_http2};
+
 use crate::{
     client_hello, http_inspect,
     http1::{
