@@ -3,7 +3,7 @@
 use super::curve::Session;
 use super::frame::{Framing, HeaderReader};
 use super::greeting::Greeting;
-use super::handshake::{Handshake, credentials};
+use super::handshake::{Handshake, credentials, refusal};
 use super::heartbeat::Heartbeat;
 use super::traffic::{MessageCount, OpenFrame};
 use super::{Command, Credentials, Event, Frame, Options, Peer, SocketType, Version, ZmtpError, command};
@@ -231,7 +231,7 @@ impl Connection {
                 other => Event::Command(other),
             },
             Step::Authenticate => Event::Authenticate(self.credentials()?),
-            Step::Refused => Event::Refused(command::error_reason(command::split(&self.scratch)?.1)?),
+            Step::Refused => Event::Refused(refusal(&self.scratch)?.unwrap_or_default()),
         })
     }
 

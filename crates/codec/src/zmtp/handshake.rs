@@ -108,11 +108,10 @@ impl Handshake {
 
     /// Takes the body of a command, which CURVE opens in its place.
     pub(super) fn on_command(&mut self, body: &mut [u8], scope: &mut Scope<'_>) -> Result<Progress, ZmtpError> {
-        let (name, data) = split(body)?;
-        if name == b"ERROR" {
-            error_reason(data)?;
+        if refusal(body)?.is_some() {
             return Ok(Progress::Refused);
         }
+        let (name, data) = split(body)?;
         let limits = &scope.options.limits;
         match (self, &scope.options.security, name) {
             (handshake @ Self::Null { .. }, _, b"READY") => {
@@ -211,6 +210,18 @@ impl Scope<'_> {
     }
 }
 
+/// The reason, if the command is ERROR. libzmq 4.3 writes PLAIN's with its length and first letter in one octet: `^RROR`.
+pub(super) fn refusal(body: &[u8]) -> Result<Option<&[u8]>, ZmtpError> {
+    let data = match body {
+        [b'^', b'R', b'R', b'O', b'R', data @ ..] => data,
+        _ => match split(body)? {
+            (b"ERROR", data) => data,
+            _ => return Ok(None),
+        },
+    };
+    error_reason(data).map(Some)
+}
+
 /// Our socket type, now that the peer's is known; an error if they don't fit.
 pub(super) fn settle(theirs: Option<SocketType>, scope: &mut Scope<'_>) -> Result<SocketType, ZmtpError> {
     let Some(theirs) = theirs else {
@@ -245,6 +256,15 @@ mod tests {
         for data in [&b""[..], b"\0", b"\x01u", b"\x02u\x01p", b"\x01u\x02p", b"\x01u\x01px"] {
             assert_eq!(credentials(data), Err(ZmtpError::Credentials), "{data:?}");
         }
+    }
+
+    #[test]
+    fn refusals() {
+        assert_eq!(refusal(b"\x05ERROR\x03400"), Ok(Some(&b"400"[..])));
+        assert_eq!(refusal(b"^RROR\x03400"), Ok(Some(&b"400"[..])), "as observed");
+        assert_eq!(refusal(b"\x05READY"), Ok(None));
+        assert_eq!(refusal(b"^RROR\x03"), Err(ZmtpError::Command));
+        assert_eq!(refusal(b"^RRO"), Err(ZmtpError::Command));
     }
 
     #[test]
