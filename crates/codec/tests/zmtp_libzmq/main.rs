@@ -1,6 +1,8 @@
 //! Our connections against libzmq itself, by way of pyzmq: over loopback sockets, in both directions, for each kind of
 //! socket, version and mechanism.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod link;
 
 use link::{Link, Python, Told};
@@ -251,7 +253,9 @@ fn who_is_refused_knows_it() {
         let Some(mut python) = Python::start("connect", port, &[scenario.to_owned()]) else {
             sota_testkit::skip!("no pyzmq in .venv");
         };
-        let case = Case { socket_type: SocketType::Dealer, mechanism, version: Version::V3_1 };
+        // libzmq checks socket types itself, except those of 2.0: it would end the connection before us.
+        let version = if mechanism == Mechanism::Null { Version::V2_0 } else { Version::V3_1 };
+        let case = Case { socket_type: SocketType::Dealer, mechanism, version };
         let mut link = Link::new(python.accept(&listener), case.options(true));
         link.allows = |username, password| (username, password) == (b"me", b"secret");
         assert_eq!(link.next(), Told::Failed(expected), "{scenario}");
