@@ -4,6 +4,7 @@
 //! The invariants: bytes mean the same however they are split; what is accepted and written again reads as the same
 //! message; what is written has neither bare line ends nor NUL.
 
+pub use crate::zmtp::fuzzing::fuzz_zmtp;
 use crate::{
     client_hello, http_inspect,
     http1::{

@@ -61,3 +61,8 @@ fn proxy_protocol() {
 fn http_inspect() {
     replay("http_inspect", fuzzing::fuzz_http_inspect);
 }
+
+#[test]
+fn zmtp() {
+    replay("zmtp", fuzzing::fuzz_zmtp);
+}

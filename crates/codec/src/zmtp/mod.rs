@@ -42,6 +42,7 @@ mod error;
 mod establish;
 mod event;
 mod frame;
+pub(crate) mod fuzzing;
 mod greeting;
 mod handshake;
 mod heartbeat;

@@ -2,7 +2,7 @@
 
 mod limits;
 mod pairs;
-mod splits;
+pub(super) mod splits;
 mod vectors;
 
 use super::{

@@ -24,7 +24,7 @@ fn streams() -> Vec<(Options, Vec<u8>)> {
     streams
 }
 
-fn fill(client: &mut Connection, version: Version, stream: &mut Vec<u8>) {
+pub(crate) fn fill(client: &mut Connection, version: Version, stream: &mut Vec<u8>) {
     client.subscribe(b"AB", stream).unwrap();
     client.send_frame(b"x", true, stream).unwrap();
     if version >= Version::V3_0 {
