@@ -117,6 +117,14 @@ def heartbeat(socket, kind, place):
     expect(socket.recv(), b"alive")
 
 
+def greet(socket, kind, place):
+    """Is content with the handshake."""
+    while recv_monitor_message(monitors[0])["event"] != zmq.EVENT_HANDSHAKE_SUCCEEDED:
+        pass
+    socket.disable_monitor()
+    monitors.pop().close()
+
+
 def refused(socket, kind, place):
     """Sees an event that says so."""
     wanted = {
@@ -151,7 +159,7 @@ def main():
             socket.heartbeat_ivl = 50
             socket.heartbeat_timeout = 200
             socket.heartbeat_ttl = 1000
-        if name == "refused":
+        if name in ("refused", "greet"):
             monitors.append(socket.get_monitor_socket())
         if kind in ("REQ", "DEALER") and not binds:
             socket.routing_id = b"libzmq"
