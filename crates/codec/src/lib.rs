@@ -7,7 +7,8 @@
 //! - [`h2_preface`]: what to say to a client that speaks HTTP/2;
 //! - [`http_inspect`]: which HTTP a connection begins with;
 //! - [`client_hello`]: server name and ALPN of a TLS connection;
-//! - [`proxy_protocol`]: PROXY protocol v1 and v2, both directions.
+//! - [`proxy_protocol`]: PROXY protocol v1 and v2, both directions;
+//! - [`zmtp`]: ZeroMQ, all versions, both sides.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
@@ -19,3 +20,4 @@ pub mod http1;
 pub mod http2;
 pub mod http_inspect;
 pub mod proxy_protocol;
+pub mod zmtp;

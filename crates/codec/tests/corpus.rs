@@ -71,3 +71,8 @@ fn hpack() {
 fn http2() {
     replay("http2", fuzzing::fuzz_http2);
 }
+
+#[test]
+fn zmtp() {
+    replay("zmtp", fuzzing::fuzz_zmtp);
+}

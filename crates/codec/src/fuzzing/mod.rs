@@ -8,6 +8,7 @@ mod http2;
 
 pub use http2::{fuzz_hpack, fuzz_http2};
 
+pub use crate::zmtp::fuzzing::fuzz_zmtp;
 use crate::{
     client_hello, http_inspect,
     http1::{
