@@ -26,8 +26,8 @@ pub enum WorkerCommand {
     Adopt(Adopted),
     /// Accept no more on the listeners that this picks.
     StopAccepting(fn(&ListenerConfig) -> bool),
-    /// Idle connections close, running requests finish.
-    Drain,
+    /// On the listeners that this picks idle connections close and running requests finish.
+    Drain(fn(&ListenerConfig) -> bool),
     /// Run something on the worker: how the main thread asks a question.
     Run(Box<dyn FnOnce(&Rc<WorkerContext>) + Send>),
     /// End at once.
@@ -144,7 +144,7 @@ fn run(
                 WorkerCommand::RemoveCluster(name) => context.clusters.remove(&name),
                 WorkerCommand::Adopt(adopted) => listeners.adopt(adopted),
                 WorkerCommand::StopAccepting(which) => listeners.stop_accepting(which),
-                WorkerCommand::Drain => listeners.drain_all(),
+                WorkerCommand::Drain(which) => listeners.drain(which),
                 WorkerCommand::Run(question) => question(&context),
                 WorkerCommand::Stop => break,
             }

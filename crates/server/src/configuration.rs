@@ -16,10 +16,10 @@ const MAX_FILE_BYTES: u64 = 80 << 20;
 /// A configuration that was refused, as text for a person.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Refused(pub String);
+pub(crate) struct Refused(pub String);
 
 /// Reads the file. What is only odd comes back as text beside the model.
-pub fn read(options: &ConfigOptions, registry: &Registry) -> Result<(Loaded, String), Refused> {
+pub(crate) fn read(options: &ConfigOptions, registry: &Registry) -> Result<(Loaded, String), Refused> {
     let name = options.path.display().to_string();
     let bytes = read_file(&options.path).map_err(|error| Refused(format!("{name}: {error}")))?;
     let extensions = RegisteredExtensions(registry);
@@ -40,14 +40,14 @@ pub fn read(options: &ConfigOptions, registry: &Registry) -> Result<(Loaded, Str
 }
 
 /// Shows errors that were found while building what the file says.
-pub fn render(errors: &ConfigErrors, options: &ConfigOptions) -> String {
+pub(crate) fn render(errors: &ConfigErrors, options: &ConfigOptions) -> String {
     let name = options.path.display().to_string();
     let bytes = read_file(&options.path).unwrap_or_default();
     sota_envoy::render(errors, &name, &bytes)
 }
 
 /// What the command line says about the node goes before what the file says.
-pub fn override_node(bootstrap: &mut Bootstrap, options: &Options) {
+pub(crate) fn override_node(bootstrap: &mut Bootstrap, options: &Options) {
     if let Some(id) = &options.service_node {
         bootstrap.node.id.clone_from(id);
     }

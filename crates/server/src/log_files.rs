@@ -38,7 +38,7 @@ stat_group! {
 }
 
 /// Every open log, by path.
-pub struct LogFiles {
+pub(crate) struct LogFiles {
     files: Mutex<HashMap<String, Arc<QueuedFile>>>,
     stats: Group<FileStats>,
     wake: Sender<Task>,
@@ -92,21 +92,21 @@ enum Target {
 
 impl LogFiles {
     /// Starts the writing thread. It ends when the last log is gone.
-    pub fn start(scope: &Scope) -> io::Result<Arc<Self>> {
+    pub(crate) fn start(scope: &Scope) -> io::Result<Arc<Self>> {
         let (wake, tasks) = channel();
         std::thread::Builder::new().name("access_log".to_owned()).spawn(move || write_all(&tasks))?;
         Ok(Arc::new(Self { files: Mutex::default(), stats: scope.child("filesystem.").group(), wake }))
     }
 
     /// Opens every file again, for rotation by renaming (SIGUSR1, `/reopen_logs`).
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         for file in lock(&self.files).values() {
             let _ = self.wake.send(Task::Reopen(Arc::clone(file)));
         }
     }
 
     /// Waits until everything that was taken is written, but not for ever.
-    pub fn flush(&self) {
+    pub(crate) fn flush(&self) {
         let (done, wait) = channel();
         if self.wake.send(Task::Flush(done)).is_ok() {
             let _ = wait.recv_timeout(std::time::Duration::from_secs(2));

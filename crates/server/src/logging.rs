@@ -25,8 +25,25 @@ use tracing_subscriber::{
 
 /// The components that the program logs as, by Envoy's names where it has one.
 pub const COMPONENTS: &[&str] = &[
-    "access_log", "admin", "config", "connection", "conn_handler", "dns", "file", "filter", "http", "listener", "lua", "main",
-    "pool", "router", "runtime", "stats", "tcp_proxy", "upstream", "zmq",
+    "access_log",
+    "admin",
+    "config",
+    "connection",
+    "conn_handler",
+    "dns",
+    "file",
+    "filter",
+    "http",
+    "listener",
+    "lua",
+    "main",
+    "pool",
+    "router",
+    "runtime",
+    "stats",
+    "tcp_proxy",
+    "upstream",
+    "zmq",
 ];
 
 /// Text or JSON.
@@ -53,7 +70,7 @@ pub fn parse_level(name: &str) -> Option<LevelFilter> {
 }
 
 /// The name of a level, as Envoy prints it.
-pub fn level_name(level: LevelFilter) -> &'static str {
+pub(crate) fn level_name(level: LevelFilter) -> &'static str {
     match level {
         LevelFilter::TRACE => "trace",
         LevelFilter::DEBUG => "debug",
@@ -66,7 +83,7 @@ pub fn level_name(level: LevelFilter) -> &'static str {
 
 /// The log, to change it while the process runs.
 #[derive(Clone)]
-pub struct Logging(Arc<Inner>);
+pub(crate) struct Logging(Arc<Inner>);
 
 struct Inner {
     levels: RwLock<BTreeMap<&'static str, LevelFilter>>,
@@ -78,7 +95,7 @@ struct Inner {
 
 impl Logging {
     /// Makes this the process's log. `components`: levels that differ from `level`.
-    pub fn install(
+    pub(crate) fn install(
         level: LevelFilter,
         components: &[(String, LevelFilter)],
         format: LogFormat,
@@ -102,13 +119,13 @@ impl Logging {
     }
 
     /// Every component with its level.
-    pub fn levels(&self) -> Vec<(&'static str, LevelFilter)> {
+    pub(crate) fn levels(&self) -> Vec<(&'static str, LevelFilter)> {
         let levels = self.0.levels.read().unwrap_or_else(PoisonError::into_inner);
         levels.iter().map(|(name, level)| (*name, *level)).collect()
     }
 
     /// Sets the level of every component.
-    pub fn set_all(&self, level: LevelFilter) {
+    pub(crate) fn set_all(&self, level: LevelFilter) {
         *self.0.default.write().unwrap_or_else(PoisonError::into_inner) = level;
         let mut levels = self.0.levels.write().unwrap_or_else(PoisonError::into_inner);
         levels.values_mut().for_each(|slot| *slot = level);
@@ -117,7 +134,7 @@ impl Logging {
     }
 
     /// Sets the level of one component; false when there is none of this name.
-    pub fn set_component(&self, name: &str, level: LevelFilter) -> bool {
+    pub(crate) fn set_component(&self, name: &str, level: LevelFilter) -> bool {
         let mut levels = self.0.levels.write().unwrap_or_else(PoisonError::into_inner);
         let Some(slot) = levels.get_mut(name) else { return false };
         *slot = level;
@@ -127,7 +144,7 @@ impl Logging {
     }
 
     /// Opens the file again, for rotation by renaming.
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         let Some(path) = &self.0.path else { return };
         match OpenOptions::new().append(true).create(true).open(path) {
             Ok(file) => *self.0.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file),

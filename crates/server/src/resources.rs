@@ -61,7 +61,7 @@ stat_group! {
 
 /// What building needs; shared with the thread that builds.
 #[derive(Clone)]
-pub struct BuildInputs {
+pub(crate) struct BuildInputs {
     /// Every extension.
     pub registry: Arc<Registry>,
     /// Where access logs are opened.
@@ -75,7 +75,7 @@ pub struct BuildInputs {
 }
 
 /// A listener that is served.
-pub struct ActiveListener {
+pub(crate) struct ActiveListener {
     /// It, built.
     pub config: Arc<ListenerConfig>,
     /// Its sockets; none with `bind_to_port: false`.
@@ -85,7 +85,7 @@ pub struct ActiveListener {
 }
 
 /// A cluster that is known.
-pub struct ActiveCluster {
+pub(crate) struct ActiveCluster {
     /// It, built.
     pub config: Arc<ClusterConfig>,
     /// Since when.
@@ -95,7 +95,7 @@ pub struct ActiveCluster {
 }
 
 /// What is served now.
-pub struct Resources {
+pub(crate) struct Resources {
     workers: Rc<Workers>,
     scope: Scope,
     listeners: RefCell<BTreeMap<String, ActiveListener>>,
@@ -105,7 +105,7 @@ pub struct Resources {
 }
 
 /// A configuration that is built and not served yet.
-pub struct Change {
+pub(crate) struct Change {
     listeners: Vec<Arc<ListenerConfig>>,
     removed_listeners: Vec<String>,
     clusters: Vec<Arc<ClusterConfig>>,
@@ -115,14 +115,14 @@ pub struct Change {
 
 /// What is served now, for the thread that builds what comes next.
 #[derive(Default)]
-pub struct Current {
+pub(crate) struct Current {
     listeners: BTreeMap<String, Arc<ListenerConfig>>,
     clusters: BTreeMap<String, Arc<ClusterConfig>>,
 }
 
 impl Change {
     /// Builds everything in which `bootstrap` differs from what is served, with every error there is.
-    pub fn build(
+    pub(crate) fn build(
         bootstrap: &Arc<Bootstrap>,
         current: &Current,
         inputs: &BuildInputs,
@@ -131,7 +131,9 @@ impl Change {
         let mut errors = Vec::new();
         let mut change = Self {
             listeners: Vec::new(),
-            removed_listeners: gone(current.listeners.keys(), |name| bootstrap.listeners.iter().any(|l| l.name == *name)),
+            removed_listeners: gone(current.listeners.keys(), |name| {
+                bootstrap.listeners.iter().any(|l| l.name == *name)
+            }),
             clusters: Vec::new(),
             removed_clusters: gone(current.clusters.keys(), |name| bootstrap.clusters.iter().any(|c| c.name == *name)),
             bootstrap: Arc::clone(bootstrap),
@@ -170,16 +172,8 @@ impl Change {
         if errors.is_empty() { Ok(change) } else { Err(ConfigErrors(errors)) }
     }
 
-    /// Whether nothing differs.
-    pub fn is_empty(&self) -> bool {
-        self.listeners.is_empty()
-            && self.removed_listeners.is_empty()
-            && self.clusters.is_empty()
-            && self.removed_clusters.is_empty()
-    }
-
     /// What differs, in words.
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         format!(
             "{} listeners added or changed, {} removed; {} clusters added or changed, {} removed",
             self.listeners.len(),
@@ -196,7 +190,7 @@ fn gone<'a>(names: impl Iterator<Item = &'a String>, is_there: impl Fn(&String) 
 
 impl Resources {
     /// Nothing yet.
-    pub fn new(workers: &Rc<Workers>, scope: &Scope) -> Self {
+    pub(crate) fn new(workers: &Rc<Workers>, scope: &Scope) -> Self {
         Self {
             workers: Rc::clone(workers),
             scope: scope.clone(),
@@ -208,7 +202,7 @@ impl Resources {
     }
 
     /// What is served now.
-    pub fn current(&self) -> Current {
+    pub(crate) fn current(&self) -> Current {
         let listeners = self.listeners.borrow();
         let clusters = self.clusters.borrow();
         Current {
@@ -219,7 +213,7 @@ impl Resources {
 
     /// Serves a change: opens the addresses that are new, and only then tells the workers. Clusters come first, and
     /// listeners wait for the first resolution of their names.
-    pub async fn apply(&self, change: Change) -> Result<(), ConfigErrors> {
+    pub(crate) async fn apply(&self, change: Change) -> Result<(), ConfigErrors> {
         let opened = self.open_sockets(&change)?;
         let warming = self.set_clusters(&change);
         if tokio::time::timeout(WARMING, warming).await.is_err() {
@@ -311,7 +305,7 @@ impl Resources {
     }
 
     /// Closes the sockets of the listeners that `which` picks; their connections go on.
-    pub fn stop_accepting(&self, which: fn(&ListenerConfig) -> bool) {
+    pub(crate) fn stop_accepting(&self, which: fn(&ListenerConfig) -> bool) {
         self.workers.publish(|| WorkerCommand::StopAccepting(which));
         for active in self.listeners.borrow_mut().values_mut().filter(|active| which(&active.config)) {
             active.sockets = Arc::default();
@@ -320,12 +314,12 @@ impl Resources {
     }
 
     /// Shows every listener, by name.
-    pub fn each_listener(&self, mut show: impl FnMut(&ActiveListener)) {
+    pub(crate) fn each_listener(&self, mut show: impl FnMut(&ActiveListener)) {
         self.listeners.borrow().values().for_each(&mut show);
     }
 
     /// Shows every cluster, by name.
-    pub fn each_cluster(&self, mut show: impl FnMut(&ActiveCluster)) {
+    pub(crate) fn each_cluster(&self, mut show: impl FnMut(&ActiveCluster)) {
         self.clusters.borrow().values().for_each(&mut show);
     }
 }

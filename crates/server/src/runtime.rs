@@ -11,7 +11,7 @@ use std::{
 };
 
 /// The layers with what they hold, and the merged values that everybody reads.
-pub struct RuntimeLayers {
+pub(crate) struct RuntimeLayers {
     layers: Mutex<Vec<Layer>>,
     /// What everybody reads.
     pub runtime: Arc<Runtime>,
@@ -19,7 +19,7 @@ pub struct RuntimeLayers {
 
 /// One layer.
 #[derive(Debug, Clone)]
-pub struct Layer {
+pub(crate) struct Layer {
     /// Its name.
     pub name: String,
     /// Whether `/runtime_modify` writes into it.
@@ -30,11 +30,11 @@ pub struct Layer {
 
 /// There is no layer that `/runtime_modify` could write into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoAdminLayer;
+pub(crate) struct NoAdminLayer;
 
 impl RuntimeLayers {
     /// The layers of a bootstrap. Without any, there is an admin layer, as in Envoy.
-    pub fn new(models: &[RuntimeLayer]) -> Self {
+    pub(crate) fn new(models: &[RuntimeLayer]) -> Self {
         let mut layers: Vec<_> = models
             .iter()
             .map(|layer| {
@@ -53,12 +53,12 @@ impl RuntimeLayers {
     }
 
     /// The layers, lowest first.
-    pub fn layers(&self) -> Vec<Layer> {
+    pub(crate) fn layers(&self) -> Vec<Layer> {
         self.layers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Sets values in the admin layer; an empty value takes its key out of it.
-    pub fn modify(&self, values: impl IntoIterator<Item = (String, String)>) -> Result<(), NoAdminLayer> {
+    pub(crate) fn modify(&self, values: impl IntoIterator<Item = (String, String)>) -> Result<(), NoAdminLayer> {
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         let layer = layers.iter_mut().find(|layer| layer.is_admin).ok_or(NoAdminLayer)?;
         for (key, value) in values {

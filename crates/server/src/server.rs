@@ -13,8 +13,14 @@ use crate::{
     stats::Store,
 };
 use sota_config::bootstrap::Bootstrap;
-use sota_plugin::{Registry, stats::{Group, Scope}};
-use sota_proxy::{local::Process, worker::{WorkerCommand, Workers}};
+use sota_plugin::{
+    Registry,
+    stats::{Group, Scope},
+};
+use sota_proxy::{
+    local::Process,
+    worker::{WorkerCommand, Workers},
+};
 use std::{
     cell::{Cell, RefCell},
     process::ExitCode,
@@ -34,7 +40,7 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 
 /// Where the process is in its life. The names are those that `/server_info` prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// Names are resolved for the first time.
     PreInitializing,
     /// Listeners are handed to the workers.
@@ -46,7 +52,7 @@ pub enum State {
 }
 
 /// The running process, as the admin interface sees it.
-pub struct Server {
+pub(crate) struct Server {
     /// How it was started.
     pub options: Options,
     /// How many workers there are.
@@ -175,7 +181,8 @@ impl Server {
         let logs = LogFiles::start(&scope).map_err(failed("cannot start the log thread"))?;
         let runtime = RuntimeLayers::new(&bootstrap.layered_runtime);
         process.set_max_connections(runtime.runtime.integer("overload.global_downstream_max_connections", 0));
-        let workers = Workers::start(concurrency, &process, || stats.shard()).map_err(failed("cannot start workers"))?;
+        let workers =
+            Workers::start(concurrency, &process, || stats.shard()).map_err(failed("cannot start workers"))?;
         let workers = Rc::new(workers);
         let inputs = BuildInputs {
             registry,
@@ -206,7 +213,7 @@ impl Server {
     }
 
     /// Where the process is in its life.
-    pub fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         match self.state.get() {
             State::Live if self.process.is_health_check_failing() => State::Draining,
             state => state,
@@ -214,22 +221,28 @@ impl Server {
     }
 
     /// When the process started, by the clock on the wall.
-    pub fn start_time(&self) -> SystemTime {
+    pub(crate) fn start_time(&self) -> SystemTime {
         SystemTime::now().checked_sub(self.started.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// Brings the process's own gauges up to date.
-    pub fn refresh_stats(&self) {
+    pub(crate) fn refresh_stats(&self) {
         self.own_stats.refresh(self);
     }
 
+    /// Puts runtime values in force that are not read where they are used.
+    pub(crate) fn apply_runtime(&self) {
+        let max = self.runtime.runtime.integer("overload.global_downstream_max_connections", 0);
+        self.process.set_max_connections(max);
+    }
+
     /// Asks the process to end (`/quitquitquit`): as SIGINT does.
-    pub fn quit(&self) {
+    pub(crate) fn quit(&self) {
         self.stop.notify_one();
     }
 
     /// Opens every log again (SIGUSR1, `/reopen_logs`).
-    pub fn reopen_logs(&self) {
+    pub(crate) fn reopen_logs(&self) {
         self.logging.reopen();
         self.logs.reopen();
     }
@@ -291,7 +304,7 @@ impl Server {
         );
         tokio::time::sleep(delay.min(self.options.shutdown_time)).await;
         self.resources.stop_accepting(|_| true);
-        self.workers.publish(|| WorkerCommand::Drain);
+        self.workers.publish(|| WorkerCommand::Drain(|_| true));
         // The workers answer when they have stopped accepting, so no connection begins unseen.
         self.workers.ask(Duration::from_secs(1), |_| ()).await;
         while Instant::now() < deadline {

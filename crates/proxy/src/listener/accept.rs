@@ -117,10 +117,13 @@ impl ListenerTable {
         }
     }
 
-    /// Begins draining every connection; goes on accepting.
-    pub fn drain_all(&self) {
+    /// Begins draining the connections of the listeners that `which` picks; they go on accepting.
+    pub fn drain(&self, which: impl Fn(&ListenerConfig) -> bool) {
         for slot in self.slots.borrow().values() {
-            slot.current.borrow().drain();
+            let listener = slot.current.borrow();
+            if which(&listener.config) {
+                listener.drain();
+            }
         }
     }
 
