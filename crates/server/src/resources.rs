@@ -312,7 +312,7 @@ impl Resources {
             None => self.listener_stats.listener_added.inc(),
         }
         self.listener_stats.listener_create_success.add(self.workers.len() as u64);
-        let sockets = sockets.or(old.map(|old| old.sockets)).unwrap_or_default();
+        let sockets = sockets.or_else(|| old.map(|old| old.sockets)).unwrap_or_default();
         let active = ActiveListener { config: Arc::clone(config), sockets, last_updated: SystemTime::now() };
         listeners.insert(name.clone(), active);
     }

@@ -98,7 +98,7 @@ pub fn start(options: Options, registry: Registry) -> ExitCode {
     ) {
         Ok(logging) => logging,
         Err(error) => {
-            let path = options.log_path.as_deref().unwrap_or("".as_ref());
+            let path = options.log_path.clone().unwrap_or_default();
             eprintln!("cannot open the log {}: {error}", path.display());
             return ExitCode::FAILURE;
         }
