@@ -196,17 +196,13 @@ impl TcpProxy {
         let mut down = pin!(copy(upstream, &downstream.socket, limit, &clock, returned));
         let (mut up_done, mut down_done, mut draining) = (false, false, false);
         poll_fn(|cx| {
-            if !up_done {
-                if let Poll::Ready(result) = up.as_mut().poll(cx) {
-                    result.map_err(|failed| End::Failed(failed.of(Side::Downstream, Side::Upstream)))?;
-                    up_done = true;
-                }
+            if !up_done && let Poll::Ready(result) = up.as_mut().poll(cx) {
+                result.map_err(|failed| End::Failed(failed.of(Side::Downstream, Side::Upstream)))?;
+                up_done = true;
             }
-            if !down_done {
-                if let Poll::Ready(result) = down.as_mut().poll(cx) {
-                    result.map_err(|failed| End::Failed(failed.of(Side::Upstream, Side::Downstream)))?;
-                    down_done = true;
-                }
+            if !down_done && let Poll::Ready(result) = down.as_mut().poll(cx) {
+                result.map_err(|failed| End::Failed(failed.of(Side::Upstream, Side::Downstream)))?;
+                down_done = true;
             }
             if up_done && down_done {
                 return Poll::Ready(Ok(()));
