@@ -118,6 +118,9 @@ impl TcpProxy {
             let end = self.forward(&downstream, &upstream.socket).await;
             info.upstream.wire_bytes_received = upstream.socket.bytes_received();
             info.upstream.wire_bytes_sent = upstream.socket.bytes_sent();
+            if matches!(end, Err(End::Failed(Side::Upstream))) {
+                info.response_flags.set(ResponseFlag::UpstreamRemoteReset);
+            }
             self.note_end(end, &downstream, &upstream);
         }
         info.bytes_received = downstream.socket.bytes_received();
