@@ -244,8 +244,8 @@ impl TcpProxy {
             }
             Err(End::Draining) => return,
             Err(End::Idle) => {
-                self.stats.idle_timeout.inc();
-                "tcp_session_idle_timeout"
+                // Envoy has no termination details for this.
+                return self.stats.idle_timeout.inc();
             }
             Err(End::TooLong) => {
                 self.stats.max_downstream_connection_duration.inc();
