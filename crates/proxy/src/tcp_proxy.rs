@@ -118,6 +118,9 @@ impl TcpProxy {
             let end = self.forward(&downstream, &upstream.socket).await;
             info.upstream.wire_bytes_received = upstream.socket.bytes_received();
             info.upstream.wire_bytes_sent = upstream.socket.bytes_sent();
+            if matches!(end, Err(End::Failed(Side::Upstream))) {
+                info.response_flags.set(ResponseFlag::UpstreamRemoteReset);
+            }
             self.note_end(end, &downstream, &upstream);
         }
         info.bytes_received = downstream.socket.bytes_received();
@@ -237,8 +240,8 @@ impl TcpProxy {
             }
             Err(End::Draining) => return,
             Err(End::Idle) => {
-                self.stats.idle_timeout.inc();
-                "tcp_session_idle_timeout"
+                // Envoy has no termination details for this.
+                return self.stats.idle_timeout.inc();
             }
             Err(End::TooLong) => {
                 self.stats.max_downstream_connection_duration.inc();
