@@ -1,6 +1,6 @@
 //! The admin interface of the whole process.
 
-use sota_testkit::{Client, Origin, ProxyProcess, get, request};
+use sota_testkit::{Client, Origin, ProxyProcess, get, request, wait_until};
 use std::{
     io::Write,
     net::TcpStream,
@@ -110,7 +110,7 @@ fn commands_that_change_something() {
 
     let front = proxy.listener("front");
     assert_eq!(proxy.admin_post("/drain_listeners").text(), "OK\n");
-    assert!(Client::try_connect(front).is_err(), "a drained listener accepts no more");
+    wait_until("a drained listener refuses", Duration::from_secs(5), || Client::try_connect(front).is_err());
 }
 
 #[test]

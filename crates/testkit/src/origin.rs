@@ -374,9 +374,11 @@ fn accept<S: Fn(Peer) + Send + Sync + 'static>(listener: &TcpListener, shared: &
         let Ok(stream) = stream else { continue };
         let _ = stream.set_nodelay(true);
         let Ok(second) = stream.try_clone() else { continue };
-        let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+        // Counted last: whoever sees the count may end the origin, which closes what is open.
+        let number = shared.connections.load(Ordering::SeqCst);
         lock(&shared.open).insert(number, second);
         lock(&shared.recorded).push(Vec::new());
+        shared.connections.fetch_add(1, Ordering::SeqCst);
         let peer = Peer { stream, buffered: Buffered::default(), shared: Arc::clone(shared), number };
         let (shared, script) = (Arc::clone(shared), Arc::clone(script));
         thread::spawn(move || {
