@@ -65,7 +65,12 @@ fn nobody_listening_is_503_and_no_route_is_404() {
 
     let refused = get(address, "/bar");
     assert_eq!(refused.status(), 503);
-    assert!(refused.text().starts_with("upstream connect error or disconnect/reset before headers"), "{refused:?}");
+    assert!(
+        refused.text().starts_with(
+            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"
+        ),
+        "{refused:?}"
+    );
     assert_eq!(get(address, "/sleep").text(), "first");
 
     let unknown = Client::connect(address).exchange("GET / HTTP/1.1\r\nhost: other.example\r\n\r\n");
