@@ -9,9 +9,12 @@ use sota_plugin::{
 };
 use std::sync::Arc;
 
+/// A log behind its filter, if it has one.
+type Filtered<Logger> = (Option<Arc<AccessLogFilter>>, Logger);
+
 /// Access logs, built and shared by all workers.
 #[derive(Default)]
-pub struct AccessLogs(Vec<(Option<Arc<AccessLogFilter>>, Arc<dyn AccessLoggerConfig>)>);
+pub struct AccessLogs(Vec<Filtered<Arc<dyn AccessLoggerConfig>>>);
 
 impl AccessLogs {
     /// Builds every log, with every error there is.
@@ -40,7 +43,7 @@ impl AccessLogs {
 }
 
 /// Access logs of one worker.
-pub struct WorkerAccessLogs(Vec<(Option<Arc<AccessLogFilter>>, Box<dyn AccessLogger>)>);
+pub struct WorkerAccessLogs(Vec<Filtered<Box<dyn AccessLogger>>>);
 
 impl WorkerAccessLogs {
     /// Whether there are none.

@@ -118,6 +118,9 @@ impl TcpProxy {
             let end = self.forward(&downstream, &upstream.socket).await;
             info.upstream.wire_bytes_received = upstream.socket.bytes_received();
             info.upstream.wire_bytes_sent = upstream.socket.bytes_sent();
+            if matches!(end, Err(End::Failed(Side::Upstream))) {
+                info.response_flags.set(ResponseFlag::UpstreamRemoteReset);
+            }
             self.note_end(end, &downstream, &upstream);
         }
         info.bytes_received = downstream.socket.bytes_received();
@@ -196,17 +199,13 @@ impl TcpProxy {
         let mut down = pin!(copy(upstream, &downstream.socket, limit, &clock, returned));
         let (mut up_done, mut down_done, mut draining) = (false, false, false);
         poll_fn(|cx| {
-            if !up_done {
-                if let Poll::Ready(result) = up.as_mut().poll(cx) {
-                    result.map_err(|failed| End::Failed(failed.of(Side::Downstream, Side::Upstream)))?;
-                    up_done = true;
-                }
+            if !up_done && let Poll::Ready(result) = up.as_mut().poll(cx) {
+                result.map_err(|failed| End::Failed(failed.of(Side::Downstream, Side::Upstream)))?;
+                up_done = true;
             }
-            if !down_done {
-                if let Poll::Ready(result) = down.as_mut().poll(cx) {
-                    result.map_err(|failed| End::Failed(failed.of(Side::Upstream, Side::Downstream)))?;
-                    down_done = true;
-                }
+            if !down_done && let Poll::Ready(result) = down.as_mut().poll(cx) {
+                result.map_err(|failed| End::Failed(failed.of(Side::Upstream, Side::Downstream)))?;
+                down_done = true;
             }
             if up_done && down_done {
                 return Poll::Ready(Ok(()));
@@ -241,8 +240,8 @@ impl TcpProxy {
             }
             Err(End::Draining) => return,
             Err(End::Idle) => {
-                self.stats.idle_timeout.inc();
-                "tcp_session_idle_timeout"
+                // Envoy has no termination details for this.
+                return self.stats.idle_timeout.inc();
             }
             Err(End::TooLong) => {
                 self.stats.max_downstream_connection_duration.inc();

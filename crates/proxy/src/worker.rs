@@ -12,6 +12,9 @@ use sota_plugin::stats::Scope;
 use std::{io, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+/// What the main thread wants to know of a worker, as a function that runs there.
+type Question = Box<dyn FnOnce(&Rc<WorkerContext>) + Send>;
+
 /// What the main thread tells a worker.
 pub enum WorkerCommand {
     /// Serve this listener, or this generation of it. Without sockets those of the one before stay.
@@ -29,7 +32,7 @@ pub enum WorkerCommand {
     /// On the listeners that this picks idle connections close and running requests finish.
     Drain(fn(&ListenerConfig) -> bool),
     /// Run something on the worker: how the main thread asks a question.
-    Run(Box<dyn FnOnce(&Rc<WorkerContext>) + Send>),
+    Run(Question),
     /// End at once.
     Stop,
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod configuration;
+mod huge_pages;
 mod log_files;
 mod logging;
 mod options;

@@ -14,7 +14,7 @@ use sota_plugin::{
     stats::{Group, Scope},
 };
 use sota_proxy::{
-    listener::{ListenSocket, ListenerConfig},
+    listener::{BoundAddress, ListenSocket, ListenerConfig},
     upstream::{ClusterConfig, Discovery},
     worker::{WorkerCommand, Workers},
 };
@@ -148,11 +148,16 @@ impl Change {
             mark: Mark::NONE,
         };
         for (at, model) in bootstrap.clusters.iter().enumerate() {
-            if current.clusters.get(&model.name).is_some_and(|old| *old.model() == *model) {
+            let previous = current.clusters.get(&model.name);
+            if previous.is_some_and(|old| *old.model() == *model) {
                 continue;
             }
             let path = format!("static_resources.clusters[{at}]");
-            match ClusterConfig::build(model, &FactoryContext { path: &path, ..everywhere }) {
+            match ClusterConfig::build_next(
+                model,
+                previous.map(|old| &**old),
+                &FactoryContext { path: &path, ..everywhere },
+            ) {
                 Ok(config) => change.clusters.push(config),
                 Err(found) => errors.extend(found.0),
             }
@@ -251,8 +256,16 @@ impl Resources {
                 opened.push(None);
                 continue;
             }
-            let sockets =
-                if model.bind_to_port { ListenSocket::open_all(model, self.workers.len()) } else { Ok(Vec::new()) };
+            let is_ours = |address| {
+                let bound =
+                    |listener: &ActiveListener| listener.sockets.iter().any(|s| s.bound == BoundAddress::Ip(address));
+                listeners.values().any(bound)
+            };
+            let sockets = if model.bind_to_port {
+                ListenSocket::open_all(model, self.workers.len(), is_ours)
+            } else {
+                Ok(Vec::new())
+            };
             match sockets {
                 Ok(sockets) => opened.push(Some(Arc::new(sockets))),
                 Err(error) => {
@@ -299,7 +312,7 @@ impl Resources {
             None => self.listener_stats.listener_added.inc(),
         }
         self.listener_stats.listener_create_success.add(self.workers.len() as u64);
-        let sockets = sockets.or(old.map(|old| old.sockets)).unwrap_or_default();
+        let sockets = sockets.or_else(|| old.map(|old| old.sockets)).unwrap_or_default();
         let active = ActiveListener { config: Arc::clone(config), sockets, last_updated: SystemTime::now() };
         listeners.insert(name.clone(), active);
     }

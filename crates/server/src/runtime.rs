@@ -33,9 +33,9 @@ pub(crate) struct Layer {
 pub(crate) struct NoAdminLayer;
 
 impl RuntimeLayers {
-    /// The layers of a bootstrap. Without any, there is an admin layer, as in Envoy.
+    /// The layers of a bootstrap.
     pub(crate) fn new(models: &[RuntimeLayer]) -> Self {
-        let mut layers: Vec<_> = models
+        let layers: Vec<_> = models
             .iter()
             .map(|layer| {
                 let mut values = BTreeMap::new();
@@ -45,9 +45,6 @@ impl RuntimeLayers {
                 Layer { name: layer.name.clone(), is_admin: matches!(layer.source, RuntimeSource::Admin), values }
             })
             .collect();
-        if layers.is_empty() {
-            layers.push(Layer { name: "admin".to_owned(), is_admin: true, values: BTreeMap::new() });
-        }
         let runtime = Arc::new(Runtime::new(merged(&layers)));
         Self { layers: Mutex::new(layers), runtime }
     }

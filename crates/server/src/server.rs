@@ -3,6 +3,7 @@
 use crate::{
     admin,
     configuration::{self, Refused},
+    huge_pages,
     log_files::LogFiles,
     logging::Logging,
     options::{Options, default_concurrency},
@@ -89,6 +90,7 @@ pub(crate) struct Server {
 /// refused or an address that cannot be had.
 pub fn start(options: Options, registry: Registry) -> ExitCode {
     let started = Instant::now();
+    huge_pages::refuse();
     let registry = Arc::new(registry);
     let logging = match Logging::install(
         options.log_level,
@@ -98,7 +100,7 @@ pub fn start(options: Options, registry: Registry) -> ExitCode {
     ) {
         Ok(logging) => logging,
         Err(error) => {
-            let path = options.log_path.as_deref().unwrap_or("".as_ref());
+            let path = options.log_path.clone().unwrap_or_default();
             eprintln!("cannot open the log {}: {error}", path.display());
             return ExitCode::FAILURE;
         }

@@ -59,10 +59,8 @@ pub fn encode_request_head(head: &RequestHead, encoding: &HeadEncoding, out: &mu
     write_target(head, encoding.absolute_form, lines.out);
     lines.out.extend_from_slice(version(encoding.protocol, b" HTTP/1.1\r\n", b" HTTP/1.0\r\n"));
     lines.field(b"host", head.authority());
-    let body_expected = !matches!(
-        head.method,
-        Method::Get | Method::Head | Method::Delete | Method::Trace | Method::Connect
-    );
+    let body_expected =
+        !matches!(head.method, Method::Get | Method::Head | Method::Delete | Method::Trace | Method::Connect);
     let length = match encoding.body {
         BodyLength::Empty => LengthField::Zero { needed: body_expected },
         body => LengthField::from(body),

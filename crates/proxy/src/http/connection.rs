@@ -191,7 +191,9 @@ impl Connection {
         if self.is_ending.get() {
             return true;
         }
-        let draining = self.downstream.drain.is_draining() || self.manager.context.local.process.is_draining();
+        // A process that is told to fail health checks wants its clients to go elsewhere.
+        let process = &self.manager.context.local.process;
+        let draining = self.downstream.drain.is_draining() || process.is_draining() || process.is_health_check_failing();
         if draining {
             self.manager.stats.downstream_cx_drain_close.inc();
             self.is_ending.set(true);

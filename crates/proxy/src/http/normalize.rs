@@ -81,11 +81,12 @@ impl Normalization {
         if self.escaped_slashes != EscapedSlashes::KeepUnchanged
             && let Some(path) = unescape_slashes(head.path_only())
         {
+            // The log of a refused request shows what it would have asked for, as with Envoy.
+            set_path_only(head, &path)?;
             match self.escaped_slashes {
                 EscapedSlashes::RejectRequest => return Err(Refusal::InvalidPath),
                 action => redirect = action == EscapedSlashes::UnescapeAndRedirect,
             }
-            set_path_only(head, &path)?;
         }
         if self.normalize_path && is_unusual(head.path_only()) {
             let path = canonical(&strip_dot_parameters(head.path_only())).ok_or(Refusal::InvalidPath)?;
@@ -434,8 +435,8 @@ mod tests {
         let redirect = path(rules(EscapedSlashes::UnescapeAndRedirect), "/x%2f..%2Fadmin?q");
         assert_eq!(redirect, Err((Refusal::Redirect, "/admin?q".into())));
         assert_eq!(path(rules(EscapedSlashes::UnescapeAndRedirect), "/x?%2f").as_deref(), Ok("/x?%2f"));
-        let refused = path(rules(EscapedSlashes::RejectRequest), "/a%5Cb").unwrap_err();
-        assert_eq!(refused.0, Refusal::InvalidPath);
+        let refused = path(rules(EscapedSlashes::RejectRequest), "/a%2Fb");
+        assert_eq!(refused, Err((Refusal::InvalidPath, "/a/b".into())));
         assert_eq!(path(rules(EscapedSlashes::KeepUnchanged), "/a%2Fb").as_deref(), Ok("/a%2Fb"));
         let head = RequestHead::new(Method::Get, "h", "/new?q").unwrap();
         let reply = Refusal::Redirect.reply(&head);

@@ -15,7 +15,7 @@ use crate::{
 use sota_codec::http1::{RequestInfo, remove_hop_by_hop};
 use sota_plugin::{
     filter::LocalReply,
-    http::{HeaderId, Protocol, RequestHead, StatusCode},
+    http::{HeaderId, Method, Protocol, RequestHead, StatusCode},
     info::{ResponseFlag, RouteInfo, StreamInfo},
 };
 use std::{rc::Rc, sync::Arc, time::Instant};
@@ -97,6 +97,10 @@ impl<'c> Stream<'c> {
                 Refusal::Redirect => manager.stats.downstream_rq_redirected_with_normalized_path.inc(),
             }
             return Err(Stop::Reply(Box::new(refusal.reply(head))));
+        }
+        if head.method == Method::Connect {
+            // Bytes for the other end of a tunnel may follow already: nothing behind this is read as a request.
+            self.close_after();
         }
         let internal_only = self.routes.as_ref().map(|routes| routes.table().internal_only_headers());
         config.forwarded.apply(head, &mut info, false, internal_only.unwrap_or_default());

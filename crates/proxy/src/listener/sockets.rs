@@ -57,13 +57,19 @@ impl std::fmt::Display for BoundAddress {
 }
 
 impl ListenSocket {
-    /// Opens every address of a listener for so many workers. Either all can be had or none is kept.
-    pub fn open_all(listener: &Listener, workers: usize) -> Result<Vec<Self>, ListenError> {
+    /// Opens every address of a listener for so many workers. Either all can be had or none is kept. `beside` says
+    /// which addresses this process listens on already: others must be free, although the sockets of all workers could
+    /// share one with another process.
+    pub fn open_all(
+        listener: &Listener,
+        workers: usize,
+        beside: impl Fn(SocketAddr) -> bool,
+    ) -> Result<Vec<Self>, ListenError> {
         listener
             .addresses
             .iter()
             .map(|address| {
-                Self::open(listener, address, workers).map_err(|source| ListenError {
+                Self::open(listener, address, workers, &beside).map_err(|source| ListenError {
                     listener: listener.name.clone(),
                     address: address.to_string(),
                     source,
@@ -72,11 +78,23 @@ impl ListenSocket {
             .collect()
     }
 
-    fn open(listener: &Listener, address: &Address, workers: usize) -> io::Result<Self> {
+    fn open(
+        listener: &Listener,
+        address: &Address,
+        workers: usize,
+        beside: &impl Fn(SocketAddr) -> bool,
+    ) -> io::Result<Self> {
         match address {
             Address::Ip { ip, port, ipv4_compat } => {
                 let mut requested = SocketAddr::new(*ip, *port);
                 let count = if listener.enable_reuse_port { workers.max(1) } else { 1 };
+                if listener.enable_reuse_port && *port != 0 && !beside(requested) {
+                    drop(open_tcp(
+                        &Listener { enable_reuse_port: false, ..listener.clone() },
+                        requested,
+                        *ipv4_compat,
+                    )?);
+                }
                 let mut sockets = Vec::with_capacity(count);
                 for _ in 0..count {
                     let socket = open_tcp(listener, requested, *ipv4_compat)?;
@@ -253,7 +271,7 @@ mod tests {
     #[test]
     fn workers_share_the_port_that_the_system_gave() {
         let address = Address::Ip { ip: Ipv4Addr::LOCALHOST.into(), port: 0, ipv4_compat: false };
-        let sockets = ListenSocket::open_all(&listener(address), 3).unwrap();
+        let sockets = ListenSocket::open_all(&listener(address), 3, |_| false).unwrap();
         let BoundAddress::Ip(bound) = sockets[0].bound else { panic!("an IP address was asked for") };
         assert_ne!(bound.port(), 0);
         assert_eq!(sockets[0].sockets.len(), 3);
@@ -264,7 +282,7 @@ mod tests {
         let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
         let held = std::net::TcpListener::bind(taken).unwrap();
         let address = Address::Ip { ip: taken.ip(), port: taken.port(), ipv4_compat: false };
-        let error = ListenSocket::open_all(&listener(address), 1).unwrap_err().to_string();
+        let error = ListenSocket::open_all(&listener(address), 1, |_| false).unwrap_err().to_string();
         assert!(error.contains("listener \"l\": cannot listen on 127.0.0.1:"), "{error}");
         drop(held);
     }
@@ -275,15 +293,18 @@ mod tests {
         let path = folder.path().join("s");
         let address = Address::Pipe { path: path.clone(), mode: 0o600 };
         let alive = UnixListener::bind(&path).unwrap();
-        assert!(ListenSocket::open_all(&listener(address.clone()), 1).is_err());
+        assert!(ListenSocket::open_all(&listener(address.clone()), 1, |_| false).is_err());
         drop(alive);
-        let sockets = ListenSocket::open_all(&listener(address.clone()), 2).unwrap();
+        let sockets = ListenSocket::open_all(&listener(address.clone()), 2, |_| false).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!sockets[0].is_per_worker());
         drop(sockets);
         assert!(!path.exists());
         fs::write(&path, "data").unwrap();
-        assert!(ListenSocket::open_all(&listener(address), 1).is_err(), "a file that is no socket is left alone");
+        assert!(
+            ListenSocket::open_all(&listener(address), 1, |_| false).is_err(),
+            "a file that is no socket is left alone"
+        );
         assert!(path.exists());
     }
 }

@@ -129,10 +129,10 @@ fn host_json(host: &Host) -> Value {
         if kind != "COUNTER" {
             stat.insert("type".into(), kind.into());
         }
-        stat.insert("name".into(), name.into());
         if value != 0 {
             stat.insert("value".into(), value.to_string().into());
         }
+        stat.insert("name".into(), name.into());
         Value::Object(stat)
     })
     .collect();

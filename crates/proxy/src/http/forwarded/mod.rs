@@ -52,10 +52,12 @@ const INTERNAL: [HeaderId; 13] = [
 ];
 
 /// What a client at the edge of the mesh may not say.
-const EDGE: [HeaderId; 3] = [
+const EDGE: [HeaderId; 5] = [
     HeaderId::XEnvoyDecoratorOperation,
     HeaderId::XEnvoyDownstreamServiceCluster,
     HeaderId::XEnvoyDownstreamServiceNode,
+    HeaderId::XEnvoyOriginalHost,
+    HeaderId::XEnvoyOriginalPath,
 ];
 
 /// `x-envoy-original-url` is gone since Envoy 1.14 and is still taken away.

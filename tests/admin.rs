@@ -1,0 +1,139 @@
+//! The admin interface of the whole process.
+
+use sota_testkit::{Client, Origin, ProxyProcess, get, request};
+use std::{
+    io::Write,
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_sota-mesh");
+
+/// A listener `front` before an origin, with an admin layer of runtime values.
+fn config(origin: &Origin) -> String {
+    format!(
+        r#"
+layered_runtime: {{layers: [{{name: static, static_layer: {{a: 1}}}}, {{name: admin, admin_layer: {{}}}}]}}
+static_resources:
+  listeners:
+  - name: front
+    address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: front
+          route_config:
+            virtual_hosts: [{{name: all, domains: ["*"], routes: [{{match: {{prefix: /}}, route: {{cluster: origin}}}}]}}]
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+  clusters:
+  - name: origin
+    load_assignment:
+      cluster_name: origin
+      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {}}}}}}}}}]}}]
+"#,
+        origin.port()
+    )
+}
+
+#[test]
+fn paths_methods_and_formats() {
+    let origin = Origin::named("one");
+    let proxy = ProxyProcess::start(BINARY, &config(&origin));
+    assert_eq!(get(proxy.listener("front"), "/").status(), 200);
+
+    let unknown = proxy.admin("/nonsense");
+    assert_eq!(unknown.status(), 404);
+    assert!(unknown.text().starts_with("invalid path. admin commands are:\n"), "{}", unknown.text());
+    for path in
+        ["/quitquitquit", "/reset_counters", "/healthcheck/fail", "/drain_listeners", "/logging", "/reopen_logs"]
+    {
+        let refused = proxy.admin(path);
+        assert_eq!(
+            (refused.status(), refused.text().as_str()),
+            (405, "Method GET not allowed, POST required."),
+            "{path}"
+        );
+    }
+    for path in ["/", "/help", "/memory", "/runtime", "/server_info", "/clusters?format=json", "/listeners?format=json"]
+    {
+        let answer = proxy.admin(path);
+        assert_eq!((answer.status(), answer.header("cache-control")), (200, Some("no-cache, max-age=0")), "{path}");
+    }
+    let clusters = proxy.admin("/clusters").text();
+    assert!(clusters.contains(&format!("origin::127.0.0.1:{}::rq_success::1\n", origin.port())), "{clusters}");
+    let filtered = proxy.admin("/stats?filter=^http\\.front\\.downstream_rq_2xx$").text();
+    assert_eq!(filtered, "http.front.downstream_rq_2xx: 1\n");
+    assert_eq!(proxy.admin("/stats?filter=(").status(), 400);
+    let prometheus = proxy.admin("/stats/prometheus?filter=^cluster\\.origin\\.membership_total$").text();
+    assert!(prometheus.contains("envoy_cluster_membership_total{envoy_cluster_name=\"origin\"} 1\n"), "{prometheus}");
+    let dump = proxy.admin("/config_dump").text();
+    for part in [
+        "BootstrapConfigDump",
+        "ClustersConfigDump",
+        "ListenersConfigDump",
+        "\"name\": \"origin\"",
+        "\"name\": \"front\"",
+    ] {
+        assert!(dump.contains(part), "{part} is missing in:\n{dump}");
+    }
+    assert!(!proxy.admin("/config_dump?name_regex=front").text().contains("\"name\": \"origin\""));
+    assert_eq!(proxy.admin("/config_dump?name_regex=(").status(), 400);
+}
+
+#[test]
+fn commands_that_change_something() {
+    let origin = Origin::named("one");
+    let proxy = ProxyProcess::start(BINARY, &config(&origin));
+    assert_eq!(get(proxy.listener("front"), "/").status(), 200);
+    assert_eq!(proxy.stat("http.front.downstream_rq_2xx"), 1);
+    assert_eq!(proxy.admin_post("/reset_counters").text(), "OK\n");
+    assert_eq!(proxy.stat("http.front.downstream_rq_2xx"), 0);
+
+    assert_eq!(proxy.admin_post("/healthcheck/fail").status(), 200);
+    let ready = proxy.admin("/ready");
+    assert_eq!((ready.status(), ready.text().as_str()), (503, "DRAINING\n"));
+    assert_eq!(proxy.admin_post("/healthcheck/ok").status(), 200);
+    assert_eq!(proxy.admin("/ready").text(), "LIVE\n");
+
+    assert_eq!(proxy.admin_post("/runtime_modify?a=2").text(), "OK\n");
+    assert!(proxy.admin("/runtime").text().contains("\"final_value\": \"2\""));
+    assert_eq!(proxy.admin_post("/runtime_modify").status(), 400);
+
+    assert_eq!(proxy.admin_post("/logging?http=debug").status(), 200);
+    assert!(proxy.admin_post("/logging").text().contains("  http: debug\n"));
+    assert_eq!(proxy.admin_post("/logging?level=loud").status(), 400);
+    assert_eq!(proxy.admin_post("/logging?nobody=info").status(), 400);
+
+    let front = proxy.listener("front");
+    assert_eq!(proxy.admin_post("/drain_listeners").text(), "OK\n");
+    assert!(Client::try_connect(front).is_err(), "a drained listener accepts no more");
+}
+
+#[test]
+fn a_slow_reader_and_bad_requests_hold_up_nobody() {
+    let origin = Origin::named("one");
+    let mut proxy = ProxyProcess::start(BINARY, &config(&origin));
+    let mut slow: Vec<_> = (0..20).map(|_| TcpStream::connect(proxy.admin_address()).unwrap()).collect();
+    for stream in &mut slow {
+        // Asked again and again without ever reading: the answers fill the socket, and the next is not made.
+        stream.write_all("GET /stats HTTP/1.1\r\nhost: a\r\n\r\n".repeat(50).as_bytes()).unwrap();
+    }
+    let asked = Instant::now();
+    assert_eq!(proxy.admin("/ready").text(), "LIVE\n");
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    for bad in [
+        "GET /\r\n\r\n",
+        "\u{16}\u{3}\u{1}\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+        "POST /runtime_modify HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n",
+    ] {
+        assert_eq!(request(proxy.admin_address(), bad).status(), 400, "{bad:?}");
+    }
+    assert_eq!(get(proxy.listener("front"), "/").status(), 200);
+    assert_eq!(proxy.admin_post("/quitquitquit").text(), "OK\n");
+    assert_eq!(proxy.wait(Duration::from_secs(10)), Some(0));
+}
