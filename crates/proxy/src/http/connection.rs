@@ -193,7 +193,8 @@ impl Connection {
         }
         // A process that is told to fail health checks wants its clients to go elsewhere.
         let process = &self.manager.context.local.process;
-        let draining = self.downstream.drain.is_draining() || process.is_draining() || process.is_health_check_failing();
+        let draining =
+            self.downstream.drain.is_draining() || process.is_draining() || process.is_health_check_failing();
         if draining {
             self.manager.stats.downstream_cx_drain_close.inc();
             self.is_ending.set(true);
