@@ -1,14 +1,14 @@
 //! Matching fields of heads.
 
 use super::{StringMatcher, error};
-use crate::http::{HeaderName, RequestHead, ResponseHead};
+use crate::http::{HeaderName, Headers, RequestHead, ResponseHead};
 use sota_config::{
     ConfigError,
     matcher::{HeaderCondition, HeaderMatcher as Config},
 };
 use std::{borrow::Cow, ops::Range};
 
-/// A compiled [`sota_config::matcher::HeaderMatcher`]. A repeated field is compared as one value, joined by `,`.
+/// A compiled [`sota_config::matcher::HeaderMatcher`]. Each value of a repeated field is compared for itself.
 #[derive(Debug, Clone)]
 pub struct HeaderMatcher {
     name: HeaderName,
@@ -51,16 +51,23 @@ impl HeaderMatcher {
 
     /// Whether a request matches; the name may be `:method`, `:path`, `:authority` (or `host`), `:scheme`.
     pub fn matches(&self, head: &RequestHead) -> bool {
-        self.matches_value(head.get_joined(&self.name).as_deref())
+        self.matches_repeated(&head.headers).unwrap_or_else(|| self.matches_value(head.get(&self.name)))
     }
 
     /// Whether a response matches; the name may be `:status`.
     pub fn matches_response(&self, head: &ResponseHead) -> bool {
-        self.matches_value(head.get_joined(&self.name).as_deref())
+        self.matches_repeated(&head.headers).unwrap_or_else(|| self.matches_value(head.get(&self.name)))
     }
 
-    /// Whether the fields that `lookup` finds match. It has to join repeated fields by `,`, as
-    /// [`crate::http::Headers::get_joined`] does.
+    /// Of a repeated field one value has to match (inverted: none may), each for itself, as in Envoy 1.40. `None` when
+    /// the field is not repeated.
+    fn matches_repeated(&self, headers: &Headers) -> Option<bool> {
+        headers.get_all(&self.name).nth(1)?;
+        let misses = |value| self.matches_value(Some(value)) == self.invert;
+        Some(headers.get_all(&self.name).all(misses) == self.invert)
+    }
+
+    /// Whether the value that `lookup` finds matches.
     pub fn matches_with<'a>(&self, lookup: impl FnOnce(&HeaderName) -> Option<Cow<'a, [u8]>>) -> bool {
         self.matches_value(lookup(&self.name).as_deref())
     }
@@ -190,7 +197,12 @@ mod tests {
         head.headers.append("x-a", "1").unwrap();
         head.headers.append("x-a", "2").unwrap();
         let request = |name: &str, text| HeaderMatcher::build(&config(name, exact(text))).unwrap().matches(&head);
-        assert!(request("x-a", "1,2") && !request("x-a", "1"));
+        assert!(request("x-a", "1") && request("x-a", "2") && !request("x-a", "1,2"));
+        let inverted = |text| {
+            let config = Config { invert: true, ..config("x-a", exact(text)) };
+            HeaderMatcher::build(&config).unwrap().matches(&head)
+        };
+        assert!(!inverted("1") && !inverted("2") && inverted("3") && inverted("1,2"));
         assert!(request(":path", "/p?q") && request(":method", "GET") && request(":authority", "h:1"));
         assert!(request("host", "h:1") && request(":scheme", "http") && !request(":status", "200"));
         let response = ResponseHead::new(StatusCode::OK);
