@@ -210,3 +210,33 @@ fn support_lists_every_field_in_three_formats() {
     assert_eq!(code, Some(0));
     assert!(json.trim_start().starts_with(['{', '[']), "{json}");
 }
+
+#[test]
+fn validate_writes_no_access_log_and_warns_of_a_missing_folder() {
+    let folder = sota_testkit::temp_dir();
+    let (log, config) = (folder.path().join("access.log"), folder.path().join("c.yaml"));
+    let write = |path: &std::path::Path| {
+        let text = format!(
+            "listeners:\n- address: 127.0.0.1:0\n  http:\n    access_log: [{}]\n    routes:\n    - {{prefix: /, cluster: web}}\n\
+             clusters:\n- name: web\n  endpoints: [127.0.0.1:1]\n",
+            path.display()
+        );
+        std::fs::write(&config, text).unwrap();
+    };
+    let validate = |more: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_sota-mesh"))
+            .args(["validate", "-c"])
+            .arg(&config)
+            .args(more)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    write(&log);
+    assert_eq!(validate(&["--strict"]).0, Some(0), "{}", validate(&["--strict"]).1);
+    assert!(!log.exists());
+    write(&folder.path().join("nowhere/access.log"));
+    let (code, text) = validate(&[]);
+    assert!(code == Some(0) && text.contains("warning: the folder of the access log"), "{text}");
+    assert_eq!(validate(&["--strict"]).0, Some(1));
+}

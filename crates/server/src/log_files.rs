@@ -198,6 +198,29 @@ fn write_all(tasks: &Receiver<Task>) {
     }
 }
 
+/// Opens nothing: for checking a configuration on a host that it may not be meant for. Paths whose folder is not there
+/// are noted.
+#[derive(Default)]
+pub(crate) struct UnopenedLogs {
+    /// What could not be opened here.
+    pub(crate) missing: Mutex<Vec<String>>,
+}
+
+struct Unopened;
+
+impl LogFile for Unopened {
+    fn write(&self, _: &[u8]) {}
+}
+
+impl LogOpener for UnopenedLogs {
+    fn open(&self, path: &str) -> Result<Arc<dyn LogFile>, io::Error> {
+        if Path::new(path).parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+            lock(&self.missing).push(format!("the folder of the access log '{path}' is not there on this host"));
+        }
+        Ok(Arc::new(Unopened))
+    }
+}
+
 /// Nothing that holds these locks can panic half-way, so a poisoned one is as good as any.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

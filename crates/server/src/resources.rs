@@ -1,7 +1,6 @@
 //! Listeners and clusters that are served now, and how they are replaced: everything that is new is built and every
 //! address opened before the first worker is told of a change, so a bad configuration changes nothing.
 
-use crate::log_files::LogFiles;
 use sota_config::{
     ConfigError, ConfigErrors, Mark,
     bootstrap::{Bootstrap, NodeInfo},
@@ -65,7 +64,7 @@ pub(crate) struct BuildInputs {
     /// Every extension.
     pub registry: Arc<Registry>,
     /// Where access logs are opened.
-    pub logs: Arc<LogFiles>,
+    pub logs: Arc<dyn LogOpener>,
     /// Runtime values.
     pub runtime: Arc<Runtime>,
     /// Who this proxy is.
@@ -127,7 +126,6 @@ impl Change {
         current: &Current,
         inputs: &BuildInputs,
     ) -> Result<Self, ConfigErrors> {
-        let logs: Arc<dyn LogOpener> = Arc::clone(&inputs.logs) as _;
         let mut errors = Vec::new();
         let mut change = Self {
             listeners: Vec::new(),
@@ -140,7 +138,7 @@ impl Change {
         };
         let everywhere = FactoryContext {
             registry: &inputs.registry,
-            logs: &logs,
+            logs: &inputs.logs,
             runtime: &inputs.runtime,
             node: &inputs.node,
             stat_prefix: "",

@@ -4,7 +4,7 @@ use crate::{
     admin,
     configuration::{self, Refused},
     huge_pages,
-    log_files::LogFiles,
+    log_files::{LogFiles, UnopenedLogs},
     logging::Logging,
     options::{Options, default_concurrency},
     reload::Reload,
@@ -26,7 +26,7 @@ use std::{
     cell::{Cell, RefCell},
     process::ExitCode,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
@@ -137,18 +137,26 @@ pub fn validate(options: &Options, registry: Registry) -> ExitCode {
     let registry = Arc::new(registry);
     let build = || -> Result<String, Refused> {
         let (loaded, warnings) = configuration::read(&options.config, &registry)?;
-        let scope = sota_plugin::stats::Registry::new().shard();
-        let logs = LogFiles::start(&scope).map_err(|error| Refused(error.to_string()))?;
+        let logs = Arc::new(UnopenedLogs::default());
         let inputs = BuildInputs {
             registry,
-            logs,
+            logs: Arc::clone(&logs) as _,
             runtime: RuntimeLayers::new(&loaded.bootstrap.layered_runtime).runtime,
             node: Arc::new(loaded.bootstrap.node.clone()),
             workers: 1,
         };
         Change::build(&Arc::new(loaded.bootstrap), &Current::default(), &inputs)
             .map_err(|errors| Refused(configuration::render(&errors, &options.config)))?;
-        Ok(warnings)
+        let missing = std::mem::take(&mut *logs.missing.lock().unwrap_or_else(PoisonError::into_inner));
+        let file = options.config.path.display();
+        match (missing.is_empty(), options.config.strict) {
+            (true, _) => Ok(warnings),
+            (false, true) => Err(Refused(missing.iter().map(|text| format!("{file}: {text}\n")).collect())),
+            (false, false) => {
+                let more = missing.iter().map(|text| format!("{file}: warning: {text}\n"));
+                Ok(more.fold(warnings, |all, text| all + &text))
+            }
+        }
     };
     match build() {
         Ok(warnings) => {
@@ -188,7 +196,7 @@ impl Server {
         let workers = Rc::new(workers);
         let inputs = BuildInputs {
             registry,
-            logs: Arc::clone(&logs),
+            logs: Arc::clone(&logs) as _,
             runtime: Arc::clone(&runtime.runtime),
             node: Arc::new(bootstrap.node.clone()),
             workers: concurrency,
