@@ -213,18 +213,18 @@ fn support_lists_every_field_in_three_formats() {
 
 #[test]
 fn validate_writes_no_access_log_and_warns_of_a_missing_folder() {
-    let folder = sota_testkit::temp_dir();
+    let folder = temp_dir();
     let (log, config) = (folder.path().join("access.log"), folder.path().join("c.yaml"));
-    let write = |path: &std::path::Path| {
+    let write = |path: &Path| {
         let text = format!(
             "listeners:\n- address: 127.0.0.1:0\n  http:\n    access_log: [{}]\n    routes:\n    - {{prefix: /, cluster: web}}\n\
              clusters:\n- name: web\n  endpoints: [127.0.0.1:1]\n",
             path.display()
         );
-        std::fs::write(&config, text).unwrap();
+        fs::write(&config, text).unwrap();
     };
     let validate = |more: &[&str]| {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_sota-mesh"))
+        let output = Command::new(env!("CARGO_BIN_EXE_sota-mesh"))
             .args(["validate", "-c"])
             .arg(&config)
             .args(more)
