@@ -9,7 +9,7 @@ mod matchers;
 #[cfg(test)]
 mod testing;
 
-use access_loggers::{file, stderr, stdout};
+use access_loggers::{file, stream};
 use filters::{http, listener, network};
 use sota_plugin::{Registry, extension::DuplicateExtension};
 
@@ -36,13 +36,13 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
     ] {
         registry.http_filters.add(extension)?;
     }
-    for extension in [&file::EXTENSION, &stdout::EXTENSION, &stderr::EXTENSION] {
+    for extension in [&file::EXTENSION, &stream::STDOUT, &stream::STDERR] {
         registry.access_loggers.add(extension)?;
     }
     for (alias, extension) in [
         ("envoy.file_access_log", &file::EXTENSION),
-        ("envoy.stdout_access_log", &stdout::EXTENSION),
-        ("envoy.stderr_access_log", &stderr::EXTENSION),
+        ("envoy.stdout_access_log", &stream::STDOUT),
+        ("envoy.stderr_access_log", &stream::STDERR),
     ] {
         registry.access_loggers.add_alias(alias, extension)?;
     }

@@ -4,5 +4,4 @@ mod format;
 mod writer;
 
 pub(crate) mod file;
-pub(crate) mod stderr;
-pub(crate) mod stdout;
+pub(crate) mod stream;
