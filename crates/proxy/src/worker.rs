@@ -10,7 +10,7 @@ use crate::{
 };
 use sota_plugin::stats::Scope;
 use std::{io, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, error::SendError, unbounded_channel};
 
 /// What the main thread wants to know of a worker, as a function that runs there.
 type Question = Box<dyn FnOnce(&Rc<WorkerContext>) + Send>;
@@ -129,10 +129,11 @@ fn run(
     runtime.block_on(async {
         let context = WorkerContext::new(&Local::new(id, process, stats));
         let listeners = ListenerTable::new(Rc::clone(&context), move |worker, adopted| match peers.get(worker) {
-            Some(peer) => peer.send(WorkerCommand::Adopt(adopted)).map_err(|refused| match refused.0 {
-                WorkerCommand::Adopt(adopted) => adopted,
-                _ => unreachable!("a channel gives back what was sent"),
-            }),
+            Some(peer) => match peer.send(WorkerCommand::Adopt(adopted)) {
+                // The worker is gone, and the channel gives back what was sent.
+                Err(SendError(WorkerCommand::Adopt(adopted))) => Err(adopted),
+                _ => Ok(()),
+            },
             None => Err(adopted),
         });
         while let Some(command) = commands.recv().await {
