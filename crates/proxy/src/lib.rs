@@ -16,6 +16,7 @@ pub mod local;
 pub mod drain;
 pub mod timer;
 pub mod socket;
+mod socket_option;
 pub mod buffer;
 
 #[cfg(test)]

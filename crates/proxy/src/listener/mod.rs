@@ -15,7 +15,7 @@ mod tests;
 
 pub use accept::{Adopted, ListenerTable};
 pub use filter_chain_match::FilterChainIndex;
-pub use sockets::{BoundAddress, ListenError, ListenSocket, set_keepalive, set_options};
+pub use sockets::{BoundAddress, ListenError, ListenSocket};
 pub use stats::stat_name;
 
 use crate::{access_log::AccessLogs, connection::FilterChainConfig};

@@ -1,21 +1,20 @@
 //! Listening sockets: opened by the main thread, before any worker knows of the listener, so that an address that
 //! cannot be had is an error of the configuration.
-#![allow(unsafe_code, reason = "options that the socket crate does not know are set with setsockopt(2)")]
 
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive as KeepaliveOptions, Type};
+use crate::socket_option;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use sota_config::{
-    address::{Address, SocketOption, SocketState, TcpKeepalive},
+    address::{Address, SocketOption, SocketState},
     listener::Listener,
 };
 use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::OwnedFd,
         unix::fs::{FileTypeExt, PermissionsExt},
     },
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 /// An address that could not be listened on.
@@ -154,17 +153,17 @@ fn open_tcp(listener: &Listener, address: SocketAddr, ipv4_compat: bool) -> io::
         } else {
             (libc::SOL_IP, libc::IP_TRANSPARENT)
         };
-        set_option(&socket, level, name, &1_i32.to_ne_bytes())?;
+        socket_option::set(&socket, level, name, &1_i32.to_ne_bytes())?;
     }
     if let Some(keepalive) = &listener.tcp_keepalive {
-        set_keepalive(&socket, keepalive)?;
+        socket_option::set_keepalive(&socket, keepalive)?;
     }
     set_options(&socket, &listener.socket_options, SocketState::Prebind)?;
     socket.bind(&address.into())?;
     set_options(&socket, &listener.socket_options, SocketState::Bound)?;
     if let Some(length) = listener.tcp_fast_open_queue_length {
         let length = i32::try_from(length).unwrap_or(i32::MAX);
-        set_option(&socket, libc::SOL_TCP, libc::TCP_FASTOPEN, &length.to_ne_bytes())?;
+        socket_option::set(&socket, libc::SOL_TCP, libc::TCP_FASTOPEN, &length.to_ne_bytes())?;
     }
     socket.listen(i32::try_from(listener.tcp_backlog_size).unwrap_or(i32::MAX))?;
     set_options(&socket, &listener.socket_options, SocketState::Listening)?;
@@ -221,37 +220,10 @@ fn local_address(socket: &Socket) -> Option<SocketAddr> {
     socket.local_addr().ok().and_then(|address| address.as_socket())
 }
 
-/// Sets keep-alive of a socket; what configuration leaves out stays the system's.
-pub fn set_keepalive(socket: &Socket, keepalive: &TcpKeepalive) -> io::Result<()> {
-    let seconds = |n: u32| Duration::from_secs(u64::from(n));
-    let mut options = KeepaliveOptions::new();
-    if let Some(time) = keepalive.time_s {
-        options = options.with_time(seconds(time));
-    }
-    if let Some(interval) = keepalive.interval_s {
-        options = options.with_interval(seconds(interval));
-    }
-    if let Some(probes) = keepalive.probes {
-        options = options.with_retries(probes);
-    }
-    socket.set_keepalive(true)?;
-    socket.set_tcp_keepalive(&options)
-}
-
-/// Sets the options of one state, in their order.
-pub fn set_options(socket: &Socket, options: &[SocketOption], state: SocketState) -> io::Result<()> {
-    for option in options.iter().filter(|option| option.state == state) {
-        set_option(socket, option.level, option.name, &option.value)
-            .map_err(|e| io::Error::new(e.kind(), format!("socket option {}/{}: {e}", option.level, option.name)))?;
-    }
-    Ok(())
-}
-
-fn set_option(socket: &Socket, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
-    let length = libc::socklen_t::try_from(value.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: the descriptor is open, and `value` is valid for `length` octets, which is all that is read.
-    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), length) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// Sets the options of one state; the error names the one that the system refused.
+fn set_options(socket: &Socket, options: &[SocketOption], state: SocketState) -> io::Result<()> {
+    socket_option::set_all(socket, options, state)
+        .map_err(|(option, e)| io::Error::new(e.kind(), format!("socket option {}/{}: {e}", option.level, option.name)))
 }
 
 /// The destination that a redirected connection had before (`SO_ORIGINAL_DST`, IPv4 and IPv6).

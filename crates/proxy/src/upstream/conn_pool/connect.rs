@@ -1,9 +1,8 @@
 //! Making a connection.
-#![allow(unsafe_code, reason = "socket options by number have no safe interface")]
 
 use super::{PoolContext, PoolFailure, PoolFailureKind, failure::system_text};
-use crate::socket::Io;
-use socket2::{Domain, SockAddr, Socket as Raw, TcpKeepalive, Type};
+use crate::{socket::Io, socket_option};
+use socket2::{Domain, SockAddr, Socket as Raw, Type};
 use sota_config::{
     address::{Address, SocketOption, SocketState},
     cluster::Cluster as Model,
@@ -12,12 +11,9 @@ use sota_plugin::info::PeerAddress;
 use std::{
     io,
     net::SocketAddr,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::Path,
-    time::{Duration, Instant},
+    time::Instant,
 };
 use tokio::net::{TcpStream, UnixStream};
 
@@ -98,19 +94,7 @@ fn tcp_socket(model: &Model, to: SocketAddr) -> io::Result<Raw> {
     let socket = new_socket(Domain::for_address(to))?;
     socket.set_tcp_nodelay(true)?;
     if let Some(keepalive) = &model.tcp_keepalive {
-        let seconds = |n: u32| Duration::from_secs(u64::from(n));
-        let mut wanted = TcpKeepalive::new();
-        if let Some(time) = keepalive.time_s {
-            wanted = wanted.with_time(seconds(time));
-        }
-        if let Some(interval) = keepalive.interval_s {
-            wanted = wanted.with_interval(seconds(interval));
-        }
-        if let Some(probes) = keepalive.probes {
-            wanted = wanted.with_retries(probes);
-        }
-        socket.set_keepalive(true)?;
-        socket.set_tcp_keepalive(&wanted)?;
+        socket_option::set_keepalive(&socket, keepalive)?;
     }
     if let Some(bind) = &model.upstream_bind_config {
         if bind.freebind {
@@ -135,21 +119,11 @@ fn source(model: &Model, to: SocketAddr) -> Option<SocketAddr> {
 fn bind(socket: &Raw, source: SocketAddr) -> io::Result<()> {
     if source.port() == 0 {
         // The port is chosen when the destination is known: more connections than ports are possible.
-        set_option(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1_i32.to_ne_bytes())?;
+        socket_option::set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1_i32.to_ne_bytes())?;
     }
     socket.bind(&source.into())
 }
 
 fn set_options(socket: &Raw, options: &[SocketOption], state: SocketState) -> io::Result<()> {
-    options
-        .iter()
-        .filter(|option| option.state == state)
-        .try_for_each(|option| set_option(socket, option.level, option.name, &option.value))
-}
-
-fn set_option(socket: &Raw, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
-    let length = libc::socklen_t::try_from(value.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: the descriptor is open while `socket` lives, and the kernel reads `length` octets of `value` only.
-    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), length) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    socket_option::set_all(socket, options, state).map_err(|(_, error)| error)
 }
