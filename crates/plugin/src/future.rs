@@ -28,7 +28,10 @@ pub async fn race<A: Future, B: Future>(one: A, other: B) -> First<A::Output, B:
 }
 
 /// Runs two until both are done, or one fails; the first failure drops the other.
-pub async fn both<E>(one: impl Future<Output = Result<(), E>>, other: impl Future<Output = Result<(), E>>) -> Result<(), E> {
+pub async fn both<E>(
+    one: impl Future<Output = Result<(), E>>,
+    other: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
     let (mut one, mut other) = (pin!(one), pin!(other));
     let (mut one_done, mut other_done) = (false, false);
     poll_fn(|cx| {
@@ -48,7 +51,10 @@ pub async fn both<E>(one: impl Future<Output = Result<(), E>>, other: impl Futur
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{future::{pending, ready}, task::{Context, Waker}};
+    use std::{
+        future::{pending, ready},
+        task::{Context, Waker},
+    };
 
     fn now<F: Future>(future: F) -> Poll<F::Output> {
         pin!(future).poll(&mut Context::from_waker(Waker::noop()))

@@ -181,13 +181,21 @@ fn timeouts_end_both_directions() {
     for total in [false, true] {
         let (mut stream, _, over) = stream(100);
         let timeout = Some(Duration::from_millis(20));
-        if total { stream.set_total_timeout(timeout) } else { stream.set_idle_timeout(timeout) }
+        if total {
+            stream.set_total_timeout(timeout)
+        } else {
+            stream.set_idle_timeout(timeout)
+        }
         assert!(poll(stream.fill()).is_pending());
         over.set(true);
         assert_eq!(kind(poll(stream.fill())), Some(io::ErrorKind::TimedOut), "{total}");
         assert_eq!(kind(poll(stream.write_all(b"x"))), Some(io::ErrorKind::TimedOut), "{total}");
         // No timeout any more.
-        if total { stream.set_total_timeout(None) } else { stream.set_idle_timeout(None) }
+        if total {
+            stream.set_total_timeout(None)
+        } else {
+            stream.set_idle_timeout(None)
+        }
         assert!(poll(stream.fill()).is_pending());
     }
 }

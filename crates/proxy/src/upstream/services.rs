@@ -54,12 +54,8 @@ impl ClusterServices for ClusterAccess {
     fn choose(&self, choice: &HostChoice<'_>) -> Option<Host> {
         let known = |host: &Host| host.services().downcast_ref().map(|access: &HostAccess| Rc::clone(&access.host));
         let excluded: Vec<_> = choice.excluded.iter().filter_map(known).collect();
-        let cx = LbContext {
-            hash: choice.hash,
-            connection: choice.connection,
-            excluded: &excluded,
-            ..LbContext::default()
-        };
+        let cx =
+            LbContext { hash: choice.hash, connection: choice.connection, excluded: &excluded, ..LbContext::default() };
         self.cluster.choose_host(&cx).map(|host| self.host(host))
     }
 
