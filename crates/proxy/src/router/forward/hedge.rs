@@ -1,7 +1,7 @@
 //! Attempts side by side: one that takes too long goes on while another begins, and the first good response counts.
 
 use super::{Forward, ForwardCx, State};
-use crate::{deadline::Deadline, wire::http1::ResponseEvent};
+use crate::{deadline::Deadline, wire::ResponseEvent};
 use sota_plugin::{
     filter::LocalReply,
     http::{ResponseHead, StatusCode},
