@@ -182,7 +182,9 @@ mod tests {
             head.headers.set("grpc-timeout", text).unwrap();
             assert_eq!(head.grpc_timeout(), millis.map(Duration::from_millis), "{text}");
         }
-        for (millis, text) in [(15, "15m"), (99_999_999, "99999999m"), (100_000_000, "100000S"), (u64::MAX, "99999999H")] {
+        for (millis, text) in
+            [(15, "15m"), (99_999_999, "99999999m"), (100_000_000, "100000S"), (u64::MAX, "99999999H")]
+        {
             head.set_grpc_timeout(Duration::from_millis(millis));
             assert_eq!(head.headers.get_str("grpc-timeout"), Some(text));
         }

@@ -180,7 +180,9 @@ impl ForwardAction {
         };
         let code = action.cluster_not_found_response_code;
         let retry_policy = match &action.retry_policy {
-            Some(policy) => Some(Arc::new(RetryPolicy::build(policy).map_err(|error| error.at("retry_policy", cx.mark))?)),
+            Some(policy) => {
+                Some(Arc::new(RetryPolicy::build(policy).map_err(|error| error.at("retry_policy", cx.mark))?))
+            }
             None => host.retry_policy.clone(),
         };
         Ok(Self {

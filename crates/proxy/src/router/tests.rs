@@ -11,8 +11,8 @@ use sota_config::{
     retry::{GrpcTimeout, RetryPolicy},
     route::{
         AppendAction, ClusterSpecifier, DirectResponse, HeaderMutations, HeaderValueOption, HostRewrite, PathMatcher,
-        PathRewrite, PerFilterConfig, RedirectAction, Route, RouteAction, RouteActionKind,
-        RouteConfiguration, RouteMatch, RoutingPriority, VirtualHost, WeightedCluster,
+        PathRewrite, PerFilterConfig, RedirectAction, Route, RouteAction, RouteActionKind, RouteConfiguration,
+        RouteMatch, RoutingPriority, VirtualHost, WeightedCluster,
     },
     secret::DataSource,
 };
@@ -598,11 +598,8 @@ fn everything_wrong_is_told_at_once() {
 
 #[test]
 fn timeouts_of_route_and_request() {
-    let policy = |per_try_timeout| RetryPolicy {
-        retry_on: vec!["5xx".into()],
-        per_try_timeout,
-        ..RetryPolicy::default()
-    };
+    let policy =
+        |per_try_timeout| RetryPolicy { retry_on: vec!["5xx".into()], per_try_timeout, ..RetryPolicy::default() };
     let secs = |n| Some(Duration::from_secs(n));
     let reading = |tells_upstream| Reading {
         tells_upstream,
@@ -697,8 +694,12 @@ fn timeouts_of_grpc_calls() {
         let route = routes.route(&head, 0).unwrap();
         let action = route.forward().unwrap();
         assert_eq!(stream_duration(action, &head, None), longest, "{shown}");
-        let reading =
-            Reading { tells_upstream: true, respects_expected: false, deadline_header: None, max_stream_duration: None };
+        let reading = Reading {
+            tells_upstream: true,
+            respects_expected: false,
+            deadline_header: None,
+            max_stream_duration: None,
+        };
         let timeouts = Timeouts::new(action, &mut head, reading);
         assert_eq!((timeouts.global, head.headers.get_str("grpc-timeout")), (global, told), "{shown}");
     }

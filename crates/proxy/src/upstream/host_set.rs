@@ -150,7 +150,8 @@ impl HostSet {
 
     /// The same as if the priorities of `avoided` had no hosts. `None`: no other has any that may be used.
     fn draw_other(&self, avoided: u128, percent: u32) -> Option<(&PriorityHosts, bool)> {
-        let is_avoided = |number: usize| u32::try_from(number).is_ok_and(|n| avoided.checked_shr(n).unwrap_or(0) & 1 != 0);
+        let is_avoided =
+            |number: usize| u32::try_from(number).is_ok_and(|n| avoided.checked_shr(n).unwrap_or(0) & 1 != 0);
         let availability = self.priorities.iter().enumerate().map(|(number, priority)| {
             if is_avoided(number) { Availability::default() } else { priority.availability() }
         });
@@ -163,9 +164,11 @@ impl HostSet {
         let healthy = loads.iter().zip(&self.priorities).map(|(load, priority)| (priority, false, load.healthy));
         let degraded = loads.iter().zip(&self.priorities).map(|(load, priority)| (priority, true, load.degraded));
         let mut shares = healthy.chain(degraded);
-        shares.find(|(_, _, share)| {
-            sum += share;
-            percent <= sum
-        }).map(|(priority, degraded, _)| (priority, degraded))
+        shares
+            .find(|(_, _, share)| {
+                sum += share;
+                percent <= sum
+            })
+            .map(|(priority, degraded, _)| (priority, degraded))
     }
 }

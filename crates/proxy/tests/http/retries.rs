@@ -98,7 +98,9 @@ fn a_bad_answer_does_not_count_while_another_may_come() {
 #[test]
 fn an_attempt_on_which_nothing_moves_is_given_up() {
     let origin = Origin::http(|request| match request.target() {
-        "/slow" => Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\na").wait(MS(60)).send("b").wait(MS(60)).send("c"),
+        "/slow" => {
+            Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\na").wait(MS(60)).send("b").wait(MS(60)).send("c")
+        }
         "/stops" => Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\na").until_closed(),
         _ => Reply::silence(),
     });
@@ -201,7 +203,8 @@ fn hosts_are_told_how_long_the_request_may_take() {
     let deadline = |cluster: &mut sota_config::cluster::Cluster| cluster.deadline_header = Some("x-left-ms".to_owned());
     let mut pausing = policy("5xx", 5);
     (pausing.base_interval, pausing.max_interval) = (MS(30), MS(30));
-    let proxy = to(&[origin.address()], pausing, |action| action.timeout = Some(MS(2000))).edit_cluster(deadline).start();
+    let proxy =
+        to(&[origin.address()], pausing, |action| action.timeout = Some(MS(2000))).edit_cluster(deadline).start();
     assert_eq!(get(proxy.address, "/").text(), "ok");
     let told = |origin: &Origin| -> Vec<u64> {
         origin.seen().iter().map(|seen| seen.header("x-left-ms").unwrap().parse().unwrap()).collect()

@@ -380,7 +380,8 @@ impl Forward {
                 head.headers.set_sanitized(HeaderId::XEnvoyAttemptCount, text.format(self.attempts));
             }
             if self.route.forward().is_some_and(|action| action.include_is_timeout_retry_header) {
-                head.headers.set_sanitized(HeaderId::XEnvoyIsTimeoutRetry, if self.was_timeout { "true" } else { "false" });
+                head.headers
+                    .set_sanitized(HeaderId::XEnvoyIsTimeoutRetry, if self.was_timeout { "true" } else { "false" });
             }
             self.timeouts.tell(head, self.elapsed(now));
         }

@@ -50,11 +50,7 @@ impl Forward {
         }
     }
 
-    pub(super) fn try_timed_out(
-        &mut self,
-        is_idle: bool,
-        stream: &mut ForwardCx<'_>,
-    ) -> Result<(), Box<LocalReply>> {
+    pub(super) fn try_timed_out(&mut self, is_idle: bool, stream: &mut ForwardCx<'_>) -> Result<(), Box<LocalReply>> {
         self.count_try_timeout(is_idle);
         let State::Active(attempt) = &self.state else { return Ok(()) };
         let host = Rc::clone(&attempt.host);
