@@ -36,9 +36,10 @@ pub struct LbContext<'a> {
     pub connection: Option<&'a ConnectionInfo>,
     /// The request, for clusters whose host stands in a header.
     pub request: Option<&'a RequestHead>,
-    /// Hosts that this choice should avoid, and how often to choose again for that
-    /// (`host_selection_retry_max_attempts`).
-    pub avoids: Option<(&'a dyn Fn(&Host) -> bool, u32)>,
+    /// Hosts that this choice should avoid.
+    pub avoids: Option<&'a dyn Fn(&Host) -> bool>,
+    /// How often to choose again for that (`host_selection_retry_max_attempts`).
+    pub attempts: u32,
     /// Priorities that this choice leaves out while others have hosts, as bits.
     pub avoided_priorities: u128,
 }
@@ -120,8 +121,8 @@ impl Cluster {
             return Some(host);
         }
         let mut chosen = self.choose(cx.avoided_priorities);
-        if let Some((avoids, attempts)) = cx.avoids {
-            for _ in 0..attempts {
+        if let Some(avoids) = cx.avoids {
+            for _ in 0..cx.attempts {
                 if !chosen.as_ref().is_some_and(|host| avoids(host.host())) {
                     break;
                 }

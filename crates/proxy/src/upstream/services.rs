@@ -57,8 +57,9 @@ impl ClusterServices for ClusterAccess {
         let is_excluded = |host: &super::Host| {
             excluded.iter().any(|other: &Rc<WorkerHost>| Arc::ptr_eq(other.host().state(), host.state()))
         };
-        let avoids = (!excluded.is_empty()).then_some((&is_excluded as &dyn Fn(&super::Host) -> bool, 1));
-        let cx = LbContext { hash: choice.hash, connection: choice.connection, avoids, ..LbContext::default() };
+        let avoids = (!excluded.is_empty()).then_some(&is_excluded as &dyn Fn(&super::Host) -> bool);
+        let (hash, connection) = (choice.hash, choice.connection);
+        let cx = LbContext { hash, connection, avoids, attempts: 1, ..LbContext::default() };
         self.cluster.choose_host(&cx).map(|host| self.host(host))
     }
 

@@ -309,7 +309,8 @@ impl Forward {
         let avoids = |host: &Host| retry.is_some_and(|retry| retry.avoids(host));
         if let Some(retry) = retry {
             context.avoided_priorities = retry.avoided_priorities();
-            context.avoids = retry.host_attempts().map(|attempts| (&avoids as &dyn Fn(&Host) -> bool, attempts));
+            context.attempts = retry.host_attempts().unwrap_or(0);
+            context.avoids = Some(&avoids);
         }
         let chosen = self.cluster.choose_host(&context);
         let Some(host) = chosen else {

@@ -134,8 +134,8 @@ fn a_retry_goes_elsewhere() {
         let failed = cluster.choose_host(&LbContext::default()).unwrap();
         let was_tried = |host: &Host| host.address() == failed.host().address();
         cluster.choose_host(&LbContext::default()).unwrap();
-        let avoids = Some((&was_tried as &dyn Fn(&Host) -> bool, 1));
-        let other = cluster.choose_host(&LbContext { avoids, ..Default::default() }).unwrap();
+        let cx = LbContext { avoids: Some(&was_tried), attempts: 1, ..Default::default() };
+        let other = cluster.choose_host(&cx).unwrap();
         assert!(!Rc::ptr_eq(&other, &failed));
     });
 }
