@@ -14,7 +14,7 @@ use std::{fmt::Write, net::SocketAddr, sync::Arc};
 pub(super) fn clusters(server: &Server, request: &Request<'_>) -> Reply {
     let filter = match request.parameter("filter").map(|filter| Regex::new(&filter)).transpose() {
         Ok(filter) => filter,
-        Err(error) => return Reply::error(StatusCode::BAD_REQUEST, format!("Invalid re2 regex: {error}\n")),
+        Err(_) => return Reply::error(StatusCode::BAD_REQUEST, "Invalid re2 regex"),
     };
     let mut shown = Vec::new();
     server.resources.each_cluster(|cluster| {
