@@ -4,7 +4,7 @@
 
 use super::{
     Body, JSON, Reply, Request,
-    dumped::{Entry, List, SECTIONS, Section},
+    dumped::{Entry, List, SECTIONS, Section, Wanted},
 };
 use crate::server::Server;
 use jiff::Timestamp;
@@ -62,12 +62,7 @@ fn sections(has_endpoints: bool) -> impl Iterator<Item = &'static Section> {
 }
 
 /// Every message that the mask fits.
-fn everything(
-    server: &Server,
-    mask: &str,
-    has_endpoints: bool,
-    wanted: &dyn Fn(&str) -> bool,
-) -> Result<Vec<Piece>, Reply> {
+fn everything(server: &Server, mask: &str, has_endpoints: bool, wanted: &Wanted<'_>) -> Result<Vec<Piece>, Reply> {
     let fields = FieldMask::parse(mask);
     let mut pieces = Vec::new();
     for section in sections(has_endpoints).filter(|section| fits(section, &fields)) {
@@ -120,7 +115,7 @@ fn one_list(
     resource: &str,
     mask: &str,
     has_endpoints: bool,
-    wanted: &dyn Fn(&str) -> bool,
+    wanted: &Wanted<'_>,
 ) -> Result<Vec<Piece>, Reply> {
     for section in sections(has_endpoints) {
         if section.fields.contains(&resource) {

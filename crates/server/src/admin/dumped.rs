@@ -11,6 +11,11 @@ use sota_plugin::info::PeerAddress;
 use sota_proxy::upstream::{ClusterConfig, Host, HostHealth};
 use std::{sync::Arc, time::SystemTime};
 
+/// Whether a resource of this name is asked for.
+pub(super) type Wanted<'a> = dyn Fn(&str) -> bool + 'a;
+/// The entries whose resource has a name that is wanted.
+type Entries = fn(&Server, &Wanted<'_>) -> Vec<Entry>;
+
 /// A message of the dump (`envoy.admin.v3`).
 pub(super) struct Section {
     pub(super) message: &'static str,
@@ -29,8 +34,8 @@ pub(super) struct List {
     pub(super) key: &'static str,
     /// The resource's own message.
     pub(super) message: &'static str,
-    /// The entries whose resource has a name that is wanted.
-    pub(super) entries: fn(&Server, &dyn Fn(&str) -> bool) -> Vec<Entry>,
+    /// What it has.
+    pub(super) entries: Entries,
 }
 
 /// An entry of a list.
@@ -118,17 +123,17 @@ const fn list(
     element: &'static str,
     key: &'static str,
     message: &'static str,
-    entries: fn(&Server, &dyn Fn(&str) -> bool) -> Vec<Entry>,
+    entries: Entries,
 ) -> List {
     List { name, element, key, message, entries }
 }
 
 /// Nothing of this kind exists yet.
-fn none(_: &Server, _: &dyn Fn(&str) -> bool) -> Vec<Entry> {
+fn none(_: &Server, _: &Wanted<'_>) -> Vec<Entry> {
     Vec::new()
 }
 
-fn clusters(server: &Server, wanted: &dyn Fn(&str) -> bool) -> Vec<Entry> {
+fn clusters(server: &Server, wanted: &Wanted<'_>) -> Vec<Entry> {
     let mut found = Vec::new();
     server.resources.each_cluster(|cluster| {
         let model = cluster.config.model();
@@ -139,7 +144,7 @@ fn clusters(server: &Server, wanted: &dyn Fn(&str) -> bool) -> Vec<Entry> {
     found
 }
 
-fn listeners(server: &Server, wanted: &dyn Fn(&str) -> bool) -> Vec<Entry> {
+fn listeners(server: &Server, wanted: &Wanted<'_>) -> Vec<Entry> {
     let mut found = Vec::new();
     server.resources.each_listener(|listener| {
         let model = &listener.config.model;
@@ -150,7 +155,7 @@ fn listeners(server: &Server, wanted: &dyn Fn(&str) -> bool) -> Vec<Entry> {
     found
 }
 
-fn routes(server: &Server, wanted: &dyn Fn(&str) -> bool) -> Vec<Entry> {
+fn routes(server: &Server, wanted: &Wanted<'_>) -> Vec<Entry> {
     let mut found = Vec::new();
     server.resources.each_listener(|listener| {
         for routes in inline_routes(listener).filter(|routes| wanted(&routes.name)) {
@@ -174,7 +179,7 @@ fn inline_routes(listener: &ActiveListener) -> impl Iterator<Item = &RouteConfig
     })
 }
 
-fn endpoints(server: &Server, wanted: &dyn Fn(&str) -> bool) -> Vec<Entry> {
+fn endpoints(server: &Server, wanted: &Wanted<'_>) -> Vec<Entry> {
     let mut found = Vec::new();
     server.resources.each_cluster(|cluster| {
         if wanted(cluster.config.name()) {
