@@ -4,6 +4,7 @@ use crate::{
     address::{Address, BindConfig, TcpKeepalive},
     extension::ExtensionConfig,
     http::{Http1Options, HttpProtocolOptions},
+    http2::Http2Options,
     node::Node,
 };
 use std::{sync::Arc, time::Duration};
@@ -35,6 +36,8 @@ pub struct Cluster {
     pub http: HttpProtocolOptions,
     /// Options of HTTP/1.1 upstream.
     pub http1: Http1Options,
+    /// Options of HTTP/2 upstream.
+    pub http2: Http2Options,
     /// Source address of connections.
     pub upstream_bind_config: Option<BindConfig>,
     /// Keep-alive of connections.

@@ -12,6 +12,7 @@ pub mod dialect;
 pub mod error;
 pub mod extension;
 pub mod http;
+pub mod http2;
 pub mod listener;
 pub mod matcher;
 pub mod node;

@@ -17,6 +17,7 @@ mod extension;
 mod filter_chain;
 mod filter_chain_overlap;
 mod header_mutations;
+mod http2_options;
 mod http_connection_manager;
 mod http_options;
 mod listener;

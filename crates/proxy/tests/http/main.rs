@@ -6,5 +6,7 @@ mod exchanges;
 mod faults;
 mod filters;
 mod fixture;
+mod h2_origin;
+mod http2_upstream;
 mod retries;
 mod timing;

@@ -13,6 +13,7 @@ use crate::{
 use sota_codec::http2::{
     self as codec, ConnectionError, ErrorCode, HeadPool, IdHasher, ResetCause, SendError, StreamFault, StreamId,
 };
+use sota_config::{http::HttpProtocolOptions, http2::Http2Options};
 use sota_plugin::{http::RequestHead, stats::Group};
 use std::{
     cell::{Cell, RefCell},
@@ -32,6 +33,37 @@ pub struct Options {
     pub codec: Arc<codec::Options>,
     /// Pings.
     pub keepalive: Option<KeepaliveOptions>,
+}
+
+impl Options {
+    /// Towards the hosts of a cluster.
+    pub fn client(http2: &Http2Options, http: &HttpProtocolOptions) -> Self {
+        let codec = codec::Options {
+            hpack_table_size: http2.hpack_table_size,
+            max_concurrent_streams: http2.max_concurrent_streams,
+            initial_stream_window: http2.initial_stream_window_size,
+            initial_connection_window: http2.initial_connection_window_size,
+            allow_connect: http2.allow_connect,
+            stream_error_on_invalid_http_message: http2.override_stream_error_on_invalid_http_message.unwrap_or(false),
+            max_head_bytes: http.max_response_headers_kb as usize * 1024,
+            max_fields: http.max_headers_count as usize,
+            max_output: super::MAX_OUTPUT,
+            max_outbound_frames: http2.max_outbound_frames,
+            max_outbound_control_frames: http2.max_outbound_control_frames,
+            max_consecutive_inbound_frames_with_empty_payload: http2.max_consecutive_inbound_frames_with_empty_payload,
+            max_inbound_priority_frames_per_stream: http2.max_inbound_priority_frames_per_stream,
+            max_inbound_window_update_frames_per_data_frame_sent: http2
+                .max_inbound_window_update_frames_per_data_frame_sent,
+            ..codec::Options::default()
+        };
+        let keepalive = http2.connection_keepalive.as_ref().map(|keepalive| KeepaliveOptions {
+            interval: keepalive.interval,
+            timeout: keepalive.timeout,
+            jitter: keepalive.interval_jitter,
+            idle_interval: keepalive.connection_idle_interval,
+        });
+        Self { codec: Arc::new(codec), keepalive }
+    }
 }
 
 /// Why a connection is over.
@@ -153,6 +185,20 @@ impl Connection {
     /// Whether another stream can be opened now (client).
     pub fn can_open(&self) -> bool {
         self.ended.get().is_none() && self.codec.borrow().can_open()
+    }
+
+    /// Whether the peer has said what it allows.
+    pub fn has_peer_settings(&self) -> bool {
+        self.codec.borrow().has_peer_settings()
+    }
+
+    /// How many streams may be open at once, as both sides say; none once no more can be opened (client).
+    pub fn stream_limit(&self) -> u32 {
+        let codec = self.codec.borrow();
+        match self.ended.get() {
+            None if codec.takes_streams() => codec.stream_limit(),
+            _ => 0,
+        }
     }
 
     /// Streams that exist.
