@@ -55,6 +55,8 @@ pub struct VirtualHost {
     pub include_attempt_count_in_response: bool,
     /// The retry policy of routes that have none.
     pub retry_policy: Option<RetryPolicy>,
+    /// Rate limits (`envoy.config.route.v3.RateLimit`, checked), for filters that count requests.
+    pub rate_limits: Vec<Node>,
 }
 
 /// Configuration of an HTTP filter at a route, virtual host or weighted cluster.
@@ -153,6 +155,10 @@ pub struct RouteAction {
     pub retry_policy: Option<RetryPolicy>,
     /// Which circuit breakers count.
     pub priority: RoutingPriority,
+    /// Rate limits (`envoy.config.route.v3.RateLimit`, checked), for filters that count requests.
+    pub rate_limits: Vec<Node>,
+    /// The virtual host's rate limits count as well.
+    pub include_vh_rate_limits: bool,
 }
 
 /// Which circuit breakers count a request.

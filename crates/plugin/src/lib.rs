@@ -15,8 +15,10 @@ pub mod format;
 pub mod http;
 pub mod info;
 pub mod matcher;
+pub mod rate_limit;
 pub mod runtime;
 pub mod stats;
+pub mod token_bucket;
 
 use std::{future::Future, pin::Pin};
 

@@ -76,6 +76,8 @@ fn forward(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Place<'_>) ->
         host_rewrite,
         append_x_forwarded_host: node.bool("append_x_forwarded_host"),
         priority: if node.str("priority") == "HIGH" { RoutingPriority::High } else { RoutingPriority::Default },
+        rate_limits: node.list("rate_limits").to_vec(),
+        include_vh_rate_limits: node.bool("include_vh_rate_limits"),
     })
 }
 

@@ -47,6 +47,7 @@ pub(super) fn virtual_host(
         include_request_attempt_count: node.bool("include_request_attempt_count"),
         include_attempt_count_in_response: node.bool("include_attempt_count_in_response"),
         retry_policy: cx.optional(node, "retry_policy", retry_policy),
+        rate_limits: node.list("rate_limits").to_vec(),
         name,
     }
 }

@@ -65,6 +65,8 @@ fn action() -> RouteAction {
         max_stream_duration: None,
         retry_policy: None,
         priority: RoutingPriority::Default,
+        rate_limits: Vec::new(),
+        include_vh_rate_limits: false,
     }
 }
 

@@ -146,6 +146,8 @@ pub fn action(cluster: &str) -> RouteAction {
         max_stream_duration: None,
         retry_policy: None,
         priority: Default::default(),
+        rate_limits: Vec::new(),
+        include_vh_rate_limits: false,
     }
 }
 
