@@ -15,11 +15,7 @@ pub(crate) fn additions(node: &Node, key: &str, cx: &FactoryContext<'_>) -> Resu
 }
 
 /// `envoy.config.core.v3.HeaderValueOption`
-pub(crate) fn value_option(
-    node: &Node,
-    path: &str,
-    cx: &FactoryContext<'_>,
-) -> Result<HeaderValueOption, ConfigError> {
+pub(crate) fn value_option(node: &Node, path: &str, cx: &FactoryContext<'_>) -> Result<HeaderValueOption, ConfigError> {
     let action = node.str("append_action");
     let append_action = match (node.field("append").as_bool(), action) {
         (Some(_), "ADD_IF_ABSENT" | "OVERWRITE_IF_EXISTS_OR_ADD" | "OVERWRITE_IF_EXISTS") => {

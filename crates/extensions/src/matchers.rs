@@ -1,10 +1,7 @@
 //! Matchers and shares of requests, read from the checked configuration of filters. Each is built at once; an error
 //! stands at `path`, which counts from the filter's own configuration.
 
-use sota_config::{
-    ConfigError, Node,
-    matcher::FractionalPercent as FractionConfig,
-};
+use sota_config::{ConfigError, Node, matcher::FractionalPercent as FractionConfig};
 use sota_plugin::{
     FactoryContext,
     matcher::{FractionalPercent, HeaderMatcher, StringMatcher, read},

@@ -184,9 +184,7 @@ impl Action {
                 let bits = |key, all: u8| node.u32(key).map_or(all, |bits| u8::try_from(bits).unwrap_or(all).min(all));
                 Self::MaskedRemoteAddress { v4: bits("v4_prefix_mask_len", 32), v6: bits("v6_prefix_mask_len", 128) }
             }
-            "generic_key" => {
-                Self::GenericKey { key: key("generic_key"), value: Value::read(node).map_err(within)? }
-            }
+            "generic_key" => Self::GenericKey { key: key("generic_key"), value: Value::read(node).map_err(within)? },
             "header_value_match" => {
                 let headers: Vec<_> = node.list("headers").iter().map(read::header_matcher).collect();
                 Self::HeaderMatch {
@@ -406,7 +404,11 @@ mod tests {
             ),
             ("generic_key", vec![value.clone()], Some("generic_key=v;")),
             ("generic_key", vec![key.clone(), ("descriptor_value", s("%REQ(x-user)%!"))], Some("k=me!;")),
-            ("generic_key", vec![("descriptor_value", s("%REQ(none)%")), ("default_value", s("d"))], Some("generic_key=d;")),
+            (
+                "generic_key",
+                vec![("descriptor_value", s("%REQ(none)%")), ("default_value", s("d"))],
+                Some("generic_key=d;"),
+            ),
             ("header_value_match", vec![value.clone(), header("x-user")], Some("header_match=v;")),
             ("header_value_match", vec![value.clone(), header("x-none")], None),
             (

@@ -320,8 +320,8 @@ impl HttpFilter for Filter {
 mod tests {
     use super::*;
     use crate::testing::{FakeWorker, Route, Stream, building, config, lines, request};
-    use sota_plugin::http::Method;
     use sota_plugin::filter::Resume;
+    use sota_plugin::http::Method;
     use std::task::{Context, Poll, Waker};
 
     const MESSAGE: &str = EXTENSION.type_urls[0];

@@ -102,7 +102,13 @@ impl Mutation {
             return Ok(Self::RemoveMatching(matcher));
         }
         let (field, config) = match node.get("append") {
-            Some(append) => ("append", FieldConfig { remove: Vec::new(), add: vec![header_options::value_option(append, &format!("{path}.append"), cx)?] }),
+            Some(append) => (
+                "append",
+                FieldConfig {
+                    remove: Vec::new(),
+                    add: vec![header_options::value_option(append, &format!("{path}.append"), cx)?],
+                },
+            ),
             None => ("remove", FieldConfig { remove: vec![node.str("remove").to_owned()], add: Vec::new() }),
         };
         HeaderMutations::build(&config)

@@ -1,6 +1,6 @@
 //! `envoy.filters.http.header_to_metadata`: copies fields and cookies into dynamic metadata.
 
-use crate::cookie;
+use crate::{cookie, lazy_stats::LazyStats};
 use base64::{
     Engine as _,
     alphabet::STANDARD,
@@ -15,7 +15,6 @@ use sota_plugin::{
     info::StreamInfo,
     matcher::RegexSubstitution,
     stat_group,
-    stats::Group,
 };
 use std::{any::Any, sync::Arc};
 
@@ -39,26 +38,26 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 stat_group! {
-    /// `http_filter_name.<stat_prefix>`, only with a `stat_prefix`.
+    /// `http_filter_name.<stat_prefix>.`, only with a `stat_prefix`.
     struct Stats {
         /// Rules applied to requests.
-        request_rules_processed: counter,
+        request_rules_processed: shared_counter,
         /// Rules applied to responses.
-        response_rules_processed: counter,
+        response_rules_processed: shared_counter,
         /// Values added from requests.
-        request_metadata_added: counter,
+        request_metadata_added: shared_counter,
         /// Values added from responses.
-        response_metadata_added: counter,
-        /// Requests without the field of a rule.
-        request_header_not_found: counter,
-        /// Responses without the field of a rule.
-        response_header_not_found: counter,
+        response_metadata_added: shared_counter,
+        /// Requests without the field of a rule that has a value for that.
+        request_header_not_found: shared_counter,
+        /// Responses without the field of a rule that has a value for that.
+        response_header_not_found: shared_counter,
         /// Values that are no base64.
-        base64_decode_failed: counter,
+        base64_decode_failed: shared_counter,
         /// Values that are too long.
-        header_value_too_long: counter,
+        header_value_too_long: shared_counter,
         /// Values that a substitution left empty.
-        regex_substitution_failed: counter,
+        regex_substitution_failed: shared_counter,
     }
 }
 
@@ -68,11 +67,7 @@ fn build(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Arc<dyn HttpFi
         TypedConfig::Value { node, .. } => node,
         _ => &none,
     };
-    let prefix = Some(node.str("stat_prefix")).filter(|prefix| !prefix.is_empty());
-    Ok(Arc::new(Config {
-        rules: Arc::new(Rules::read(node, cx)?),
-        stat_prefix: prefix.map(|prefix| format!("http_filter_name.{prefix}")),
-    }))
+    Ok(Arc::new(Config(Arc::new(Rules::read(node, cx)?))))
 }
 
 fn build_route(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Arc<dyn Any + Send + Sync>, ConfigError> {
@@ -84,15 +79,13 @@ fn build_route(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Arc<dyn 
     }
 }
 
-struct Config {
-    rules: Arc<Rules>,
-    stat_prefix: Option<String>,
-}
+struct Config(Arc<Rules>);
 
 /// `envoy.extensions.filters.http.header_to_metadata.v3.Config`
 struct Rules {
     request: Vec<Rule>,
     response: Vec<Rule>,
+    stats: Option<LazyStats<Stats>>,
 }
 
 struct Rule {
@@ -123,7 +116,12 @@ impl Rules {
             let items = node.list(key).iter().enumerate();
             items.map(|(at, item)| Rule::read(item, &format!("{key}[{at}]"), cx)).collect()
         };
-        Ok(Self { request: rules("request_rules")?, response: rules("response_rules")? })
+        let prefix = Some(node.str("stat_prefix")).filter(|prefix| !prefix.is_empty());
+        Ok(Self {
+            request: rules("request_rules")?,
+            response: rules("response_rules")?,
+            stats: prefix.map(|prefix| LazyStats::new(format!("http_filter_name.{prefix}."))),
+        })
     }
 }
 
@@ -183,7 +181,7 @@ impl Target {
 
     /// What goes into the metadata for a field's value.
     fn node(&self, given: Vec<u8>, stats: Option<&Stats>) -> Option<Node> {
-        let count = |counter: fn(&Stats) -> &sota_plugin::stats::CounterCell| {
+        let count = |counter: fn(&Stats) -> &sota_plugin::stats::SharedCounterCell| {
             if let Some(stats) = stats {
                 counter(stats).inc();
             }
@@ -263,11 +261,11 @@ fn apply(rules: &[Rule], message: &mut impl Message, is_response: bool, info: &m
             }
             Source::Cookie(name) => cookie::find(message.headers(), name).filter(|value| !value.is_empty()),
         };
+        let target = if value.is_some() { &rule.present } else { &rule.missing };
+        let Some(target) = target else { continue };
         if let (Some(stats), None) = (stats, &value) {
             if is_response { &stats.response_header_not_found } else { &stats.request_header_not_found }.inc();
         }
-        let target = if value.is_some() { &rule.present } else { &rule.missing };
-        let Some(target) = target else { continue };
         if let Some(node) = target.node(value.unwrap_or_default(), stats) {
             info.metadata.set(&target.namespace, &target.key, node);
             if let Some(stats) = stats {
@@ -279,37 +277,30 @@ fn apply(rules: &[Rule], message: &mut impl Message, is_response: bool, info: &m
 
 impl HttpFilterConfig for Config {
     fn for_worker(&self, cx: &WorkerCx) -> Box<dyn HttpFilterFactory> {
-        let stats = self.stat_prefix.as_ref().map(|prefix| cx.stats().child(prefix).group());
-        Box::new(Factory { rules: Arc::clone(&self.rules), stats })
+        if let Some(stats) = &self.0.stats {
+            stats.get(cx);
+        }
+        Box::new(Factory(Arc::clone(&self.0)))
     }
 }
 
-struct Factory {
-    rules: Arc<Rules>,
-    stats: Option<Group<Stats>>,
-}
+struct Factory(Arc<Rules>);
 
 impl HttpFilterFactory for Factory {
     fn new_filter(&self, _info: &StreamInfo) -> Option<Box<dyn HttpFilter>> {
-        Some(Box::new(Filter { rules: Arc::clone(&self.rules), stats: self.stats.clone() }))
+        Some(Box::new(Filter(Arc::clone(&self.0))))
     }
 }
 
-struct Filter {
-    rules: Arc<Rules>,
-    stats: Option<Group<Stats>>,
-}
+struct Filter(Arc<Rules>);
 
 impl Filter {
     /// The rules of the route, otherwise the filter's.
-    fn with_rules(&self, cx: &mut StreamCx<'_>, f: impl FnOnce(&Rules, &mut StreamInfo)) {
-        match cx.route().cloned() {
-            Some(route) => {
-                let own = route.filter_config(cx.filter_name).and_then(|config| config.downcast_ref());
-                f(own.unwrap_or(&*self.rules), cx.info);
-            }
-            None => f(&self.rules, cx.info),
-        }
+    fn with_rules(&self, cx: &mut StreamCx<'_>, f: impl FnOnce(&Rules, &mut StreamInfo, Option<&Stats>)) {
+        let route = cx.route().cloned();
+        let own = route.as_ref().and_then(|route| route.filter_config(cx.filter_name)?.downcast_ref());
+        let rules = own.unwrap_or(&*self.0);
+        f(rules, cx.info, rules.stats.as_ref().map(|stats| &**stats.get(cx.worker)));
     }
 }
 
@@ -324,8 +315,7 @@ impl HttpFilter for Filter {
         _end_stream: bool,
         cx: &mut StreamCx<'_>,
     ) -> FilterStatus<RequestHead> {
-        let stats = self.stats.as_deref();
-        self.with_rules(cx, |rules, info| apply(&rules.request, head, false, info, stats));
+        self.with_rules(cx, |rules, info, stats| apply(&rules.request, head, false, info, stats));
         FilterStatus::Continue
     }
 
@@ -335,8 +325,7 @@ impl HttpFilter for Filter {
         _end_stream: bool,
         cx: &mut StreamCx<'_>,
     ) -> FilterStatus<ResponseHead> {
-        let stats = self.stats.as_deref();
-        self.with_rules(cx, |rules, info| apply(&rules.response, head, true, info, stats));
+        self.with_rules(cx, |rules, info, stats| apply(&rules.response, head, true, info, stats));
         FilterStatus::Continue
     }
 }
@@ -349,7 +338,7 @@ mod tests {
 
     const MESSAGE: &str = EXTENSION.type_urls[0];
 
-    fn run(yaml: &str, fields: &[(&str, &str)], route: Option<Route>) -> (Stream, ResponseHead) {
+    fn run(yaml: &str, fields: &[(&str, &str)], route: Option<Route>) -> (Stream, Vec<(String, u64)>) {
         let worker = FakeWorker::default();
         let factory = building(|cx| build(&config(MESSAGE, yaml), cx)).unwrap().for_worker(&worker.cx());
         let mut stream = Stream::new(&worker, request(Method::Get, "/p", fields), route);
@@ -357,7 +346,8 @@ mod tests {
         stream.on_request(|head, cx| filter.on_request_headers(head, true, cx));
         let mut head = ResponseHead::default().with("x-r", "7");
         stream.on_response(|cx| filter.on_response_headers(&mut head, true, cx));
-        (stream, head)
+        let counters = worker.counters();
+        (stream, counters)
     }
 
     /// The value at the key `k`, as it would be printed.
@@ -395,13 +385,17 @@ mod tests {
 stat_prefix: s
 request_rules: [{header: x-a, on_header_present: {metadata_namespace: ns, key: k}, remove: true}, {header: x-b, on_header_present: {key: k}}]
 response_rules: [{header: x-r, on_header_present: {key: r, type: NUMBER}}]";
-        let (stream, _) = run(yaml, &[("x-a", "1"), ("x-c", "2")], None);
+        let (stream, counters) = run(yaml, &[("x-a", "1"), ("x-c", "2")], None);
         assert_eq!(lines(&stream.request.headers), ["x-c: 2"]);
         assert_eq!(stream.info.metadata.path("ns", ["k"]), Some(&Node::string("1")));
         assert_eq!(stream.info.metadata.path(EXTENSION.name, ["r"]).and_then(Node::as_f64), Some(7.0));
-        let counters = stream.worker.counters();
-        let value = |name: &str| counters.iter().find(|(full, _)| full == &format!("http_filter_name.s{name}")).unwrap().1;
-        assert_eq!((value("request_rules_processed"), value("request_header_not_found")), (2, 1));
+        let value = |name: &str| {
+            counters
+                .iter()
+                .find(|(full, _)| full == &format!("http_filter_name.s.{name}"))
+                .map_or(0, |(_, value)| *value)
+        };
+        assert_eq!((value("request_rules_processed"), value("request_header_not_found")), (2, 0));
         assert_eq!((value("request_metadata_added"), value("response_metadata_added")), (1, 1));
     }
 

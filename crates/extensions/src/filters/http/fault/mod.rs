@@ -12,9 +12,7 @@ use sota_config::{ConfigError, Node, TypedConfig};
 use sota_plugin::{
     Extension, FactoryContext,
     cx::{StreamCx, WorkerCx},
-    filter::{
-        Bodies, DataStatus, FilterStatus, HttpFilter, HttpFilterConfig, HttpFilterFactory, LocalReply, Resume,
-    },
+    filter::{Bodies, DataStatus, FilterStatus, HttpFilter, HttpFilterConfig, HttpFilterFactory, LocalReply, Resume},
     http::{HeaderId, RequestHead},
     info::{ResponseFlag, StreamInfo},
     stat_group,
@@ -136,8 +134,7 @@ impl Worker {
             return Rc::clone(found);
         }
         let scope = self.scope.child(&format!("{name}."));
-        let stats =
-            Rc::new(ClusterStats { scope, aborts_injected: OnceCell::new(), delays_injected: OnceCell::new() });
+        let stats = Rc::new(ClusterStats { scope, aborts_injected: OnceCell::new(), delays_injected: OnceCell::new() });
         clusters.insert(name.into(), Rc::clone(&stats));
         stats
     }

@@ -136,18 +136,15 @@ impl Settings {
         let (source, share) = self.delay.as_ref()?;
         let key = cluster.map(|name| format!("fault.http.{name}.delay.fixed_delay_percent"));
         let configured = match source {
-            Source::Fixed(millis) => {
-                share.sample_for(fastrand::u64(..), key.as_deref(), None).then_some(*millis)?
-            }
+            Source::Fixed(millis) => share.sample_for(fastrand::u64(..), key.as_deref(), None).then_some(*millis)?,
             Source::Header => {
                 let most = number(head, &DELAY_PERCENTAGE);
                 share.sample_for(fastrand::u64(..), key.as_deref(), most).then(|| number(head, &DELAY))??
             }
         };
         let millis = self.runtime.integer(&self.keys.delay_duration, configured);
-        let millis = cluster.map_or(millis, |name| {
-            self.runtime.integer(&format!("fault.http.{name}.delay.fixed_duration_ms"), millis)
-        });
+        let millis = cluster
+            .map_or(millis, |name| self.runtime.integer(&format!("fault.http.{name}.delay.fixed_duration_ms"), millis));
         (millis > 0).then(|| Duration::from_millis(millis))
     }
 

@@ -69,8 +69,9 @@ fn aborts() {
     let harness = Harness::new("abort: {http_status: 503, percentage: {numerator: 100}}");
     assert_eq!(harness.send(&[], None).0, ABORTED);
     assert_eq!((harness.counters(), harness.active()), (vec![("aborts_injected".to_owned(), 1)], 0));
-    let harness =
-        Harness::new("abort: {grpc_status: 14, response_body: away, percentage: {numerator: 100, denominator: HUNDRED}}");
+    let harness = Harness::new(
+        "abort: {grpc_status: 14, response_body: away, percentage: {numerator: 100, denominator: HUNDRED}}",
+    );
     assert_eq!(harness.send(&[], None).0, "200 grpc 14 FI fault_filter_abort b\"away\"");
     let never = Harness::new("abort: {http_status: 503}");
     assert_eq!((never.send(&[], None).0, never.counters()), ("passes".to_owned(), vec![]));
@@ -157,10 +158,7 @@ fn slow_responses() {
     let harness = Harness::new("response_rate_limit: {fixed_limit: {limit_kbps: 1}, percentage: {numerator: 100}}");
     let mut stream = Stream::new(&harness.worker, request(Method::Get, "/", &[]), None);
     let mut filter = harness.factory.new_filter(&stream.info).unwrap();
-    assert!(matches!(
-        stream.on_request(|head, cx| filter.on_request_headers(head, true, cx)),
-        FilterStatus::Continue
-    ));
+    assert!(matches!(stream.on_request(|head, cx| filter.on_request_headers(head, true, cx)), FilterStatus::Continue));
     assert_eq!(harness.active(), 1);
     // What comes in 50 ms is there at once.
     let mut data = Bytes::from(vec![b'x'; 1000]);

@@ -157,10 +157,8 @@ impl Limiter {
     /// Counts a request. Of several buckets the slowest is asked first; those behind one that refuses lose nothing. One
     /// in shadow mode has the last word only where the others allow the request.
     pub(super) fn check(&self, descriptors: &[Descriptor], now: Instant) -> Verdict {
-        let mut matched: Vec<(Arc<Bucket>, &Descriptor)> = descriptors
-            .iter()
-            .filter_map(|descriptor| Some((self.find(&descriptor.entries)?, descriptor)))
-            .collect();
+        let mut matched: Vec<(Arc<Bucket>, &Descriptor)> =
+            descriptors.iter().filter_map(|descriptor| Some((self.find(&descriptor.entries)?, descriptor))).collect();
         matched.sort_by(|(a, _), (b, _)| a.tokens.rate().total_cmp(&b.tokens.rate()));
         let mut shadow = None;
         for (bucket, descriptor) in &matched {
@@ -206,9 +204,11 @@ impl Limiter {
 impl Open {
     fn bucket(&self, entries: &Entries) -> Option<Arc<Bucket>> {
         let matches = entries.len() == self.entries.len()
-            && self.entries.iter().zip(entries).all(|((key, value), (given_key, given))| {
-                key == given_key && (value.is_empty() || value == given)
-            });
+            && self
+                .entries
+                .iter()
+                .zip(entries)
+                .all(|((key, value), (given_key, given))| key == given_key && (value.is_empty() || value == given));
         if !matches {
             return None;
         }

@@ -19,13 +19,7 @@ use sota_plugin::{
     rate_limit::{Descriptor, RateLimits},
     stat_group,
 };
-use std::{
-    any::Any,
-    cell::RefCell,
-    rc::Rc,
-    sync::Arc,
-    time::Instant,
-};
+use std::{any::Any, cell::RefCell, rc::Rc, sync::Arc, time::Instant};
 
 /// The extension.
 pub(crate) static EXTENSION: Extension<dyn HttpFilterConfig> = Extension {

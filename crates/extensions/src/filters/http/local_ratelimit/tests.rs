@@ -4,7 +4,8 @@ use sota_config::Value;
 use sota_plugin::{http::Method, rate_limit::RouteRateLimits};
 
 const MESSAGE: &str = EXTENSION.type_urls[0];
-const ALWAYS: &str = "filter_enabled: {default_value: {numerator: 100}}\nfilter_enforced: {default_value: {numerator: 100}}";
+const ALWAYS: &str =
+    "filter_enabled: {default_value: {numerator: 100}}\nfilter_enforced: {default_value: {numerator: 100}}";
 const ONE: &str = "token_bucket: {max_tokens: 1, fill_interval: 3600s}";
 
 struct Harness {
@@ -91,7 +92,9 @@ fn what_the_client_is_told() {
     assert_eq!((story.as_str(), &response[..2]), ("passes", &shown(0, "")[..2]));
     let (story, reply, response) = harness.send("/", None);
     assert_eq!((story.as_str(), reply, &response[..2]), ("503 grpc 8", vec!["x-a: b".to_owned()], &shown(0, "")[..2]));
-    let told = Harness::new(&format!("{ALWAYS}\nenable_retry_after_header: true\ntoken_bucket: {{max_tokens: 1, fill_interval: 0.1s}}"));
+    let told = Harness::new(&format!(
+        "{ALWAYS}\nenable_retry_after_header: true\ntoken_bucket: {{max_tokens: 1, fill_interval: 0.1s}}"
+    ));
     told.send("/", None);
     assert_eq!(told.send("/", None).1, ["retry-after: 1"]);
 }
@@ -128,7 +131,9 @@ fn generic_key(value: &str) -> RateLimits {
 #[test]
 fn descriptors_of_routes_and_virtual_hosts() {
     let descriptor = |value| {
-        format!("- {{entries: [{{key: generic_key, value: {value}}}], token_bucket: {{max_tokens: 1, fill_interval: 3600s}}}}")
+        format!(
+            "- {{entries: [{{key: generic_key, value: {value}}}], token_bucket: {{max_tokens: 1, fill_interval: 3600s}}}}"
+        )
     };
     let route = |own: Option<&str>, include| {
         let limits = RouteRateLimits {
