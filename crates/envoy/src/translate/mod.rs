@@ -23,6 +23,7 @@ mod listener;
 mod listener_addresses;
 mod local_reply;
 mod matcher;
+mod mirror;
 mod retry;
 mod route;
 mod route_action;
