@@ -15,6 +15,7 @@ pub mod http;
 pub mod listener;
 pub mod matcher;
 pub mod node;
+pub mod retry;
 pub mod route;
 pub mod secret;
 pub mod tcp_proxy;
