@@ -372,6 +372,9 @@ mod tests {
         Some(entries.into_iter().map(|(key, value)| format!("{key}={value};")).collect())
     }
 
+    /// An action, its fields, and the entries that it makes.
+    type Case = (&'static str, Vec<(&'static str, Node)>, Option<&'static str>);
+
     #[test]
     fn every_action() {
         let user = ("header_name", s("x-user"));
@@ -386,7 +389,7 @@ mod tests {
         }
         let header = |name| ("headers", Node::new(V::List(vec![map(&[("name", s(name))])])));
         let parameter = |name| ("query_parameters", Node::new(V::List(vec![map(&[("name", s(name))])])));
-        let cases: Vec<(&str, Vec<(&str, Node)>, Option<&str>)> = vec![
+        let cases: Vec<Case> = vec![
             ("source_cluster", vec![], Some("source_cluster=us;")),
             ("destination_cluster", vec![], None),
             ("request_headers", vec![user.clone(), key.clone()], Some("k=me;")),
