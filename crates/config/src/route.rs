@@ -2,6 +2,7 @@
 
 use crate::{
     extension::ExtensionConfig,
+    load_balancer::HashPolicy,
     matcher::{FractionalPercent, HeaderMatcher, QueryParameterMatcher},
     node::Node,
 };
@@ -151,6 +152,10 @@ pub struct RouteAction {
     pub max_stream_duration: Option<Option<Duration>>,
     /// Retries.
     pub retry_policy: Option<RetryPolicy>,
+    /// What is hashed, for clusters that choose by a hash.
+    pub hash_policy: Vec<HashPolicy>,
+    /// The metadata (`envoy.lb`) that hosts must have in clusters with subsets, sorted by key.
+    pub metadata_match: Vec<(Arc<str>, Node)>,
     /// Which circuit breakers count.
     pub priority: RoutingPriority,
 }
@@ -191,6 +196,8 @@ pub struct WeightedCluster {
     pub typed_per_filter_config: Vec<PerFilterConfig>,
     /// The host sent upstream.
     pub host_rewrite: Option<String>,
+    /// Further metadata that hosts must have, sorted by key.
+    pub metadata_match: Vec<(Arc<str>, Node)>,
 }
 
 /// How the path is rewritten.

@@ -8,6 +8,7 @@ use super::{
     retry_policy::RetryPolicy,
     rewrite::{HostRewrite, PathRewrite},
 };
+use crate::upstream::{HashPolicies, MetadataMatch};
 use sota_config::{
     ConfigError, Node,
     route::{
@@ -79,6 +80,8 @@ pub struct ForwardAction {
     pub retry_policy: Option<Arc<RetryPolicy>>,
     /// Which circuit breakers count.
     pub priority: RoutingPriority,
+    pub(super) hash_policies: Option<HashPolicies>,
+    pub(super) metadata_match: Option<MetadataMatch>,
 }
 
 /// Where a route forwards to.
@@ -97,6 +100,8 @@ pub(super) struct WeightedCluster {
     pub(super) level: Level,
     pub(super) host_rewrite: Option<HostRewrite>,
     pub(super) filters: FilterConfigs,
+    /// The route's with its own.
+    pub(super) metadata_match: Option<MetadataMatch>,
 }
 
 impl RouteEntry {
@@ -177,7 +182,7 @@ impl ForwardAction {
             None => host.retry_policy.clone(),
         };
         Ok(Self {
-            cluster: ClusterSpecifier::build(&action.cluster, filters, cx, (path, errors))?,
+            cluster: ClusterSpecifier::build(action, filters, cx, (path, errors))?,
             path_rewrite,
             host_rewrite: action.host_rewrite.as_ref().map(HostRewrite::build).transpose()?,
             append_x_forwarded_host: action.append_x_forwarded_host,
@@ -187,19 +192,33 @@ impl ForwardAction {
             max_stream_duration: action.max_stream_duration,
             retry_policy,
             priority: action.priority,
+            hash_policies: match &*action.hash_policy {
+                [] => None,
+                policies => Some(HashPolicies::build(policies)?),
+            },
+            metadata_match: metadata_match(&action.metadata_match),
         })
     }
+
+    /// What is hashed, for clusters that choose by a hash.
+    pub fn hash_policies(&self) -> Option<&HashPolicies> {
+        self.hash_policies.as_ref()
+    }
+}
+
+fn metadata_match(pairs: &[(Arc<str>, Node)]) -> Option<MetadataMatch> {
+    (!pairs.is_empty()).then(|| MetadataMatch::new(pairs.iter().cloned()))
 }
 
 impl ClusterSpecifier {
     fn build(
-        config: &ClusterConfig,
+        action: &RouteAction,
         filters: &FilterConfigs,
         cx: &FactoryContext<'_>,
         (path, errors): (&str, &mut Vec<ConfigError>),
     ) -> Result<Self, ConfigError> {
         let error = |field: &str, reason: String| ConfigError::new(field, sota_config::Mark::NONE, reason);
-        Ok(match config {
+        Ok(match &action.cluster {
             ClusterConfig::Cluster(name) => Self::Cluster(name.as_str().into()),
             ClusterConfig::ClusterHeader(name) => Self::Header(
                 HeaderName::parse_any(name.as_bytes())
@@ -221,6 +240,7 @@ impl ClusterSpecifier {
                         level: Level::build(&cluster.request_headers, &cluster.response_headers, &path, errors),
                         host_rewrite: rewrite.as_ref().map(HostRewrite::build).transpose()?,
                         filters: filters.inherit(&cluster.typed_per_filter_config, cx, &path, errors),
+                        metadata_match: metadata_match(&[&*action.metadata_match, &*cluster.metadata_match].concat()),
                     })
                 };
                 let clusters = clusters.iter().enumerate().map(build).collect::<Result<_, ConfigError>>()?;

@@ -64,6 +64,8 @@ fn action() -> RouteAction {
         idle_timeout: None,
         max_stream_duration: None,
         retry_policy: None,
+        hash_policy: Vec::new(),
+        metadata_match: Vec::new(),
         priority: RoutingPriority::Default,
     }
 }
@@ -393,6 +395,7 @@ fn fields_change_at_each_level_in_envoys_order() {
         response_headers: adds("cluster"),
         typed_per_filter_config: Vec::new(),
         host_rewrite: Some("w.example".into()),
+        metadata_match: Vec::new(),
     };
     let action = RouteAction { cluster: ClusterSpecifier::Weighted(vec![weighted]), ..action() };
     let route = Route {
@@ -435,6 +438,7 @@ fn clusters_by_weight_and_by_header() {
         response_headers: HeaderMutations::default(),
         typed_per_filter_config: Vec::new(),
         host_rewrite: None,
+        metadata_match: Vec::new(),
     };
     let several = ClusterSpecifier::Weighted(vec![weighted("a", 10), weighted("none", 0), weighted("b", 30)]);
     let by = |cluster| forward(RouteAction { cluster, ..action() });
@@ -514,6 +518,7 @@ fn filters_are_configured_at_each_level() {
         response_headers: HeaderMutations::default(),
         typed_per_filter_config: at("cluster"),
         host_rewrite: None,
+        metadata_match: Vec::new(),
     };
     let to_weighted = RouteAction { cluster: ClusterSpecifier::Weighted(vec![weighted]), ..action() };
     let off = Route { typed_per_filter_config: vec![per_filter("in-chain", "", None)], ..named("off", exact("/off")) };

@@ -5,11 +5,12 @@ use sota_config::{
     access_log::AccessLog,
     address::Address,
     bootstrap::NodeInfo,
-    cluster::{Cluster, Discovery, Endpoint, HealthStatus, LbConfig, LbPolicy, LoadAssignment, LocalityEndpoints},
+    cluster::{Cluster, Discovery, Endpoint, HealthStatus, LoadAssignment, LocalityEndpoints},
     http::{
         CodecType, Http1Options, HttpConnectionManager as Model, HttpFilter, HttpFilterKind, LocalReplyConfig,
         RouteSource, RouterConfig,
     },
+    load_balancer::{LbConfig, LbPolicy},
     route::{
         ClusterSpecifier, DirectResponse, PathMatcher, Route, RouteAction, RouteActionKind, RouteConfiguration,
         RouteMatch, VirtualHost,
@@ -145,6 +146,8 @@ pub fn action(cluster: &str) -> RouteAction {
         idle_timeout: None,
         max_stream_duration: None,
         retry_policy: None,
+        hash_policy: Vec::new(),
+        metadata_match: Vec::new(),
         priority: Default::default(),
     }
 }
@@ -167,7 +170,7 @@ fn cluster(name: &str, hosts: &[SocketAddr]) -> Cluster {
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit_bytes: 1 << 20,
         lb_policy: LbPolicy::RoundRobin,
-        lb_config: LbConfig { healthy_panic_threshold: 50.0 },
+        lb_config: LbConfig::default(),
         circuit_breakers: Default::default(),
         http: Default::default(),
         http1: Http1Options { enable_trailers: true, ..Http1Options::default() },

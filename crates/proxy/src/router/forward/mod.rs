@@ -13,6 +13,7 @@ mod retry;
 use super::{
     SelectedRoute,
     attempt::{Attempt, Connecting},
+    choice::HostChoice,
     failure::{ResetReason, UpstreamFault},
     outgoing::Outgoing,
     retry_policy::RetryState,
@@ -71,6 +72,7 @@ pub struct Forward {
     router: Rc<Router>,
     cluster: Rc<Cluster>,
     route: Rc<SelectedRoute>,
+    choice: HostChoice,
     options: ClientOptions,
     timeouts: Timeouts,
     retry: Option<RetryState>,
@@ -128,7 +130,9 @@ impl Forward {
         route.finalize_request(head, stream.info, tell);
         let retry = RetryState::new(action.retry_policy.as_ref(), head);
         let is_idempotent = head.method.is_idempotent();
+        let choice = HostChoice::new(&route, &cluster, head, stream.info);
         let mut forward = Self {
+            choice,
             options: client_options(&cluster),
             body: Outgoing::new(end_stream, retry.is_some() || is_idempotent),
             limit: if retry.is_some() { limit } else { KEPT_FOR_RESEND.min(limit) },
@@ -258,8 +262,11 @@ impl Forward {
         self.attempts += 1;
         stream.info.upstream.attempts = self.attempts;
         let connection = Rc::clone(&stream.info.connection);
-        let context =
-            LbContext { connection: Some(&connection), request: Some(stream.request), ..LbContext::default() };
+        let context = LbContext {
+            connection: Some(&connection),
+            request: Some(stream.request),
+            ..self.choice.context(&self.route, self.attempts == 1)
+        };
         let Some(host) = self.cluster.choose_host(&context) else {
             let mut reply =
                 LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", "no_healthy_upstream")
@@ -378,6 +385,7 @@ impl Forward {
         }
         info.response_code = Some(head.status);
         info.response_code_details = Some("via_upstream".into());
+        self.choice.finish(head);
         self.route.finalize_response(head, Some(stream.request), info);
         if end_stream {
             self.complete(stream);
