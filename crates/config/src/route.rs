@@ -5,6 +5,7 @@ use crate::{
     load_balancer::HashPolicy,
     matcher::{FractionalPercent, HeaderMatcher, QueryParameterMatcher},
     node::Node,
+    retry::{GrpcTimeout, InternalRedirectPolicy, MirrorPolicy, RetryPolicy},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -29,6 +30,8 @@ pub struct RouteConfiguration {
     pub ignore_port_in_host_matching: bool,
     /// Largest body of a direct response; default 4096.
     pub max_direct_response_body_size_bytes: u32,
+    /// Copies of virtual hosts that have none.
+    pub mirrors: Vec<MirrorPolicy>,
     /// Filter configuration for all.
     pub typed_per_filter_config: Vec<PerFilterConfig>,
     /// The configuration as read, for `/config_dump`.
@@ -56,6 +59,12 @@ pub struct VirtualHost {
     pub include_attempt_count_in_response: bool,
     /// The retry policy of routes that have none.
     pub retry_policy: Option<RetryPolicy>,
+    /// Hedging of routes that say nothing of it.
+    pub hedge_on_per_try_timeout: bool,
+    /// `x-envoy-is-timeout-retry` to the upstream of another attempt.
+    pub include_is_timeout_retry_header: bool,
+    /// Copies of routes that have none; empty: those of the route configuration.
+    pub mirrors: Vec<MirrorPolicy>,
 }
 
 /// Configuration of an HTTP filter at a route, virtual host or weighted cluster.
@@ -150,12 +159,20 @@ pub struct RouteAction {
     pub idle_timeout: Option<Option<Duration>>,
     /// Overrides the stream's largest duration; `Some(None)` switches it off.
     pub max_stream_duration: Option<Option<Duration>>,
+    /// What a gRPC request's own timeout does.
+    pub grpc_timeout: GrpcTimeout,
     /// Retries.
     pub retry_policy: Option<RetryPolicy>,
     /// What is hashed, for clusters that choose by a hash.
     pub hash_policy: Vec<HashPolicy>,
     /// The metadata (`envoy.lb`) that hosts must have in clusters with subsets, sorted by key.
     pub metadata_match: Vec<(Arc<str>, Node)>,
+    /// Send another attempt beside one that takes longer than `per_try_timeout`; `None`: as the virtual host says.
+    pub hedge_on_per_try_timeout: Option<bool>,
+    /// Copies to other clusters; empty: those of the virtual host.
+    pub mirrors: Vec<MirrorPolicy>,
+    /// Redirects that are followed here.
+    pub internal_redirects: Option<InternalRedirectPolicy>,
     /// Which circuit breakers count.
     pub priority: RoutingPriority,
 }
@@ -260,23 +277,6 @@ pub struct DirectResponse {
     pub status: u16,
     /// The body.
     pub body: Option<crate::secret::DataSource>,
-}
-
-/// `envoy.config.route.v3.RetryPolicy`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RetryPolicy {
-    /// The conditions, as named in `retry_on`.
-    pub retry_on: Vec<String>,
-    /// How many retries; default 1.
-    pub num_retries: u32,
-    /// For each try.
-    pub per_try_timeout: Option<Duration>,
-    /// Statuses for `retriable-status-codes`.
-    pub retriable_status_codes: Vec<u16>,
-    /// First back-off; default 25 ms.
-    pub base_interval: Duration,
-    /// Longest back-off; default ten times the first.
-    pub max_interval: Duration,
 }
 
 /// Fields to add and remove.

@@ -12,6 +12,7 @@ pub mod de;
 pub mod extension;
 pub mod filter;
 pub mod format;
+pub mod future;
 pub mod hash;
 pub mod http;
 pub mod info;
@@ -19,6 +20,8 @@ pub mod load_balancer;
 pub mod matcher;
 pub mod runtime;
 pub mod stats;
+pub mod stream;
+pub mod upstream;
 
 use std::{future::Future, pin::Pin};
 

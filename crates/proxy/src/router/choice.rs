@@ -15,14 +15,14 @@ const NAMESPACE: &str = "envoy.lb";
 
 /// What a request brings to the choice of its host.
 #[derive(Debug, Default)]
-pub(super) struct HostChoice {
+pub(super) struct RequestChoice {
     hash: RequestHash,
     /// The route's metadata with the stream's, where that has some.
     metadata: Option<Box<MetadataMatch>>,
     host_override: Option<HostOverride>,
 }
 
-impl HostChoice {
+impl RequestChoice {
     /// Of a request, before its first attempt.
     pub(super) fn new(route: &SelectedRoute, cluster: &Cluster, head: &RequestHead, info: &StreamInfo) -> Self {
         let policies = cluster.hash_policies(|| route.forward().and_then(ForwardAction::hash_policies));

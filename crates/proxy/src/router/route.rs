@@ -11,6 +11,7 @@ use super::{
 use crate::upstream::{HashPolicies, MetadataMatch};
 use sota_config::{
     ConfigError, Node,
+    retry::GrpcTimeout,
     route::{
         ClusterSpecifier as ClusterConfig, PathRewrite as PathConfig, Route, RouteAction, RouteActionKind,
         RouteConfiguration, RoutingPriority, VirtualHost, WeightedCluster as WeightedConfig,
@@ -76,8 +77,14 @@ pub struct ForwardAction {
     pub idle_timeout: Option<Option<Duration>>,
     /// Overrides the largest duration of streams; `Some(None)` switches it off.
     pub max_stream_duration: Option<Option<Duration>>,
+    /// What a gRPC request's own timeout does.
+    pub grpc_timeout: GrpcTimeout,
     /// The route's retry policy or its virtual host's.
     pub retry_policy: Option<Arc<RetryPolicy>>,
+    /// Another try begins beside one that takes longer than its timeout.
+    pub hedge_on_per_try_timeout: bool,
+    /// The upstream of another try is told whether the one before took too long.
+    pub include_is_timeout_retry_header: bool,
     /// Which circuit breakers count.
     pub priority: RoutingPriority,
     pub(super) hash_policies: Option<HashPolicies>,
@@ -178,7 +185,9 @@ impl ForwardAction {
         };
         let code = action.cluster_not_found_response_code;
         let retry_policy = match &action.retry_policy {
-            Some(policy) => Some(Arc::new(RetryPolicy::build(policy))),
+            Some(policy) => {
+                Some(Arc::new(RetryPolicy::build(policy).map_err(|error| error.at("retry_policy", cx.mark))?))
+            }
             None => host.retry_policy.clone(),
         };
         Ok(Self {
@@ -190,7 +199,10 @@ impl ForwardAction {
             timeout: action.timeout.filter(|timeout| !timeout.is_zero()),
             idle_timeout: action.idle_timeout,
             max_stream_duration: action.max_stream_duration,
+            grpc_timeout: action.grpc_timeout.clone(),
             retry_policy,
+            hedge_on_per_try_timeout: action.hedge_on_per_try_timeout.unwrap_or(host.host.hedge_on_per_try_timeout),
+            include_is_timeout_retry_header: host.host.include_is_timeout_retry_header,
             priority: action.priority,
             hash_policies: match &*action.hash_policy {
                 [] => None,

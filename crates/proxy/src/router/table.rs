@@ -131,7 +131,7 @@ fn build_hosts(model: &RouteConfiguration, cx: &FactoryContext<'_>, errors: &mut
             host_name: host.name.as_str().into(),
             host_level: Level::build(&host.request_headers, &host.response_headers, &path, errors),
             filters: filters.inherit(&host.typed_per_filter_config, cx, &path, errors),
-            retry_policy: host.retry_policy.as_ref().map(|policy| Arc::new(RetryPolicy::build(policy))),
+            retry_policy: retry_policy(host, &path, cx, errors),
             path,
         };
         let build = |(number, route)| RouteEntry::build(route, number, &context, cx, errors).map(Arc::new);
@@ -145,6 +145,16 @@ fn build_hosts(model: &RouteConfiguration, cx: &FactoryContext<'_>, errors: &mut
         first += count;
     }
     hosts
+}
+
+fn retry_policy(
+    host: &sota_config::route::VirtualHost,
+    path: &str,
+    cx: &FactoryContext<'_>,
+    errors: &mut Vec<ConfigError>,
+) -> Option<Arc<RetryPolicy>> {
+    let policy = RetryPolicy::build(host.retry_policy.as_ref()?);
+    policy.map_err(|error| errors.push(error.at(&format!("{path}.retry_policy"), cx.mark))).ok().map(Arc::new)
 }
 
 /// A worker's view of a table. It keeps the routes that were selected, so that streams share them.

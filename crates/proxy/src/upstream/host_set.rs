@@ -31,6 +31,8 @@ pub(super) struct View {
     priorities: Vec<PriorityHosts>,
     /// The priority that has all the load, where there is one.
     only: Option<usize>,
+    /// The overprovisioning factor in percent.
+    factor: u32,
 }
 
 /// The hosts of one priority, as positions in the set.
@@ -42,6 +44,16 @@ pub struct PriorityHosts {
     /// The healthy and the degraded ones by locality, where localities are drawn by their weights.
     pub(super) localities: Option<Box<[Localities; 2]>>,
     pub(super) load: PriorityLoad,
+}
+
+impl PriorityHosts {
+    fn availability(&self) -> Availability {
+        Availability {
+            total: self.all.hosts.len() as u32,
+            healthy: self.healthy.hosts.len() as u32,
+            degraded: self.degraded.hosts.len() as u32,
+        }
+    }
 }
 
 /// Hosts among which a balancer chooses.
@@ -124,12 +136,17 @@ impl View {
             .enumerate()
             .map(|(number, (parts, load))| PriorityHosts::new(hosts, parts, load, before.get(number), options))
             .collect();
-        Self { priorities, only }
+        Self { priorities, only, factor: balancing.overprovisioning_factor }
     }
 
-    /// The hosts among which to choose, of a priority that is drawn by its share; and whether it is in panic.
-    pub(super) fn draw(&self, random: impl FnOnce() -> u64) -> Option<(&List, bool)> {
+    /// The hosts among which to choose, of a priority that is drawn by its share; and whether it is in panic. `avoided`:
+    /// priorities, as bits, that are left out while others have hosts.
+    pub(super) fn draw(&self, avoided: u128, random: impl FnOnce() -> u64) -> Option<(&List, bool)> {
         let (priority, degraded) = match self.only {
+            _ if avoided != 0 => {
+                let percent = (random() % 100 + 1) as u32;
+                self.draw_other(avoided, percent).or_else(|| self.draw_priority(percent))?
+            }
             Some(only) => (self.priorities.get(only)?, false),
             None => self.draw_priority((random() % 100 + 1) as u32)?,
         };
@@ -150,6 +167,30 @@ impl View {
         let mut sum = 0;
         shares
             .chain(self.priorities.iter().map(|priority| (priority, true, priority.load.degraded)))
+            .find(|(_, _, share)| {
+                sum += share;
+                percent <= sum
+            })
+            .map(|(priority, degraded, _)| (priority, degraded))
+    }
+
+    /// The same as if the priorities of `avoided` had no hosts. `None`: no other has any that may be used.
+    fn draw_other(&self, avoided: u128, percent: u32) -> Option<(&PriorityHosts, bool)> {
+        let is_avoided =
+            |number: usize| u32::try_from(number).is_ok_and(|n| avoided.checked_shr(n).unwrap_or(0) & 1 != 0);
+        let availability = self.priorities.iter().enumerate().map(|(number, priority)| {
+            if is_avoided(number) { Availability::default() } else { priority.availability() }
+        });
+        let availability: Vec<_> = availability.collect();
+        if availability.iter().all(|priority| priority.healthy + priority.degraded == 0) {
+            return None;
+        }
+        let loads = priority::loads(&availability, self.factor, 0.0);
+        let mut sum = 0;
+        let healthy = loads.iter().zip(&self.priorities).map(|(load, priority)| (priority, false, load.healthy));
+        let degraded = loads.iter().zip(&self.priorities).map(|(load, priority)| (priority, true, load.degraded));
+        let mut shares = healthy.chain(degraded);
+        shares
             .find(|(_, _, share)| {
                 sum += share;
                 percent <= sum

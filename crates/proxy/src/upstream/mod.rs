@@ -21,6 +21,7 @@ mod original_dst;
 mod overload;
 mod priority;
 mod schedule;
+mod services;
 mod stats;
 mod subsets;
 
@@ -35,6 +36,7 @@ pub use host::{Host, HostCounts, HostHealth, HostSpec};
 pub use host_set::{HostSet, PriorityHosts};
 pub use metadata_match::MetadataMatch;
 pub use overload::Outcome;
+pub(crate) use services::for_extensions;
 pub use stats::ClusterStats;
 pub(crate) use stats::ResponseStats;
 

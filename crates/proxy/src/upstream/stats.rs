@@ -244,6 +244,7 @@ pub(crate) struct ResponseStats {
     all: StatusStats,
     internal: OnceCell<StatusStats>,
     external: OnceCell<StatusStats>,
+    retry: OnceCell<StatusStats>,
     scope: Scope,
 }
 
@@ -253,6 +254,7 @@ impl ResponseStats {
             all: StatusStats::new(scope.clone()),
             internal: OnceCell::new(),
             external: OnceCell::new(),
+            retry: OnceCell::new(),
             scope: scope.clone(),
         }
     }
@@ -260,6 +262,11 @@ impl ResponseStats {
     pub(crate) fn count(&self, status: StatusCode, internal: bool) {
         self.all.count(status);
         self.side(internal).count(status);
+    }
+
+    /// Counts a response that was dropped, below `retry.`.
+    pub(crate) fn count_retried(&self, status: StatusCode) {
+        self.retry.get_or_init(|| StatusStats::new(self.scope.child("retry."))).count(status);
     }
 
     pub(crate) fn record_time(&self, ms: u64, internal: bool) {

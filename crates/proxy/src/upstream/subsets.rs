@@ -111,11 +111,12 @@ impl SubsetTable {
         &'a self,
         wanted: Option<&MetadataMatch>,
         all: &'a View,
+        avoided: u128,
         random: &dyn Fn() -> u64,
         mut choose: impl FnMut(Candidates<'a>) -> Option<T>,
     ) -> (Option<T>, Outcome) {
         let mut in_view =
-            |view: &'a View| view.draw(random).and_then(|(list, panic)| choose(Candidates::List(list, panic)));
+            |view: &'a View| view.draw(avoided, random).and_then(|(list, panic)| choose(Candidates::List(list, panic)));
         let mut wanted = wanted.map(Cow::Borrowed);
         // Each round has fewer keys.
         while let Some(keys) = wanted.take() {

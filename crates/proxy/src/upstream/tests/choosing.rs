@@ -208,8 +208,8 @@ fn a_retry_moves_along_the_ring() {
         let model = Model { lb_policy: LbPolicy::RingHash(ring), ..model((1..=3).map(|n| named(n, 1)).collect()) };
         let cluster = worker.cluster(&build(model));
         let first = cluster.choose_host(&LbContext { hash: Some(5), ..Default::default() }).unwrap();
-        let excluded = [Rc::clone(&first)];
-        let cx = LbContext { hash: Some(5), excluded: &excluded, attempts: 20, ..Default::default() };
+        let avoids = |host: &Host| Arc::ptr_eq(host.state(), first.host().state());
+        let cx = LbContext { hash: Some(5), avoids: Some(&avoids), attempts: 20, ..Default::default() };
         assert_ne!(chosen(&cluster, &cx), Some(last(&first)));
     });
 }
