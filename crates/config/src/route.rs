@@ -59,6 +59,8 @@ pub struct VirtualHost {
     pub include_attempt_count_in_response: bool,
     /// The retry policy of routes that have none.
     pub retry_policy: Option<RetryPolicy>,
+    /// Rate limits (`envoy.config.route.v3.RateLimit`, checked), for filters that count requests.
+    pub rate_limits: Vec<Node>,
     /// Hedging of routes that say nothing of it.
     pub hedge_on_per_try_timeout: bool,
     /// `x-envoy-is-timeout-retry` to the upstream of another attempt.
@@ -175,6 +177,10 @@ pub struct RouteAction {
     pub internal_redirects: Option<InternalRedirectPolicy>,
     /// Which circuit breakers count.
     pub priority: RoutingPriority,
+    /// Rate limits (`envoy.config.route.v3.RateLimit`, checked), for filters that count requests.
+    pub rate_limits: Vec<Node>,
+    /// The virtual host's rate limits count as well.
+    pub include_vh_rate_limits: bool,
 }
 
 /// Which circuit breakers count a request.

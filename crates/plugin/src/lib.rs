@@ -18,8 +18,10 @@ pub mod http;
 pub mod info;
 pub mod load_balancer;
 pub mod matcher;
+pub mod rate_limit;
 pub mod runtime;
 pub mod stats;
+pub mod token_bucket;
 pub mod stream;
 pub mod upstream;
 

@@ -85,6 +85,8 @@ fn forward(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Place<'_>) ->
         hash_policy: cx.each(node, "hash_policy", hash_policy),
         metadata_match: metadata_match(node),
         priority: if node.str("priority") == "HIGH" { RoutingPriority::High } else { RoutingPriority::Default },
+        rate_limits: node.list("rate_limits").to_vec(),
+        include_vh_rate_limits: node.bool("include_vh_rate_limits"),
     })
 }
 

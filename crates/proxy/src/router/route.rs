@@ -20,6 +20,7 @@ use sota_config::{
 use sota_plugin::{
     FactoryContext,
     http::{HeaderName, RequestHead, StatusCode},
+    rate_limit::{RateLimits, RouteRateLimits},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -34,6 +35,7 @@ pub(super) struct HostContext<'a> {
     pub(super) host_level: Level,
     pub(super) filters: FilterConfigs,
     pub(super) retry_policy: Option<Arc<RetryPolicy>>,
+    pub(super) rate_limits: Arc<RateLimits>,
     /// Where the virtual host stands.
     pub(super) path: String,
 }
@@ -52,6 +54,8 @@ pub(super) struct RouteEntry {
     pub(super) filters: FilterConfigs,
     pub(super) include_request_attempt_count: bool,
     pub(super) include_attempt_count_in_response: bool,
+    /// `None`: nothing is limited.
+    pub(super) rate_limits: Option<Box<RouteRateLimits>>,
 }
 
 /// What a route does.
@@ -142,6 +146,14 @@ impl RouteEntry {
             }
         };
         let action = action.map_err(|error| errors.push(error.at(&format!("{path}.{field}"), cx.mark)));
+        let rate_limits = match &route.action {
+            RouteActionKind::Forward(action) => RouteRateLimits {
+                route: rate_limits(&action.rate_limits, &format!("{path}.route"), cx, errors),
+                virtual_host: Arc::clone(&host.rate_limits),
+                include_virtual_host: action.include_vh_rate_limits,
+            },
+            _ => RouteRateLimits::default(),
+        };
         Some(Self {
             name: route.name.as_str().into(),
             table: Arc::clone(host.table_name),
@@ -159,6 +171,7 @@ impl RouteEntry {
             filters,
             include_request_attempt_count: host.host.include_request_attempt_count,
             include_attempt_count_in_response: host.host.include_attempt_count_in_response,
+            rate_limits: (!rate_limits.is_empty()).then(|| Box::new(rate_limits)),
         })
     }
 
@@ -168,6 +181,20 @@ impl RouteEntry {
             _ => None,
         }
     }
+}
+
+/// Rate limits of a level that stands at `path`.
+pub(super) fn rate_limits(
+    items: &[Node],
+    path: &str,
+    cx: &FactoryContext<'_>,
+    errors: &mut Vec<ConfigError>,
+) -> Arc<RateLimits> {
+    let limits = RateLimits::read(items).unwrap_or_else(|error| {
+        errors.push(error.at(&format!("{path}.rate_limits"), cx.mark));
+        RateLimits::default()
+    });
+    Arc::new(limits)
 }
 
 impl ForwardAction {

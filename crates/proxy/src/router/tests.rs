@@ -75,6 +75,8 @@ fn action() -> RouteAction {
         mirrors: Vec::new(),
         internal_redirects: None,
         priority: RoutingPriority::Default,
+        rate_limits: Vec::new(),
+        include_vh_rate_limits: false,
     }
 }
 

@@ -153,6 +153,8 @@ pub fn action(cluster: &str) -> RouteAction {
         mirrors: Vec::new(),
         internal_redirects: None,
         priority: Default::default(),
+        rate_limits: Vec::new(),
+        include_vh_rate_limits: false,
     }
 }
 
