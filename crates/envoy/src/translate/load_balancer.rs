@@ -138,7 +138,7 @@ fn maglev(cx: &mut Cx<'_>, node: &Node, hashing: &Node) -> Option<Maglev> {
 }
 
 fn is_prime(number: u64) -> bool {
-    number > 1 && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| number % divisor != 0)
+    number > 1 && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| !number.is_multiple_of(divisor))
 }
 
 fn consistent_hashing(cx: &mut Cx<'_>, node: &Node) -> ConsistentHashing {

@@ -369,7 +369,7 @@ impl ClusterConfig {
 
     fn replace(&self, hosts: &mut Hosts, next: Vec<Arc<Host>>) {
         hosts.health = self.across.health.load(Ordering::Acquire);
-        let before = std::mem::replace(&mut hosts.set, Arc::default());
+        let before = std::mem::take(&mut hosts.set);
         hosts.set = Arc::new(HostSet::new(next, &before, &self.balancing));
         if let Some(stats) = self.stats.get() {
             self.publish_members(stats, &hosts.set);

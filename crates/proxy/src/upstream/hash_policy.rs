@@ -27,7 +27,7 @@ struct Method {
 enum Source {
     Header { name: HeaderName, rewrite: Option<RegexSubstitution> },
     Cookie(Cookie),
-    SourceIp,
+    ClientIp,
     QueryParameter(Box<[u8]>),
     FilterState(Box<str>),
 }
@@ -104,7 +104,7 @@ impl Source {
                 text.push_str("; HttpOnly");
                 Self::Cookie(Cookie { name: name.as_str().into(), ttl: *ttl, attributes: text.into() })
             }
-            HashSource::SourceIp => Self::SourceIp,
+            HashSource::SourceIp => Self::ClientIp,
             HashSource::QueryParameter(name) => Self::QueryParameter(name.as_bytes().into()),
             HashSource::FilterState(key) => Self::FilterState(key.as_str().into()),
         })
@@ -123,7 +123,7 @@ impl Source {
                     Some(hash)
                 }
             },
-            Self::SourceIp => info.remote().ip().map(|ip| xx_hash64(ip.to_string().as_bytes(), 0)),
+            Self::ClientIp => info.remote().ip().map(|ip| xx_hash64(ip.to_string().as_bytes(), 0)),
             Self::QueryParameter(name) => {
                 let mut parameters = query_parameters(head?.query()?);
                 parameters.find(|(other, _)| *other == &**name).map(|(_, value)| xx_hash64(value, 0))

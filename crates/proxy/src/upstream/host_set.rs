@@ -298,6 +298,6 @@ impl HostSet {
     /// The table of the last priority that has one, for its figures.
     pub(super) fn last_table(&self) -> Option<&Table> {
         let lists = self.priorities().iter().flat_map(|priority| [&priority.all, &priority.healthy]);
-        lists.filter_map(|list| list.table.as_deref()).last()
+        lists.rev().find_map(|list| list.table.as_deref())
     }
 }

@@ -33,7 +33,7 @@ impl MaglevTable {
         let size = size.max(2);
         let mut hosts: Vec<_> = (0_u32..).zip(names).zip(shares).collect();
         // The order of filling decides; it must not depend on the order of discovery.
-        hosts.sort_by(|((_, a), _), ((_, b), _)| a.cmp(b));
+        hosts.sort_by_key(|((_, name), _)| *name);
         let most = shares.iter().copied().fold(0.0, f64::max);
         let mut candidates: Vec<Candidate> = hosts
             .into_iter()
