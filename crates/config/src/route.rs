@@ -2,6 +2,7 @@
 
 use crate::{
     extension::ExtensionConfig,
+    load_balancer::HashPolicy,
     matcher::{FractionalPercent, HeaderMatcher, QueryParameterMatcher},
     node::Node,
     retry::{GrpcTimeout, InternalRedirectPolicy, MirrorPolicy, RetryPolicy},
@@ -58,6 +59,8 @@ pub struct VirtualHost {
     pub include_attempt_count_in_response: bool,
     /// The retry policy of routes that have none.
     pub retry_policy: Option<RetryPolicy>,
+    /// Rate limits (`envoy.config.route.v3.RateLimit`, checked), for filters that count requests.
+    pub rate_limits: Vec<Node>,
     /// Hedging of routes that say nothing of it.
     pub hedge_on_per_try_timeout: bool,
     /// `x-envoy-is-timeout-retry` to the upstream of another attempt.
@@ -162,6 +165,10 @@ pub struct RouteAction {
     pub grpc_timeout: GrpcTimeout,
     /// Retries.
     pub retry_policy: Option<RetryPolicy>,
+    /// What is hashed, for clusters that choose by a hash.
+    pub hash_policy: Vec<HashPolicy>,
+    /// The metadata (`envoy.lb`) that hosts must have in clusters with subsets, sorted by key.
+    pub metadata_match: Vec<(Arc<str>, Node)>,
     /// Send another attempt beside one that takes longer than `per_try_timeout`; `None`: as the virtual host says.
     pub hedge_on_per_try_timeout: Option<bool>,
     /// Copies to other clusters; empty: those of the virtual host.
@@ -170,6 +177,10 @@ pub struct RouteAction {
     pub internal_redirects: Option<InternalRedirectPolicy>,
     /// Which circuit breakers count.
     pub priority: RoutingPriority,
+    /// Rate limits (`envoy.config.route.v3.RateLimit`, checked), for filters that count requests.
+    pub rate_limits: Vec<Node>,
+    /// The virtual host's rate limits count as well.
+    pub include_vh_rate_limits: bool,
 }
 
 /// Which circuit breakers count a request.
@@ -208,6 +219,8 @@ pub struct WeightedCluster {
     pub typed_per_filter_config: Vec<PerFilterConfig>,
     /// The host sent upstream.
     pub host_rewrite: Option<String>,
+    /// Further metadata that hosts must have, sorted by key.
+    pub metadata_match: Vec<(Arc<str>, Node)>,
 }
 
 /// How the path is rewritten.

@@ -9,6 +9,7 @@ mod fraction;
 mod header;
 mod mutations;
 mod query;
+pub mod read;
 mod regex;
 mod string;
 

@@ -8,6 +8,7 @@ use super::{
     retry_policy::RetryPolicy,
     rewrite::{HostRewrite, PathRewrite},
 };
+use crate::upstream::{HashPolicies, MetadataMatch};
 use sota_config::{
     ConfigError, Node,
     retry::GrpcTimeout,
@@ -19,6 +20,7 @@ use sota_config::{
 use sota_plugin::{
     FactoryContext,
     http::{HeaderName, RequestHead, StatusCode},
+    rate_limit::{RateLimits, RouteRateLimits},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -33,6 +35,7 @@ pub(super) struct HostContext<'a> {
     pub(super) host_level: Level,
     pub(super) filters: FilterConfigs,
     pub(super) retry_policy: Option<Arc<RetryPolicy>>,
+    pub(super) rate_limits: Arc<RateLimits>,
     /// Where the virtual host stands.
     pub(super) path: String,
 }
@@ -51,6 +54,8 @@ pub(super) struct RouteEntry {
     pub(super) filters: FilterConfigs,
     pub(super) include_request_attempt_count: bool,
     pub(super) include_attempt_count_in_response: bool,
+    /// `None`: nothing is limited.
+    pub(super) rate_limits: Option<Box<RouteRateLimits>>,
 }
 
 /// What a route does.
@@ -86,6 +91,8 @@ pub struct ForwardAction {
     pub include_is_timeout_retry_header: bool,
     /// Which circuit breakers count.
     pub priority: RoutingPriority,
+    pub(super) hash_policies: Option<HashPolicies>,
+    pub(super) metadata_match: Option<MetadataMatch>,
 }
 
 /// Where a route forwards to.
@@ -104,6 +111,8 @@ pub(super) struct WeightedCluster {
     pub(super) level: Level,
     pub(super) host_rewrite: Option<HostRewrite>,
     pub(super) filters: FilterConfigs,
+    /// The route's with its own.
+    pub(super) metadata_match: Option<MetadataMatch>,
 }
 
 impl RouteEntry {
@@ -137,6 +146,14 @@ impl RouteEntry {
             }
         };
         let action = action.map_err(|error| errors.push(error.at(&format!("{path}.{field}"), cx.mark)));
+        let rate_limits = match &route.action {
+            RouteActionKind::Forward(action) => RouteRateLimits {
+                route: rate_limits(&action.rate_limits, &format!("{path}.route"), cx, errors),
+                virtual_host: Arc::clone(&host.rate_limits),
+                include_virtual_host: action.include_vh_rate_limits,
+            },
+            _ => RouteRateLimits::default(),
+        };
         Some(Self {
             name: route.name.as_str().into(),
             table: Arc::clone(host.table_name),
@@ -154,6 +171,7 @@ impl RouteEntry {
             filters,
             include_request_attempt_count: host.host.include_request_attempt_count,
             include_attempt_count_in_response: host.host.include_attempt_count_in_response,
+            rate_limits: (!rate_limits.is_empty()).then(|| Box::new(rate_limits)),
         })
     }
 
@@ -163,6 +181,20 @@ impl RouteEntry {
             _ => None,
         }
     }
+}
+
+/// Rate limits of a level that stands at `path`.
+pub(super) fn rate_limits(
+    items: &[Node],
+    path: &str,
+    cx: &FactoryContext<'_>,
+    errors: &mut Vec<ConfigError>,
+) -> Arc<RateLimits> {
+    let limits = RateLimits::read(items).unwrap_or_else(|error| {
+        errors.push(error.at(&format!("{path}.rate_limits"), cx.mark));
+        RateLimits::default()
+    });
+    Arc::new(limits)
 }
 
 impl ForwardAction {
@@ -186,7 +218,7 @@ impl ForwardAction {
             None => host.retry_policy.clone(),
         };
         Ok(Self {
-            cluster: ClusterSpecifier::build(&action.cluster, filters, cx, (path, errors))?,
+            cluster: ClusterSpecifier::build(action, filters, cx, (path, errors))?,
             path_rewrite,
             host_rewrite: action.host_rewrite.as_ref().map(HostRewrite::build).transpose()?,
             append_x_forwarded_host: action.append_x_forwarded_host,
@@ -199,19 +231,33 @@ impl ForwardAction {
             hedge_on_per_try_timeout: action.hedge_on_per_try_timeout.unwrap_or(host.host.hedge_on_per_try_timeout),
             include_is_timeout_retry_header: host.host.include_is_timeout_retry_header,
             priority: action.priority,
+            hash_policies: match &*action.hash_policy {
+                [] => None,
+                policies => Some(HashPolicies::build(policies)?),
+            },
+            metadata_match: metadata_match(&action.metadata_match),
         })
     }
+
+    /// What is hashed, for clusters that choose by a hash.
+    pub fn hash_policies(&self) -> Option<&HashPolicies> {
+        self.hash_policies.as_ref()
+    }
+}
+
+fn metadata_match(pairs: &[(Arc<str>, Node)]) -> Option<MetadataMatch> {
+    (!pairs.is_empty()).then(|| MetadataMatch::new(pairs.iter().cloned()))
 }
 
 impl ClusterSpecifier {
     fn build(
-        config: &ClusterConfig,
+        action: &RouteAction,
         filters: &FilterConfigs,
         cx: &FactoryContext<'_>,
         (path, errors): (&str, &mut Vec<ConfigError>),
     ) -> Result<Self, ConfigError> {
         let error = |field: &str, reason: String| ConfigError::new(field, sota_config::Mark::NONE, reason);
-        Ok(match config {
+        Ok(match &action.cluster {
             ClusterConfig::Cluster(name) => Self::Cluster(name.as_str().into()),
             ClusterConfig::ClusterHeader(name) => Self::Header(
                 HeaderName::parse_any(name.as_bytes())
@@ -233,6 +279,7 @@ impl ClusterSpecifier {
                         level: Level::build(&cluster.request_headers, &cluster.response_headers, &path, errors),
                         host_rewrite: rewrite.as_ref().map(HostRewrite::build).transpose()?,
                         filters: filters.inherit(&cluster.typed_per_filter_config, cx, &path, errors),
+                        metadata_match: metadata_match(&[&*action.metadata_match, &*cluster.metadata_match].concat()),
                     })
                 };
                 let clusters = clusters.iter().enumerate().map(build).collect::<Result<_, ConfigError>>()?;

@@ -6,11 +6,13 @@ use super::{
     route::{Action, ClusterSpecifier, ForwardAction, RouteEntry, WeightedCluster},
     route_stats::RouteStats,
 };
+use crate::upstream::MetadataMatch;
 use sota_config::Node;
 use sota_plugin::{
     filter::LocalReply,
     http::{RequestHead, ResponseHead},
     info::{RouteInfo, StreamInfo},
+    rate_limit::RouteRateLimits,
     stats::Scope,
 };
 use std::{any::Any, cell::OnceCell, sync::Arc};
@@ -87,6 +89,14 @@ impl SelectedRoute {
         self.entry.mutations.apply_response(head, request, info);
     }
 
+    /// The metadata that hosts must have, in clusters with subsets.
+    pub fn metadata_match(&self) -> Option<&MetadataMatch> {
+        match self.weighted() {
+            Some(cluster) => cluster.metadata_match.as_ref(),
+            None => self.forward()?.metadata_match.as_ref(),
+        }
+    }
+
     /// Whether the HTTP filter of this name is switched off (`true`) or on (`false`) here; `None`: as in the chain.
     pub fn filter_disabled(&self, filter: &str) -> Option<bool> {
         self.filters().disabled(filter)
@@ -124,6 +134,14 @@ impl SelectedRoute {
 impl RouteInfo for SelectedRoute {
     fn name(&self) -> &str {
         &self.entry.name
+    }
+
+    fn cluster_name(&self) -> &str {
+        &self.cluster
+    }
+
+    fn rate_limits(&self) -> Option<&RouteRateLimits> {
+        self.entry.rate_limits.as_deref()
     }
 
     fn virtual_host(&self) -> &str {

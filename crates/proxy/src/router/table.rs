@@ -6,7 +6,7 @@ use super::{
     path_tree::PathTree,
     path_without_query,
     retry_policy::RetryPolicy,
-    route::{HostContext, RouteEntry},
+    route::{HostContext, RouteEntry, rate_limits},
     selected::SelectedRoute,
     virtual_hosts::DomainIndex,
 };
@@ -132,6 +132,7 @@ fn build_hosts(model: &RouteConfiguration, cx: &FactoryContext<'_>, errors: &mut
             host_level: Level::build(&host.request_headers, &host.response_headers, &path, errors),
             filters: filters.inherit(&host.typed_per_filter_config, cx, &path, errors),
             retry_policy: retry_policy(host, &path, cx, errors),
+            rate_limits: rate_limits(&host.rate_limits, &path, cx, errors),
             path,
         };
         let build = |(number, route)| RouteEntry::build(route, number, &context, cx, errors).map(Arc::new);

@@ -5,11 +5,12 @@ use sota_config::{
     access_log::AccessLog,
     address::Address,
     bootstrap::NodeInfo,
-    cluster::{Cluster, Discovery, Endpoint, HealthStatus, LbConfig, LbPolicy, LoadAssignment, LocalityEndpoints},
+    cluster::{Cluster, Discovery, Endpoint, HealthStatus, LoadAssignment, LocalityEndpoints},
     http::{
         CodecType, Http1Options, HttpConnectionManager as Model, HttpFilter, HttpFilterKind, LocalReplyConfig,
         RouteSource, RouterConfig,
     },
+    load_balancer::{LbConfig, LbPolicy},
     route::{
         ClusterSpecifier, DirectResponse, PathMatcher, Route, RouteAction, RouteActionKind, RouteConfiguration,
         RouteMatch, VirtualHost,
@@ -146,10 +147,14 @@ pub fn action(cluster: &str) -> RouteAction {
         max_stream_duration: None,
         grpc_timeout: Default::default(),
         retry_policy: None,
+        hash_policy: Vec::new(),
+        metadata_match: Vec::new(),
         hedge_on_per_try_timeout: None,
         mirrors: Vec::new(),
         internal_redirects: None,
         priority: Default::default(),
+        rate_limits: Vec::new(),
+        include_vh_rate_limits: false,
     }
 }
 
@@ -171,7 +176,7 @@ fn cluster(name: &str, hosts: &[SocketAddr]) -> Cluster {
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit_bytes: 1 << 20,
         lb_policy: LbPolicy::RoundRobin,
-        lb_config: LbConfig { healthy_panic_threshold: 50.0 },
+        lb_config: LbConfig::default(),
         circuit_breakers: Default::default(),
         protocol: Default::default(),
         http: Default::default(),

@@ -16,6 +16,7 @@ mod retry;
 use super::{
     SelectedRoute,
     attempt::{Attempt, Connecting},
+    choice::RequestChoice,
     failure::{ResetReason, UpstreamFault},
     outgoing::Outgoing,
     retry_state::RetryState,
@@ -78,6 +79,7 @@ pub struct Forward {
     router: Rc<Router>,
     cluster: Rc<Cluster>,
     route: Rc<SelectedRoute>,
+    choice: RequestChoice,
     options: ClientOptions,
     timeouts: Timeouts,
     retry: Option<RetryState>,
@@ -151,7 +153,9 @@ impl Forward {
         route.finalize_request(head, stream.info, tell);
         let retry = RetryState::new(action.retry_policy.as_ref(), head);
         let is_idempotent = head.method.is_idempotent();
+        let choice = RequestChoice::new(&route, &cluster, head, stream.info);
         let mut forward = Self {
+            choice,
             options: client_options(&cluster),
             body: Outgoing::new(end_stream, retry.is_some() || is_idempotent),
             limit: if retry.is_some() { limit } else { KEPT_FOR_RESEND.min(limit) },
@@ -303,8 +307,11 @@ impl Forward {
         self.attempts += 1;
         stream.info.upstream.attempts = self.attempts;
         let connection = Rc::clone(&stream.info.connection);
-        let mut context =
-            LbContext { connection: Some(&connection), request: Some(stream.request), ..LbContext::default() };
+        let mut context = LbContext {
+            connection: Some(&connection),
+            request: Some(stream.request),
+            ..self.choice.context(&self.route, self.attempts == 1)
+        };
         let retry = self.retry.as_ref().filter(|_| self.attempts > 1);
         let avoids = |host: &Host| retry.is_some_and(|retry| retry.avoids(host));
         if let Some(retry) = retry {
@@ -480,6 +487,7 @@ impl Forward {
         }
         info.response_code = Some(head.status);
         info.response_code_details = Some("via_upstream".into());
+        self.choice.finish(head);
         self.route.finalize_response(head, Some(stream.request), info);
         if end_stream {
             self.complete(stream);
