@@ -69,7 +69,7 @@ impl<'c> Stream<'c> {
         let mut info = self.info.borrow_mut();
         let head = &mut *request;
         if parsed.expects_continue && !config.model.proxy_100_continue {
-            manager.stats.count_response(StatusCode::CONTINUE);
+            manager.count_response(StatusCode::CONTINUE);
             self.codec.send_continue();
             head.headers.remove(HeaderId::Expect);
         }
