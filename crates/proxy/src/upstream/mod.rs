@@ -29,7 +29,7 @@ pub use host::{Host, HostCounts, HostHealth, HostSpec};
 pub use host_set::{HostSet, PriorityHosts};
 pub use overload::Outcome;
 pub use stats::ClusterStats;
-pub(crate) use stats::ResponseStats;
+pub(crate) use stats::StatusStats;
 
 #[cfg(test)]
 mod tests;

@@ -182,7 +182,7 @@ impl DiscoveryStats {
 /// Counts of responses by their status: `upstream_rq_200`, `upstream_rq_2xx`, `upstream_rq_completed`, once for all and
 /// once below `internal.` or `external.`. They exist from their first response on, as in Envoy.
 #[derive(Debug)]
-pub(crate) struct ResponseStats {
+pub(super) struct ResponseStats {
     all: StatusStats,
     internal: OnceCell<StatusStats>,
     external: OnceCell<StatusStats>,
@@ -190,7 +190,7 @@ pub(crate) struct ResponseStats {
 }
 
 impl ResponseStats {
-    pub(crate) fn new(scope: &Scope) -> Self {
+    pub(super) fn new(scope: &Scope) -> Self {
         Self {
             all: StatusStats::new(scope.clone()),
             internal: OnceCell::new(),
@@ -199,12 +199,12 @@ impl ResponseStats {
         }
     }
 
-    pub(crate) fn count(&self, status: StatusCode, internal: bool) {
+    pub(super) fn count(&self, status: StatusCode, internal: bool) {
         self.all.count(status);
         self.side(internal).count(status);
     }
 
-    pub(crate) fn record_time(&self, ms: u64, internal: bool) {
+    pub(super) fn record_time(&self, ms: u64, internal: bool) {
         self.all.record_time(ms);
         self.side(internal).record_time(ms);
     }
@@ -216,7 +216,7 @@ impl ResponseStats {
 }
 
 #[derive(Debug)]
-struct StatusStats {
+pub(crate) struct StatusStats {
     scope: Scope,
     completed: OnceCell<Counter>,
     classes: [OnceCell<Counter>; 5],
@@ -225,7 +225,7 @@ struct StatusStats {
 }
 
 impl StatusStats {
-    fn new(scope: Scope) -> Self {
+    pub(crate) fn new(scope: Scope) -> Self {
         Self {
             scope,
             completed: OnceCell::new(),
@@ -235,7 +235,7 @@ impl StatusStats {
         }
     }
 
-    fn count(&self, status: StatusCode) {
+    pub(crate) fn count(&self, status: StatusCode) {
         const CLASSES: [&str; 5] =
             ["upstream_rq_1xx", "upstream_rq_2xx", "upstream_rq_3xx", "upstream_rq_4xx", "upstream_rq_5xx"];
         self.completed.get_or_init(|| self.scope.counter("upstream_rq_completed")).inc();
@@ -255,7 +255,7 @@ impl StatusStats {
         self.statuses.borrow_mut().push((status, counter));
     }
 
-    fn record_time(&self, ms: u64) {
+    pub(crate) fn record_time(&self, ms: u64) {
         self.time.get_or_init(|| self.scope.histogram("upstream_rq_time", Unit::Milliseconds)).record(ms);
     }
 }

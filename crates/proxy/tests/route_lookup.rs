@@ -1,0 +1,166 @@
+//! A virtual host of 10,000 routes: how long a look-up takes, how much memory the table has, and that the order counts.
+//!
+//! The figures of `docs/performance.md` are what this prints:
+//! `cargo test --release -p sota-proxy --test route_lookup -- --ignored --nocapture`
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use sota_config::{
+    Mark,
+    bootstrap::NodeInfo,
+    route::{
+        ClusterSpecifier, HeaderMutations, PathMatcher, Route, RouteAction, RouteActionKind, RouteConfiguration,
+        RouteMatch, RoutingPriority, VirtualHost,
+    },
+};
+use sota_plugin::{
+    FactoryContext, Registry,
+    access_log::{LogFile, LogOpener},
+    http::{Method, RequestHead},
+    info::{ConnectionInfo, PeerAddress, RouteInfo, StreamInfo},
+    runtime::Runtime,
+};
+use sota_proxy::router::{RouteTable, Routes};
+use sota_testkit::alloc;
+use std::{
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+#[global_allocator]
+static ALLOCATOR: alloc::Counting = alloc::Counting;
+
+const ROUTES: usize = 10_000;
+/// What one table may take, in octets, and a look-up in it.
+const MOST_MEMORY: u64 = 10_000_000;
+const MOST_TIME: Duration = Duration::from_micros(2);
+
+/// There are no logs here.
+struct NoLogs;
+
+impl LogOpener for NoLogs {
+    fn open(&self, _path: &str) -> io::Result<Arc<dyn LogFile>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Exact paths and prefixes in turn, as many services have them: `/team-7/service-123/v1/items` and what is below it.
+fn route(number: usize) -> Route {
+    let text = format!("/team-{}/service-{number}/v1/items", number % 50);
+    let path = if number.is_multiple_of(2) { PathMatcher::Exact(text) } else { PathMatcher::Prefix(text + "/") };
+    named(&format!("route-{number}"), path)
+}
+
+fn named(name: &str, path: PathMatcher) -> Route {
+    let action = RouteAction {
+        cluster: ClusterSpecifier::Cluster(name.into()),
+        cluster_not_found_response_code: 503,
+        path_rewrite: None,
+        host_rewrite: None,
+        append_x_forwarded_host: false,
+        timeout: Some(Duration::from_secs(15)),
+        idle_timeout: None,
+        max_stream_duration: None,
+        retry_policy: None,
+        priority: RoutingPriority::Default,
+    };
+    Route {
+        name: name.into(),
+        matcher: RouteMatch::path(path),
+        action: RouteActionKind::Forward(Box::new(action)),
+        request_headers: HeaderMutations::default(),
+        response_headers: HeaderMutations::default(),
+        typed_per_filter_config: Vec::new(),
+        metadata: None,
+        stat_prefix: String::new(),
+        request_body_buffer_limit: None,
+    }
+}
+
+fn model() -> Arc<RouteConfiguration> {
+    let mut routes: Vec<_> = (0..ROUTES - 2).map(route).collect();
+    // One in the middle that takes what later ones would, and one for the rest.
+    routes.insert(ROUTES / 2, named("shadow", PathMatcher::Prefix("/team-1/service-9901/".into())));
+    routes.push(named("rest", PathMatcher::Prefix("/".into())));
+    Arc::new(RouteConfiguration {
+        name: "large".into(),
+        virtual_hosts: vec![VirtualHost {
+            name: "all".into(),
+            domains: vec!["*".into()],
+            routes: routes.into_iter().map(Arc::new).collect(),
+            ..VirtualHost::default()
+        }],
+        ..RouteConfiguration::default()
+    })
+}
+
+fn build(model: &Arc<RouteConfiguration>) -> Arc<RouteTable> {
+    let registry = Registry::default();
+    let logs: Arc<dyn LogOpener> = Arc::new(NoLogs);
+    let runtime = Arc::new(Runtime::default());
+    let node = NodeInfo::default();
+    let cx = FactoryContext {
+        registry: &registry,
+        logs: &logs,
+        runtime: &runtime,
+        node: &node,
+        stat_prefix: "",
+        path: "",
+        mark: Mark::NONE,
+    };
+    RouteTable::build(model, &cx).unwrap()
+}
+
+fn stream() -> StreamInfo {
+    let end = PeerAddress::from(SocketAddr::from(([127, 0, 0, 1], 80)));
+    StreamInfo::new(Rc::new(ConnectionInfo::new(1, end.clone(), end)), 1, None)
+}
+
+fn get(path: &str) -> RequestHead {
+    RequestHead::new(Method::Get, "a.example", path).unwrap()
+}
+
+#[test]
+fn first_match_counts_and_memory_is_bounded() {
+    let model = model();
+    // What is freed while it is built counts too: the table itself has less.
+    let (table, taken) = alloc::count(|| build(&model));
+    println!("{ROUTES} routes: at most {} octets", taken.bytes);
+    assert!(taken.bytes <= MOST_MEMORY, "{taken:?}");
+    let routes = Routes::for_worker(&table);
+    let info = stream();
+    for (path, expected) in [
+        ("/team-0/service-0/v1/items", "route-0"),
+        ("/team-0/service-0/v1/items/", "rest"),
+        ("/team-1/service-1/v1/items/7?x", "route-1"),
+        ("/team-1/service-1/v1/items", "rest"),
+        ("/team-1/service-9901/v1/items/7", "shadow"),
+        ("/team-47/service-9997/v1/items/7", "route-9997"),
+        ("/", "rest"),
+    ] {
+        assert_eq!(routes.route(&get(path), &info, 0).unwrap().name(), expected, "{path}");
+    }
+}
+
+#[test]
+#[ignore = "measures time, which the other tests would disturb"]
+fn time_of_a_look_up() {
+    let routes = Routes::for_worker(&build(&model()));
+    let info = stream();
+    let heads: Vec<_> = (0..ROUTES)
+        .step_by(7)
+        .map(|number| get(&format!("/team-{}/service-{number}/v1/items/7", number % 50)))
+        .collect();
+    let mut best = Duration::MAX;
+    for _ in 0..20 {
+        let start = Instant::now();
+        for head in &heads {
+            assert!(routes.route(head, &info, 0).is_some());
+        }
+        best = best.min(start.elapsed() / u32::try_from(heads.len()).unwrap());
+    }
+    println!("{ROUTES} routes: {best:?} for a look-up");
+    assert!(best <= MOST_TIME, "{best:?}");
+}
