@@ -107,7 +107,7 @@ impl<'c> Stream<'c> {
         config.early_mutations.apply(head, &info);
         if let Err(status) = config.forwarded.apply(head, &mut info, false, internal_only.unwrap_or_default()) {
             manager.stats.downstream_rq_rejected_via_ip_detection.inc();
-            return Err(reply(status, "rejected_because_detection_failed"));
+            return Err(reply(status, "rejecting_because_detection_failed"));
         }
         self.choose_route(head, &mut info);
         drop((request, info));

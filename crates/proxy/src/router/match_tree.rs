@@ -210,3 +210,76 @@ fn of_connection(input: &MatchInput, info: &StreamInfo) -> Option<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_context::stream_from;
+    use sota_config::matcher::{StringMatcher as StringConfig, StringPattern};
+    use sota_plugin::http::Method;
+    use std::rc::Rc;
+
+    /// A list of one predicate.
+    fn list(predicate: PredicateConfig) -> Config<u32> {
+        Config { kind: MatchKind::List(vec![(predicate, OnMatch::Action(1))]), on_no_match: None }
+    }
+
+    fn exact(input: MatchInput, text: &str) -> PredicateConfig {
+        let pattern = StringPattern::Exact(text.into());
+        PredicateConfig::Single(input, MatcherConfig::String(StringConfig { pattern, ignore_case: false }))
+    }
+
+    #[test]
+    fn inputs_of_connection_and_stream() {
+        let mut info = stream_from([10, 0, 0, 1].into());
+        info.filter_state.set("key", Rc::new("text".to_owned()));
+        info.metadata.set("ns", "a", Node::string("b"));
+        let head = RequestHead::new(Method::Get, "h", "/?q=1&q=2").unwrap();
+        let finds =
+            |predicate| MatchTree::build(&list(predicate), &mut |leaf| *leaf).unwrap().find(&head, &info).is_some();
+        for (input, text) in [
+            (MatchInput::DestinationIp, "127.0.0.1"),
+            (MatchInput::DestinationPort, "2000"),
+            (MatchInput::SourceIp, "10.0.0.1"),
+            (MatchInput::SourcePort, "1000"),
+            (MatchInput::DirectSourceIp, "10.0.0.1"),
+            (MatchInput::FilterState("key".into()), "text"),
+            (MatchInput::DynamicMetadata("ns".into(), vec!["a".into()]), "b"),
+            (MatchInput::QueryParameter("q".into()), "1"),
+            (MatchInput::RequestHeader(":authority".into()), "h"),
+        ] {
+            assert!(finds(exact(input.clone(), text)), "{input:?}");
+            assert!(!finds(exact(input.clone(), "other")), "{input:?}");
+            assert!(!finds(PredicateConfig::Not(Box::new(exact(input, text)))));
+        }
+        for input in [MatchInput::SourceType, MatchInput::ServerName, MatchInput::FilterState("none".into())] {
+            assert!(!finds(exact(input, "")), "an absent value matches nothing");
+        }
+        let within = |range: &str| {
+            PredicateConfig::Single(MatchInput::SourceIp, MatcherConfig::Ip(vec![range.parse().unwrap()]))
+        };
+        assert!(finds(within("10.0.0.0/8")) && !finds(within("11.0.0.0/8")));
+    }
+
+    #[test]
+    fn the_search_goes_on_behind_what_finds_nothing() {
+        let map = |is_prefix, entries: &[(&str, OnMatch<u32>)]| Config {
+            kind: MatchKind::Map {
+                input: MatchInput::RequestHeader(":path".into()),
+                is_prefix,
+                entries: entries.iter().map(|(key, next)| ((*key).to_owned(), next.clone())).collect(),
+            },
+            on_no_match: None,
+        };
+        let inner = map(false, &[("/a/b", OnMatch::Action(3))]);
+        let outer = Config {
+            on_no_match: Some(Box::new(OnMatch::Action(9))),
+            ..map(true, &[("/", OnMatch::Action(1)), ("/a", OnMatch::Matcher(Box::new(inner)))])
+        };
+        let tree = MatchTree::build(&outer, &mut |leaf| *leaf).unwrap();
+        let find = |path: &str| {
+            tree.find(&RequestHead::new(Method::Get, "h", path).unwrap(), &stream_from([10, 0, 0, 1].into())).copied()
+        };
+        assert_eq!((find("/a/b"), find("/a/c"), find("/x"), find("*")), (Some(3), Some(1), Some(1), Some(9)));
+    }
+}

@@ -19,10 +19,11 @@ pub(super) enum Detection {
     Header { name: HeaderName, is_trusted: bool, reject: Option<StatusCode> },
 }
 
-/// An address that was found.
-#[derive(Debug, PartialEq)]
+/// What was found.
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Detected {
-    pub(super) address: PeerAddress,
+    /// The address, if there is one.
+    pub(super) address: Option<PeerAddress>,
     /// Whether it may count as internal.
     pub(super) is_trusted: bool,
     /// The peer is appended to `x-forwarded-for`.
@@ -52,14 +53,15 @@ impl Detection {
     }
 
     /// Fails with the status of the answer where an address has to be and is not.
-    pub(super) fn find(&self, head: &RequestHead, info: &StreamInfo) -> Result<Option<Detected>, StatusCode> {
+    pub(super) fn find(&self, head: &RequestHead, info: &StreamInfo) -> Result<Detected, StatusCode> {
         let forwarded = || head.headers.get(HeaderId::XForwardedFor).unwrap_or_default();
         let (found, append) = match self {
             Self::ForwardedFor { hops, append } => (last_address(forwarded(), *hops), *append),
             Self::ForwardedBy { trusted, append } => {
                 let is_trusted = |ip: &IpAddr| trusted.iter().any(|range| range.contains(ip));
                 if !info.connection.remote.ip().as_ref().is_some_and(is_trusted) {
-                    return Ok(None);
+                    // Compat: then the peer is appended whatever is configured.
+                    return Ok(Detected { append: true, ..Detected::default() });
                 }
                 (last_untrusted(forwarded(), is_trusted), *append)
             }
@@ -73,7 +75,7 @@ impl Detection {
             }
         };
         let (address, is_trusted) = found;
-        Ok(address.map(|address| Detected { address, is_trusted, append }))
+        Ok(Detected { address, is_trusted, append })
     }
 }
 
@@ -117,14 +119,18 @@ mod tests {
         let detection = Detection::ForwardedBy { trusted: ["10.0.0.0/8".parse().unwrap()].into(), append: false };
         let trusted = stream_from([10, 0, 0, 1].into());
         let find = |list: &str| detection.find(&head(&[("x-forwarded-for", list)]), &trusted).unwrap();
-        let found = |list| find(list).map(|found| (found.address, found.is_trusted));
+        let found = |list| {
+            let found = find(list);
+            found.address.map(|address| (address, found.is_trusted))
+        };
         assert_eq!(found("1.1.1.1"), Some((address("1.1.1.1"), true)));
         assert_eq!(found("2.2.2.2, 1.1.1.1,10.1.1.1"), Some((address("1.1.1.1"), false)));
         assert_eq!(found("10.2.2.2,10.1.1.1"), Some((address("10.2.2.2"), false)));
         assert_eq!(found("1.1.1.1,what,10.1.1.1"), None);
         assert_eq!(found(""), None);
         let other = stream_from([11, 0, 0, 1].into());
-        assert_eq!(detection.find(&head(&[("x-forwarded-for", "1.1.1.1")]), &other), Ok(None));
+        let nothing = Detected { append: true, ..Detected::default() };
+        assert_eq!(detection.find(&head(&[("x-forwarded-for", "1.1.1.1")]), &other), Ok(nothing));
     }
 
     #[test]
@@ -134,10 +140,10 @@ mod tests {
         let go_on = Detection::Header { name, is_trusted: false, reject: None };
         let info = stream_from([11, 0, 0, 1].into());
         let given = head(&[("x-ip", "::1")]);
-        let detected = Detected { address: address("::1"), is_trusted: true, append: false };
-        assert_eq!(reject.find(&given, &info), Ok(Some(detected)));
+        let detected = Detected { address: Some(address("::1")), is_trusted: true, append: false };
+        assert_eq!(reject.find(&given, &info), Ok(detected));
         assert_eq!(reject.find(&head(&[("x-ip", "one")]), &info), Err(StatusCode::FORBIDDEN));
         assert_eq!(reject.find(&head(&[]), &info), Err(StatusCode::FORBIDDEN));
-        assert_eq!(go_on.find(&head(&[("x-ip", "one")]), &info), Ok(None));
+        assert_eq!(go_on.find(&head(&[("x-ip", "one")]), &info), Ok(Detected::default()));
     }
 }

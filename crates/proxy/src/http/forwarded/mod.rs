@@ -144,11 +144,12 @@ impl ForwardedRules {
     /// The same by the configured detections.
     fn detect(&self, head: &mut RequestHead, info: &StreamInfo) -> Result<(Option<PeerAddress>, bool), StatusCode> {
         for detection in &self.detections {
-            if let Some(Detected { address, is_trusted, append }) = detection.find(head, info)? {
-                if append {
-                    self.append_peer(head, info);
-                }
-                return Ok((Some(address), is_trusted));
+            let Detected { address, is_trusted, append } = detection.find(head, info)?;
+            if append {
+                self.append_peer(head, info);
+            }
+            if address.is_some() {
+                return Ok((address, is_trusted));
             }
         }
         Ok((None, false))
