@@ -163,6 +163,7 @@ def add_fields(seen, prefix, fields, ports):
 
 def plain(text, ports):
     """Ports and ids by name."""
+    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "<time>", text)
     text = re.sub(r"\b[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b", "<uuid>", text)
     # After a colon, as in an address or in JSON, or alone.
     return re.sub(r"(^|: ?)(\d{4,5})\b", lambda found: found[1] + ports.get(int(found[2]), found[2]), text)

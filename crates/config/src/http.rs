@@ -137,10 +137,12 @@ pub enum HttpFilterKind {
 }
 
 /// `envoy.extensions.filters.http.router.v3.Router`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RouterConfig {
     /// Count per response code and by zone (default true).
     pub dynamic_stats: bool,
+    /// Believe `x-envoy-expected-rq-timeout-ms` of a proxy before this one.
+    pub respect_expected_rq_timeout: bool,
     /// Add no `x-envoy-*` field of our own.
     pub suppress_envoy_headers: bool,
     /// Logs of each upstream attempt.

@@ -16,6 +16,7 @@ pub mod listener;
 pub mod match_tree;
 pub mod matcher;
 pub mod node;
+pub mod retry;
 pub mod route;
 pub mod secret;
 pub mod tcp_proxy;

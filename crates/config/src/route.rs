@@ -8,6 +8,7 @@ use crate::{
         CookieMatcher, FilterStateMatcher, FractionalPercent, HeaderMatcher, MetadataMatcher, QueryParameterMatcher,
     },
     node::Node,
+    retry::{GrpcTimeout, InternalRedirectPolicy, MirrorPolicy, RetryPolicy},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -32,6 +33,8 @@ pub struct RouteConfiguration {
     pub ignore_port_in_host_matching: bool,
     /// Largest body of a direct response; default 4096.
     pub max_direct_response_body_size_bytes: u32,
+    /// Copies of virtual hosts that have none.
+    pub mirrors: Vec<MirrorPolicy>,
     /// Filter configuration for all.
     pub typed_per_filter_config: Vec<PerFilterConfig>,
     /// The configuration as read, for `/config_dump`.
@@ -67,6 +70,14 @@ pub struct VirtualHost {
     pub include_attempt_count_in_response: bool,
     /// The retry policy of routes that have none.
     pub retry_policy: Option<RetryPolicy>,
+    /// Rate limits (`envoy.config.route.v3.RateLimit`, checked), for filters that count requests.
+    pub rate_limits: Vec<Node>,
+    /// Hedging of routes that say nothing of it.
+    pub hedge_on_per_try_timeout: bool,
+    /// `x-envoy-is-timeout-retry` to the upstream of another attempt.
+    pub include_is_timeout_retry_header: bool,
+    /// Copies of routes that have none; empty: those of the route configuration.
+    pub mirrors: Vec<MirrorPolicy>,
 }
 
 /// Whose requests have to be encrypted (`VirtualHost.TlsRequirementType`).
@@ -225,10 +236,22 @@ pub struct RouteAction {
     pub idle_timeout: Option<Option<Duration>>,
     /// Overrides the stream's largest duration; `Some(None)` switches it off.
     pub max_stream_duration: Option<Option<Duration>>,
+    /// What a gRPC request's own timeout does.
+    pub grpc_timeout: GrpcTimeout,
     /// Retries.
     pub retry_policy: Option<RetryPolicy>,
+    /// Send another attempt beside one that takes longer than `per_try_timeout`; `None`: as the virtual host says.
+    pub hedge_on_per_try_timeout: Option<bool>,
+    /// Copies to other clusters; empty: those of the virtual host.
+    pub mirrors: Vec<MirrorPolicy>,
+    /// Redirects that are followed here.
+    pub internal_redirects: Option<InternalRedirectPolicy>,
     /// Which circuit breakers count.
     pub priority: RoutingPriority,
+    /// Rate limits (`envoy.config.route.v3.RateLimit`, checked), for filters that count requests.
+    pub rate_limits: Vec<Node>,
+    /// The virtual host's rate limits count as well.
+    pub include_vh_rate_limits: bool,
 }
 
 /// Which circuit breakers count a request.
@@ -350,23 +373,6 @@ pub struct DirectResponse {
     pub body: Option<crate::secret::DataSource>,
     /// Makes the body; the one above is its `%LOCAL_REPLY_BODY%`.
     pub body_format: Option<FormatString>,
-}
-
-/// `envoy.config.route.v3.RetryPolicy`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RetryPolicy {
-    /// The conditions, as named in `retry_on`.
-    pub retry_on: Vec<String>,
-    /// How many retries; default 1.
-    pub num_retries: u32,
-    /// For each try.
-    pub per_try_timeout: Option<Duration>,
-    /// Statuses for `retriable-status-codes`.
-    pub retriable_status_codes: Vec<u16>,
-    /// First back-off; default 25 ms.
-    pub base_interval: Duration,
-    /// Longest back-off; default ten times the first.
-    pub max_interval: Duration,
 }
 
 /// Fields to add and remove.

@@ -31,7 +31,7 @@ pub fn fuzz_check(data: &[u8]) {
         let (again, errors) = check(&node, BOOTSTRAP, &LENIENT);
         assert!(!errors.is_fatal() && again == node, "{errors}");
         let mut json = String::new();
-        assert!(dump_json(&node, BOOTSTRAP, &mut json).is_ok());
+        assert!(dump_json(&node, BOOTSTRAP, 0, &mut json).is_ok());
         assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{json}");
         if let Ok(bytes) = encode(&node, BOOTSTRAP) {
             fuzz_wire(&bytes);
@@ -61,6 +61,7 @@ pub fn fuzz_load(data: &[u8]) {
             allow_unknown_static_fields: allow,
             allow_unsupported: allow,
             strict: false,
+            elsewhere: true,
             extensions: &NoExtensions,
         };
         match load(data, name, &options) {

@@ -9,8 +9,10 @@ use sota_plugin::{
     filter::{ListenerCx, ListenerFilter, Peek},
     http::{Headers, Protocol, RequestHead},
     info::{ConnectionInfo, RouteInfo, StreamInfo},
+    rate_limit::RouteRateLimits,
     runtime::Runtime,
     stats::{Kind, Reading, Registry},
+    upstream::Cluster,
 };
 use std::{
     any::Any,
@@ -112,6 +114,14 @@ impl WorkerServices for WorkerState {
     fn cluster_health(&self, cluster: &str) -> Option<ClusterHealth> {
         self.clusters.borrow().get(cluster).copied()
     }
+
+    fn cluster(&self, _: &str, _: &WorkerCx) -> Option<Cluster> {
+        None
+    }
+
+    fn next_stream_id(&self) -> u64 {
+        0
+    }
 }
 
 /// Logs that keep what they are given, piece by piece. What stands below `/refused/` cannot be opened.
@@ -202,6 +212,9 @@ pub(crate) struct Route {
     pub(crate) configs: Vec<Arc<dyn Any + Send + Sync>>,
     /// It answers itself.
     pub(crate) is_direct: bool,
+    /// Where it forwards to.
+    pub(crate) cluster: String,
+    pub(crate) rate_limits: Option<RouteRateLimits>,
 }
 
 impl std::fmt::Debug for Route {
@@ -217,6 +230,14 @@ impl RouteInfo for Route {
 
     fn is_forwarding(&self) -> bool {
         !self.is_direct
+    }
+
+    fn cluster_name(&self) -> &str {
+        &self.cluster
+    }
+
+    fn rate_limits(&self) -> Option<&RouteRateLimits> {
+        self.rate_limits.as_ref()
     }
 
     fn virtual_host(&self) -> &str {

@@ -2,15 +2,16 @@
 //!
 //! The figures of `docs/performance.md` are what this prints:
 //! `cargo test --release -p sota-proxy --test route_lookup -- --ignored --nocapture`
+#![allow(unreachable_pub, dead_code, reason = "the fixture is shared with another test")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "http/fixture.rs"]
+mod fixture;
 
 use sota_config::{
     Mark,
     bootstrap::NodeInfo,
-    route::{
-        ClusterSpecifier, HeaderMutations, PathMatcher, Route, RouteAction, RouteActionKind, RouteConfiguration,
-        RouteMatch, RoutingPriority, VirtualHost,
-    },
+    route::{PathMatcher, Route, RouteConfiguration, RouteMatch, VirtualHost},
 };
 use sota_plugin::{
     FactoryContext, Registry,
@@ -54,29 +55,7 @@ fn route(number: usize) -> Route {
 }
 
 fn named(name: &str, path: PathMatcher) -> Route {
-    let action = RouteAction {
-        cluster: ClusterSpecifier::Cluster(name.into()),
-        cluster_not_found_response_code: 503,
-        path_rewrite: None,
-        host_rewrite: None,
-        append_x_forwarded_host: false,
-        timeout: Some(Duration::from_secs(15)),
-        idle_timeout: None,
-        max_stream_duration: None,
-        retry_policy: None,
-        priority: RoutingPriority::Default,
-    };
-    Route {
-        name: name.into(),
-        matcher: RouteMatch::path(path),
-        action: RouteActionKind::Forward(Box::new(action)),
-        request_headers: HeaderMutations::default(),
-        response_headers: HeaderMutations::default(),
-        typed_per_filter_config: Vec::new(),
-        metadata: None,
-        stat_prefix: String::new(),
-        request_body_buffer_limit: None,
-    }
+    Route { name: name.into(), matcher: RouteMatch::path(path), ..fixture::route("/", name) }
 }
 
 fn model() -> Arc<RouteConfiguration> {

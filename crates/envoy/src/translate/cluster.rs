@@ -19,6 +19,8 @@ use std::{sync::Arc, time::Duration};
 
 /// The extension that ejects, probes and tries hosts; it is configured beside the protocol options.
 const OVERLOAD: &str = "sota.clusters.overload";
+/// Tells hosts how long a request may still take.
+const DEADLINE: &str = "sota.clusters.deadline";
 const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 /// Another name under which Envoy finds the same options.
 const PROTOCOL_OPTIONS_NAME: &str = "envoy.upstreams.http.http_protocol_options";
@@ -62,6 +64,7 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
                 .map_or(DEFAULT_PANIC_THRESHOLD, |percent| percent.f64("value").unwrap_or(0.0)),
         },
         circuit_breakers: circuit_breakers(node.field("circuit_breakers")),
+        protocol: Default::default(),
         http: options.http,
         http1: options.http1,
         upstream_bind_config,
@@ -71,6 +74,7 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
         dns_resolver: cx.optional(node, "typed_dns_resolver_config", |cx, node| Some(extension(cx, node))),
         close_connections_on_host_health_failure: node.bool("close_connections_on_host_health_failure"),
         ignore_health_on_host_removal: node.bool("ignore_health_on_host_removal"),
+        deadline_header: options.deadline_header,
         overload: options.overload,
         source: Some(Arc::new(node.clone())),
     })
@@ -192,12 +196,13 @@ fn lb_policy(cx: &mut Cx<'_>, node: &Node, discovery: &Discovery) -> Option<LbPo
 struct ProtocolOptions {
     http: HttpProtocolOptions,
     http1: Http1Options,
+    deadline_header: Option<String>,
     overload: Option<ExtensionConfig>,
 }
 
 fn protocol_options(cx: &mut Cx<'_>, node: &Node) -> ProtocolOptions {
     let has_tls = node.has("transport_socket") && cx.with("transport_socket", |cx| cx.is_refused());
-    let mut overload = None;
+    let (mut overload, mut deadline_header) = (None, None);
     let mut typed = None;
     cx.entries(node, "typed_extension_protocol_options", |cx, name, any| -> Option<()> {
         match name {
@@ -207,6 +212,7 @@ fn protocol_options(cx: &mut Cx<'_>, node: &Node) -> ProtocolOptions {
             PROTOCOL_OPTIONS | PROTOCOL_OPTIONS_NAME => {
                 cx.error(any.mark, format!("a configuration of the type {PROTOCOL_OPTIONS} belongs here"));
             }
+            DEADLINE => deadline_header = deadline(cx, any),
             OVERLOAD => overload = Some(any_extension(cx, name.to_owned(), any)),
             _ => cx.error(any.mark, format!("there are no protocol options of the name \"{}\"", name.escape_debug())),
         }
@@ -220,7 +226,20 @@ fn protocol_options(cx: &mut Cx<'_>, node: &Node) -> ProtocolOptions {
     if http.max_requests_per_connection.is_none() {
         http.max_requests_per_connection = node.u32("max_requests_per_connection").filter(|requests| *requests > 0);
     }
-    ProtocolOptions { http, http1, overload }
+    ProtocolOptions { http, http1, deadline_header, overload }
+}
+
+/// `sota.clusters.deadline`: a `Struct` with `header`.
+fn deadline(cx: &mut Cx<'_>, any: &Node) -> Option<String> {
+    let fields = any.get("value").unwrap_or(any);
+    for (key, value) in fields.pairs().iter().filter(|(key, _)| !matches!(&**key, TYPE_KEY | "header")) {
+        cx.error(value.mark, format!("unknown field \"{}\"; there is \"header\"", key.escape_debug()));
+    }
+    let header = header_name(cx, fields, "header", Pseudo::Refused);
+    if !fields.has("header") {
+        cx.error(any.mark, "\"header\" is missing: the field that says how many milliseconds are left");
+    }
+    header
 }
 
 /// `envoy.extensions.upstreams.http.v3.HttpProtocolOptions`.

@@ -189,6 +189,7 @@ fn http_filter(cx: &mut Cx<'_>, node: &Node, is_last: bool) -> Option<HttpFilter
 fn router(cx: &mut Cx<'_>, node: &Node) -> RouterConfig {
     RouterConfig {
         dynamic_stats: node.bool_or("dynamic_stats", true),
+        respect_expected_rq_timeout: node.bool("respect_expected_rq_timeout"),
         suppress_envoy_headers: node.bool("suppress_envoy_headers"),
         upstream_log: cx.each(node, "upstream_log", access_log),
     }

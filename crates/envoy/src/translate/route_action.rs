@@ -7,11 +7,13 @@ use super::{
     extension::message_name,
     header_mutations,
     matcher::{Pseudo, header_name, regex_rewrite},
+    mirror::{internal_redirects, mirrors},
     retry::retry_policy,
     route::{RouteScope, per_filter_config},
 };
 use sota_config::{
     Mark, Node,
+    retry::GrpcTimeout,
     route::{
         ClusterSpecifier, DirectResponse, HostRewrite, PathRewrite, RedirectAction, RouteAction, RouteActionKind,
         RoutingPriority, WeightedCluster, WeightedClusters,
@@ -70,6 +72,10 @@ fn forward(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Place<'_>) ->
         timeout: cx.timeout(node, "timeout", Some(DEFAULT_TIMEOUT)),
         idle_timeout,
         max_stream_duration,
+        grpc_timeout: grpc_timeout(cx, node),
+        hedge_on_per_try_timeout: node.get("hedge_policy").map(|hedge| hedge.bool("hedge_on_per_try_timeout")),
+        mirrors: mirrors(cx, node, scope),
+        internal_redirects: cx.optional(node, "internal_redirect_policy", internal_redirects),
         retry_policy: cx.optional(node, "retry_policy", retry_policy),
         cluster: cluster?,
         cluster_not_found_response_code: match node.str("cluster_not_found_response_code") {
@@ -81,7 +87,20 @@ fn forward(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Place<'_>) ->
         host_rewrite,
         append_x_forwarded_host: node.bool("append_x_forwarded_host"),
         priority: if node.str("priority") == "HIGH" { RoutingPriority::High } else { RoutingPriority::Default },
+        rate_limits: node.list("rate_limits").to_vec(),
+        include_vh_rate_limits: node.bool("include_vh_rate_limits"),
     })
+}
+
+fn grpc_timeout(cx: &mut Cx<'_>, node: &Node) -> GrpcTimeout {
+    let stream = node.field("max_stream_duration");
+    GrpcTimeout {
+        is_by_stream: node.has("max_stream_duration"),
+        max: cx.duration(node, "max_grpc_timeout"),
+        offset: cx.duration(node, "grpc_timeout_offset"),
+        header_max: cx.with("max_stream_duration", |cx| cx.duration(stream, "grpc_timeout_header_max")),
+        header_offset: cx.with("max_stream_duration", |cx| cx.duration(stream, "grpc_timeout_header_offset")),
+    }
 }
 
 fn cluster_specifier(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Place<'_>) -> Option<ClusterSpecifier> {

@@ -6,6 +6,7 @@ use super::{
     header_mutations,
     match_tree::match_tree,
     matcher::header_matcher,
+    mirror::mirrors,
     retry::retry_policy,
     route::{RouteScope, per_filter_config},
     route_action,
@@ -69,6 +70,10 @@ pub(super) fn virtual_host(
         include_request_attempt_count: node.bool("include_request_attempt_count"),
         include_attempt_count_in_response: node.bool("include_attempt_count_in_response"),
         retry_policy: cx.optional(node, "retry_policy", retry_policy),
+        rate_limits: node.list("rate_limits").to_vec(),
+        hedge_on_per_try_timeout: node.field("hedge_policy").bool("hedge_on_per_try_timeout"),
+        include_is_timeout_retry_header: node.bool("include_is_timeout_retry_header"),
+        mirrors: mirrors(cx, node, scope),
         name,
     }
 }

@@ -1,6 +1,7 @@
 //! `envoy.access_loggers.file`: writes a line for each entry to a file.
 
-use super::{format, writer::Writer};
+use super::writer::Writer;
+use crate::format;
 use sota_config::{ConfigError, Node, TypedConfig};
 use sota_plugin::{Extension, FactoryContext, access_log::AccessLoggerConfig, format::Format};
 use std::sync::Arc;
@@ -120,7 +121,7 @@ mod tests {
             (
                 r#"{"path": "/x", "log_format": {"text_format_source": {"filename": "/nowhere/x"}}}"#,
                 "here.log_format.text_format_source.filename",
-                "cannot read /nowhere/x: No such file or directory (os error 2)",
+                "cannot read \"/nowhere/x\": No such file or directory (os error 2)",
             ),
         ] {
             assert_eq!(error(unchecked(json)), (path.to_owned(), reason.to_owned()), "{json}");

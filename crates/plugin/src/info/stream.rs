@@ -1,7 +1,10 @@
 //! Facts about a stream: one request with its response, or one TCP connection that is proxied.
 
 use super::{ConnectionInfo, FilterState, Metadata, PeerAddress, ResponseFlags};
-use crate::http::{Protocol, StatusCode};
+use crate::{
+    http::{Protocol, StatusCode},
+    rate_limit::RouteRateLimits,
+};
 use sota_config::Node;
 use std::{
     any::Any,
@@ -220,6 +223,16 @@ pub trait RouteInfo: std::fmt::Debug {
     /// Whether it sends requests to a cluster; false when it answers them itself (redirects, direct responses).
     fn is_forwarding(&self) -> bool {
         true
+    }
+
+    /// The cluster that it sends this request to; empty when there is none.
+    fn cluster_name(&self) -> &str {
+        ""
+    }
+
+    /// The rate limits of the route and its virtual host.
+    fn rate_limits(&self) -> Option<&RouteRateLimits> {
+        None
     }
 
     /// The name of its virtual host.

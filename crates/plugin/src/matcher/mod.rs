@@ -13,6 +13,7 @@ mod header;
 mod metadata;
 mod mutations;
 mod query;
+pub mod read;
 mod regex;
 mod string;
 

@@ -171,7 +171,7 @@ fn build_filters(
     let router = router.unwrap_or_else(|| {
         let reason = "the last HTTP filter must be envoy.filters.http.router";
         errors.push(cx.error("http_filters", Mark::NONE, reason));
-        RouterConfig { dynamic_stats: true, suppress_envoy_headers: false, upstream_log: Vec::new() }
+        RouterConfig { dynamic_stats: true, ..RouterConfig::default() }
     });
     (filters, router)
 }
@@ -236,6 +236,8 @@ impl HttpConnectionManager {
             filters: filters.collect(),
             router: Rc::new(Router {
                 dynamic_stats: config.router.dynamic_stats,
+                max_stream_duration: config.model.common.max_stream_duration,
+                respect_expected_rq_timeout: config.router.respect_expected_rq_timeout,
                 suppress_envoy_headers: config.router.suppress_envoy_headers,
                 upstream_logs: config.upstream_logs.for_worker(cx),
                 stats: cx.stats().clone(),

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     deadline::Deadline,
-    router::{Forward, ForwardCx, SelectedRoute, not_found},
+    router::{Forward, ForwardCx, SelectedRoute, not_found, timeouts::stream_duration},
     wire::http1::{LINE_EXTRA, field_bytes},
 };
 use sota_codec::http1::{RequestInfo, remove_hop_by_hop};
@@ -141,7 +141,8 @@ impl<'c> Stream<'c> {
                 self.idle_timeout.set(idle);
                 deadlines.set_after(Deadline::StreamIdle, Instant::now(), idle);
             }
-            if let Some(longest) = action.max_stream_duration {
+            if action.max_stream_duration.is_some() || action.grpc_timeout.header_max.is_some() {
+                let longest = stream_duration(action, head, self.manager().config.model.common.max_stream_duration);
                 deadlines.set_after(Deadline::StreamDuration, info.timing.start, longest);
             }
         }

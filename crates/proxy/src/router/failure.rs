@@ -1,7 +1,11 @@
 //! Why an upstream request failed, in Envoy's words.
 
-use super::retry_policy;
-use crate::upstream::PoolFailureKind;
+use super::retry_state;
+use crate::{
+    upstream::PoolFailureKind,
+    wire::http2::{ConnectionEnd, StreamEnd},
+};
+use sota_codec::http2::ResetCause;
 use sota_plugin::{
     filter::LocalReply,
     http::StatusCode,
@@ -74,8 +78,19 @@ impl From<PoolFailureKind> for ResetReason {
     }
 }
 
+impl From<StreamEnd> for ResetReason {
+    fn from(end: StreamEnd) -> Self {
+        match end {
+            StreamEnd::Reset(ResetCause::Fault(_)) | StreamEnd::Connection(ConnectionEnd::Protocol(_)) => {
+                Self::ProtocolError
+            }
+            StreamEnd::Reset(_) | StreamEnd::Connection(_) => Self::ConnectionTermination,
+        }
+    }
+}
+
 /// As retry policies tell them apart.
-impl From<ResetReason> for retry_policy::ResetReason {
+impl From<ResetReason> for retry_state::ResetReason {
     fn from(reason: ResetReason) -> Self {
         match reason {
             ResetReason::Overflow => Self::Overflow,

@@ -15,6 +15,7 @@ mod outgoing;
 mod path_tree;
 mod redirect;
 pub mod retry_policy;
+pub mod retry_state;
 mod rewrite;
 mod route;
 mod route_stats;

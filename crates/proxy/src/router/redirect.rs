@@ -6,7 +6,6 @@ use sota_config::{
     ConfigError, Mark,
     access_log::FormatString,
     route::{DirectResponse as DirectConfig, PathMatcher, PathRewrite as PathConfig, RedirectAction},
-    secret::DataSource,
 };
 use sota_plugin::{
     access_log::{LogEntry, LogKind},
@@ -129,7 +128,9 @@ impl DirectResponse {
     /// Reads the body; fails when that cannot be read or is over `limit` octets.
     pub(super) fn build(config: &DirectConfig, limit: u32) -> Result<Self, ConfigError> {
         let body = match &config.body {
-            Some(source) => read(source).map_err(|reason| ConfigError::new("body", Mark::NONE, reason))?,
+            Some(source) => {
+                source.read().map_err(|reason| ConfigError::new("body", Mark::NONE, reason)).map(Bytes::from)?
+            }
             None => Bytes::new(),
         };
         if body.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
@@ -177,17 +178,4 @@ fn body_format(config: &FormatString) -> Result<(Format, Box<str>), ConfigError>
 
 fn status(code: u16, field: &str) -> Result<StatusCode, ConfigError> {
     StatusCode::from_u16(code).ok_or_else(|| ConfigError::new(field, Mark::NONE, format!("{code} is no HTTP status")))
-}
-
-fn read(source: &DataSource) -> Result<Bytes, String> {
-    match source {
-        DataSource::Inline(bytes) => Ok(Bytes::copy_from_slice(bytes)),
-        DataSource::File(path) => {
-            std::fs::read(path).map(Bytes::from).map_err(|error| format!("unable to read {}: {error}", path.display()))
-        }
-        DataSource::Environment(name) => match std::env::var_os(name) {
-            Some(value) => Ok(value.into_encoded_bytes().into()),
-            None => Err(format!("the environment variable {name} is not set")),
-        },
-    }
 }

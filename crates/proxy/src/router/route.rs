@@ -12,12 +12,17 @@ use super::{
 };
 use sota_config::{
     ConfigError, Node,
+    retry::GrpcTimeout,
     route::{
         PathMatcher, PathRewrite as PathConfig, Route, RouteAction, RouteActionKind, RouteConfiguration,
         RoutingPriority, VirtualHost,
     },
 };
-use sota_plugin::{FactoryContext, http::StatusCode};
+use sota_plugin::{
+    FactoryContext,
+    http::StatusCode,
+    rate_limit::{RateLimits, RouteRateLimits},
+};
 use std::{sync::Arc, time::Duration};
 
 /// What all routes of a virtual host share.
@@ -32,6 +37,7 @@ pub(super) struct HostContext<'a> {
     pub(super) filters: FilterConfigs,
     pub(super) retry_policy: Option<Arc<RetryPolicy>>,
     pub(super) virtual_clusters: Option<Arc<VirtualClusters>>,
+    pub(super) rate_limits: Arc<RateLimits>,
     /// Where the virtual host stands.
     pub(super) path: String,
 }
@@ -53,6 +59,8 @@ pub(super) struct RouteEntry {
     pub(super) virtual_clusters: Option<Arc<VirtualClusters>>,
     /// Octets of a body that are kept for another attempt.
     pub(super) body_buffer_limit: Option<usize>,
+    /// `None`: nothing is limited.
+    pub(super) rate_limits: Option<Box<RouteRateLimits>>,
 }
 
 /// What a route does.
@@ -80,8 +88,14 @@ pub struct ForwardAction {
     pub idle_timeout: Option<Option<Duration>>,
     /// Overrides the largest duration of streams; `Some(None)` switches it off.
     pub max_stream_duration: Option<Option<Duration>>,
+    /// What a gRPC request's own timeout does.
+    pub grpc_timeout: GrpcTimeout,
     /// The route's retry policy or its virtual host's.
     pub retry_policy: Option<Arc<RetryPolicy>>,
+    /// Another try begins beside one that takes longer than its timeout.
+    pub hedge_on_per_try_timeout: bool,
+    /// The upstream of another try is told whether the one before took too long.
+    pub include_is_timeout_retry_header: bool,
     /// Which circuit breakers count.
     pub priority: RoutingPriority,
 }
@@ -119,6 +133,14 @@ impl RouteEntry {
             }
         };
         let action = action.map_err(|error| errors.push(error.at(&format!("{path}.{field}"), cx.mark)));
+        let rate_limits = match &route.action {
+            RouteActionKind::Forward(action) => RouteRateLimits {
+                route: rate_limits(&action.rate_limits, &format!("{path}.route"), cx, errors),
+                virtual_host: Arc::clone(&host.rate_limits),
+                include_virtual_host: action.include_vh_rate_limits,
+            },
+            _ => RouteRateLimits::default(),
+        };
         Some(Self {
             name: route.name.as_str().into(),
             table: Arc::clone(host.table_name),
@@ -141,6 +163,7 @@ impl RouteEntry {
                 .request_body_buffer_limit
                 .or(host.host.request_body_buffer_limit)
                 .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+            rate_limits: (!rate_limits.is_empty()).then(|| Box::new(rate_limits)),
         })
     }
 
@@ -160,6 +183,7 @@ impl RouteEntry {
             include_attempt_count_in_response: false,
             virtual_clusters: None,
             body_buffer_limit: None,
+            rate_limits: None,
         }
     }
 
@@ -169,6 +193,20 @@ impl RouteEntry {
             _ => None,
         }
     }
+}
+
+/// Rate limits of a level that stands at `path`.
+pub(super) fn rate_limits(
+    items: &[Node],
+    path: &str,
+    cx: &FactoryContext<'_>,
+    errors: &mut Vec<ConfigError>,
+) -> Arc<RateLimits> {
+    let limits = RateLimits::read(items).unwrap_or_else(|error| {
+        errors.push(error.at(&format!("{path}.rate_limits"), cx.mark));
+        RateLimits::default()
+    });
+    Arc::new(limits)
 }
 
 impl ForwardAction {
@@ -187,7 +225,9 @@ impl ForwardAction {
         };
         let code = action.cluster_not_found_response_code;
         let retry_policy = match &action.retry_policy {
-            Some(policy) => Some(Arc::new(RetryPolicy::build(policy))),
+            Some(policy) => {
+                Some(Arc::new(RetryPolicy::build(policy).map_err(|error| error.at("retry_policy", cx.mark))?))
+            }
             None => host.retry_policy.clone(),
         };
         Ok(Self {
@@ -199,7 +239,10 @@ impl ForwardAction {
             timeout: action.timeout.filter(|timeout| !timeout.is_zero()),
             idle_timeout: action.idle_timeout,
             max_stream_duration: action.max_stream_duration,
+            grpc_timeout: action.grpc_timeout.clone(),
             retry_policy,
+            hedge_on_per_try_timeout: action.hedge_on_per_try_timeout.unwrap_or(host.host.hedge_on_per_try_timeout),
+            include_is_timeout_retry_header: host.host.include_is_timeout_retry_header,
             priority: action.priority,
         })
     }

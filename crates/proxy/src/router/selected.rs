@@ -13,6 +13,7 @@ use sota_plugin::{
     filter::LocalReply,
     http::{RequestHead, ResponseHead},
     info::{RouteInfo, StreamInfo},
+    rate_limit::RouteRateLimits,
     stats::Scope,
 };
 use std::{
@@ -160,6 +161,14 @@ impl SelectedRoute {
 impl RouteInfo for SelectedRoute {
     fn name(&self) -> &str {
         &self.entry.name
+    }
+
+    fn cluster_name(&self) -> &str {
+        &self.cluster
+    }
+
+    fn rate_limits(&self) -> Option<&RouteRateLimits> {
+        self.entry.rate_limits.as_deref()
     }
 
     fn virtual_host(&self) -> &str {

@@ -7,7 +7,7 @@ use super::{
     path_tree::PathTree,
     path_without_query,
     retry_policy::RetryPolicy,
-    route::{HostContext, RouteEntry},
+    route::{HostContext, RouteEntry, rate_limits},
     selected::SelectedRoute,
     virtual_clusters::VirtualClusters,
     virtual_hosts::DomainIndex,
@@ -161,7 +161,8 @@ fn build_hosts(model: &RouteConfiguration, cx: &FactoryContext<'_>, errors: &mut
             host_name: host.name.as_str().into(),
             host_level: Level::build(&host.request_headers, &host.response_headers, &path, errors),
             filters: filters.inherit(&host.typed_per_filter_config, cx, &path, errors),
-            retry_policy: host.retry_policy.as_ref().map(|policy| Arc::new(RetryPolicy::build(policy))),
+            retry_policy: retry_policy(host, &path, cx, errors),
+            rate_limits: rate_limits(&host.rate_limits, &path, cx, errors),
             virtual_clusters: build_virtual_clusters(host, &path, cx, errors),
             path,
         };
@@ -222,6 +223,16 @@ fn build_choice(
             Choice::Paths(PathTree::default())
         }
     }
+}
+
+fn retry_policy(
+    host: &sota_config::route::VirtualHost,
+    path: &str,
+    cx: &FactoryContext<'_>,
+    errors: &mut Vec<ConfigError>,
+) -> Option<Arc<RetryPolicy>> {
+    let policy = RetryPolicy::build(host.retry_policy.as_ref()?);
+    policy.map_err(|error| errors.push(error.at(&format!("{path}.retry_policy"), cx.mark))).ok().map(Arc::new)
 }
 
 /// A worker's view of a table. It keeps the routes that were selected, so that streams share them.

@@ -1,14 +1,18 @@
 //! Tests of routing as a whole; what Envoy 1.40 answers to the same is written down here.
 
-use super::{RouteTable, Routes, not_found, timeouts::Timeouts};
+use super::{
+    RouteTable, Routes, not_found,
+    timeouts::{Reading, Timeouts, stream_duration},
+};
 use crate::test_context::{factory, stream_info};
 use sota_config::{
     ConfigErrors, ExtensionConfig, Mark, TypedConfig,
     matcher::{HeaderCondition, HeaderMatcher, QueryParameterMatcher, StringMatcher, StringPattern},
+    retry::{GrpcTimeout, RetryPolicy},
     route::{
         AppendAction, ClusterSpecifier, DirectResponse, HeaderMutations, HeaderValueOption, HostRewrite, PathMatcher,
-        PathRewrite, PerFilterConfig, RedirectAction, RetryPolicy, Route, RouteAction, RouteActionKind,
-        RouteConfiguration, RouteMatch, RoutingPriority, VirtualHost, WeightedCluster, WeightedClusters,
+        PathRewrite, PerFilterConfig, RedirectAction, Route, RouteAction, RouteActionKind, RouteConfiguration,
+        RouteMatch, RoutingPriority, VirtualHost, WeightedCluster, WeightedClusters,
     },
     secret::DataSource,
 };
@@ -64,8 +68,14 @@ fn action() -> RouteAction {
         timeout: Some(Duration::from_secs(15)),
         idle_timeout: None,
         max_stream_duration: None,
+        grpc_timeout: Default::default(),
         retry_policy: None,
+        hedge_on_per_try_timeout: None,
+        mirrors: Vec::new(),
+        internal_redirects: None,
         priority: RoutingPriority::Default,
+        rate_limits: Vec::new(),
+        include_vh_rate_limits: false,
     }
 }
 
@@ -378,8 +388,8 @@ fn direct_responses_have_a_body_from_anywhere_up_to_the_limit() {
         lines[0].starts_with("t.virtual_hosts[0].routes[0].direct_response.body: the body has 4097 bytes"),
         "{errors}"
     );
-    assert!(lines[1].contains("routes[1].direct_response.body: unable to read /nonexistent: "), "{errors}");
-    assert!(lines[2].ends_with("the environment variable SOTA_NO_SUCH_VARIABLE is not set"), "{errors}");
+    assert!(lines[1].contains("routes[1].direct_response.body: cannot read \"/nonexistent\": "), "{errors}");
+    assert!(lines[2].ends_with("the environment variable \"SOTA_NO_SUCH_VARIABLE\" is not set"), "{errors}");
 }
 
 fn adds(value: &str) -> HeaderMutations {
@@ -601,17 +611,19 @@ fn everything_wrong_is_told_at_once() {
 
 #[test]
 fn timeouts_of_route_and_request() {
-    let policy = |per_try_timeout| RetryPolicy {
-        retry_on: vec!["5xx".into()],
-        num_retries: 1,
-        per_try_timeout,
-        retriable_status_codes: Vec::new(),
-        base_interval: Duration::from_millis(25),
-        max_interval: Duration::from_millis(250),
-    };
+    let policy =
+        |per_try_timeout| RetryPolicy { retry_on: vec!["5xx".into()], per_try_timeout, ..RetryPolicy::default() };
     let secs = |n| Some(Duration::from_secs(n));
-    let at = |path: &str, timeout, per_try: Option<Option<Duration>>, max_stream_duration| {
-        let action = RouteAction { timeout, retry_policy: per_try.map(policy), max_stream_duration, ..action() };
+    let reading = |tells_upstream| Reading {
+        tells_upstream,
+        respects_expected: false,
+        deadline_header: None,
+        max_stream_duration: None,
+    };
+    let at = |path: &str, timeout, per_try: Option<Option<Duration>>, max_stream_duration: Option<Option<Duration>>| {
+        let grpc_timeout = GrpcTimeout { is_by_stream: max_stream_duration.is_some(), ..GrpcTimeout::default() };
+        let retry_policy = per_try.map(policy);
+        let action = RouteAction { timeout, retry_policy, max_stream_duration, grpc_timeout, ..action() };
         route(exact(path), forward(action))
     };
     let mut vhost = host(
@@ -647,19 +659,62 @@ fn timeouts_of_route_and_request() {
     ] {
         let mut head = with(path, fields);
         let route = routes.route(&head, &stream_info(), 0).unwrap();
-        let timeouts = Timeouts::new(route.forward().unwrap(), &mut head, true);
+        let timeouts = Timeouts::new(route.forward().unwrap(), &mut head, reading(true));
         let told = head.headers.get_str(HeaderId::XEnvoyExpectedRqTimeoutMs);
         assert_eq!((timeouts.global, timeouts.per_try, told), (global, per_try, expected), "{path} {fields:?}");
         assert_eq!(head.headers.len(), usize::from(expected.is_some()), "the fields are taken away");
     }
     let mut head = with("/try", &[(long, "70"), ("x-envoy-upstream-rq-timeout-alt-response", "1")]);
     let route = routes.route(&head, &stream_info(), 0).unwrap();
-    let timeouts = Timeouts::new(route.forward().unwrap(), &mut head, false);
-    let said = (timeouts.max_stream_duration, timeouts.response_code, head.headers.is_empty());
-    assert_eq!(said, (Some(millis(70)), StatusCode::NO_CONTENT, true));
+    let timeouts = Timeouts::new(route.forward().unwrap(), &mut head, reading(true));
+    let said = (timeouts.max_stream_duration, timeouts.response_code, head.headers.len());
+    assert_eq!(said, (Some(millis(70)), StatusCode::NO_CONTENT, 1));
     for (elapsed, expected) in [(500, "1000"), (2500, "500"), (9000, "1")] {
-        timeouts.tell_retry(&mut head, millis(elapsed));
+        timeouts.tell(&mut head, millis(elapsed));
         assert_eq!(head.headers.get_str(HeaderId::XEnvoyExpectedRqTimeoutMs), Some(expected));
+    }
+}
+
+#[test]
+fn timeouts_of_grpc_calls() {
+    let secs = |n| Some(Duration::from_secs(n));
+    let by = |grpc_timeout, max_stream_duration| RouteAction { grpc_timeout, max_stream_duration, ..action() };
+    let capped = |max, offset| by(GrpcTimeout { max, offset, ..GrpcTimeout::default() }, None);
+    let stream = |header_max, header_offset, longest| {
+        by(GrpcTimeout { is_by_stream: true, header_max, header_offset, ..GrpcTimeout::default() }, longest)
+    };
+    for (action, asked, global, longest, told) in [
+        (capped(secs(10), None), Some("3S"), secs(3), None, Some("3000m")),
+        (capped(secs(10), None), Some("30S"), secs(10), None, Some("10000m")),
+        (capped(secs(10), None), None, secs(10), None, Some("10000m")),
+        (capped(secs(0), secs(1)), Some("3S"), secs(2), None, Some("2000m")),
+        (capped(secs(0), secs(5)), Some("3S"), secs(3), None, Some("3000m")),
+        (capped(secs(0), None), None, None, None, None),
+        (action(), Some("3S"), secs(15), None, Some("3S")),
+        (stream(secs(10), None, None), Some("3S"), None, secs(3), Some("3000m")),
+        (stream(secs(10), secs(1), None), Some("30S"), None, secs(9), Some("9000m")),
+        (stream(secs(0), secs(5), None), Some("3S"), None, secs(0), Some("0m")),
+        (stream(secs(10), None, Some(secs(7))), None, None, secs(7), Some("7000m")),
+        (stream(None, None, Some(secs(7))), Some("3S"), None, secs(7), Some("7000m")),
+        (stream(None, None, Some(None)), Some("3S"), None, None, Some("3S")),
+    ] {
+        let shown = format!("{:?} {asked:?}", action.grpc_timeout);
+        let routes = routes(vec![route(prefix("/"), forward(action))]);
+        let mut head = with("/", &[("content-type", "application/grpc")]);
+        if let Some(asked) = asked {
+            head.headers.set("grpc-timeout", asked).unwrap();
+        }
+        let route = routes.route(&head, 0).unwrap();
+        let action = route.forward().unwrap();
+        assert_eq!(stream_duration(action, &head, None), longest, "{shown}");
+        let reading = Reading {
+            tells_upstream: true,
+            respects_expected: false,
+            deadline_header: None,
+            max_stream_duration: None,
+        };
+        let timeouts = Timeouts::new(action, &mut head, reading);
+        assert_eq!((timeouts.global, head.headers.get_str("grpc-timeout")), (global, told), "{shown}");
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::local::Local;
 use sota_config::cluster::{Discovery, OriginalDstConfig};
 use sota_plugin::{
-    http::{RequestHead, StatusCode},
+    http::{HeaderName, RequestHead, StatusCode},
     info::ConnectionInfo,
     stats::Group,
 };
@@ -36,10 +36,12 @@ pub struct LbContext<'a> {
     pub connection: Option<&'a ConnectionInfo>,
     /// The request, for clusters whose host stands in a header.
     pub request: Option<&'a RequestHead>,
-    /// Hosts that failed before and that another choice should avoid.
-    pub excluded: &'a [Rc<WorkerHost>],
-    /// How often to choose again to avoid them (`host_selection_retry_max_attempts`); 0 is the default, once.
+    /// Hosts that this choice should avoid.
+    pub avoids: Option<&'a dyn Fn(&Host) -> bool>,
+    /// How often to choose again for that (`host_selection_retry_max_attempts`).
     pub attempts: u32,
+    /// Priorities that this choice leaves out while others have hosts, as bits.
+    pub avoided_priorities: u128,
 }
 
 /// A cluster as a worker has it.
@@ -118,16 +120,13 @@ impl Cluster {
         {
             return Some(host);
         }
-        let attempts = if cx.excluded.is_empty() { 0 } else { cx.attempts.max(1) };
-        let mut chosen = self.choose();
-        for _ in 0..attempts {
-            match &chosen {
-                Some(host)
-                    if cx.excluded.iter().any(|other| Arc::ptr_eq(other.host().state(), host.host().state())) =>
-                {
-                    chosen = self.choose();
+        let mut chosen = self.choose(cx.avoided_priorities);
+        if let Some(avoids) = cx.avoids {
+            for _ in 0..cx.attempts {
+                if !chosen.as_ref().is_some_and(|host| avoids(host.host())) {
+                    break;
                 }
-                _ => break,
+                chosen = self.choose(cx.avoided_priorities);
             }
         }
         if chosen.is_none() {
@@ -136,10 +135,20 @@ impl Cluster {
         chosen
     }
 
-    fn choose(&self) -> Option<Rc<WorkerHost>> {
+    /// All hosts, whatever their health.
+    pub fn all_hosts(&self) -> Vec<Rc<WorkerHost>> {
+        if self.version.get() != self.config.version() {
+            self.refresh();
+        }
         let mut hosts = self.hosts.borrow_mut();
         let Hosts { set, workers } = &mut *hosts;
-        let (priority, list, panic) = set.draw(|| fastrand::u64(..))?;
+        (0..set.hosts().len()).filter_map(|place| self.worker_host(set, workers, place)).collect()
+    }
+
+    fn choose(&self, avoided_priorities: u128) -> Option<Rc<WorkerHost>> {
+        let mut hosts = self.hosts.borrow_mut();
+        let Hosts { set, workers } = &mut *hosts;
+        let (priority, list, panic) = set.draw(avoided_priorities, || fastrand::u64(..))?;
         if panic {
             self.stats().lb_healthy_panic.inc();
         }
@@ -279,6 +288,16 @@ impl Cluster {
             let counters = host.counters();
             if status.is_server_error() { &counters.rq_error } else { &counters.rq_success }.inc();
         }
+    }
+
+    /// Counts the status of a response that was dropped for another try.
+    pub fn count_retried(&self, status: StatusCode) {
+        self.responses.count_retried(status);
+    }
+
+    /// In which field hosts are told how long a request may still take as a whole, where they are.
+    pub fn deadline_header(&self) -> Option<&HeaderName> {
+        self.config.deadline_header()
     }
 
     /// Counts how long a request took, from its last octet that was sent to the last of the answer.

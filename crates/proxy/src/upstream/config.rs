@@ -14,7 +14,7 @@ use sota_config::{
     address::Address,
     cluster::{Cluster as Model, Discovery, LbPolicy},
 };
-use sota_plugin::{FactoryContext, cx::ClusterHealth, info::PeerAddress, stats::Scope};
+use sota_plugin::{FactoryContext, cx::ClusterHealth, http::HeaderName, info::PeerAddress, stats::Scope};
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -33,6 +33,7 @@ pub struct ClusterConfig {
     hosts: Mutex<Hosts>,
     /// Goes up with each host set. Workers compare it before they choose a host.
     version: AtomicU64,
+    deadline_header: Option<HeaderName>,
     overload: Option<Overload>,
     resolver: Option<ResolverSettings>,
     across: Arc<Across>,
@@ -82,6 +83,12 @@ impl ClusterConfig {
         };
         let overload = model.overload.as_ref().map(Overload::read).transpose();
         let overload = overload.map_err(|error| errors.push(error)).ok().flatten();
+        let deadline_header = model.deadline_header.as_ref().map(|name| HeaderName::parse(name.as_bytes())).transpose();
+        let deadline_header = deadline_header.map_err(|reason| {
+            let reason = format!("deadline header: {reason}");
+            errors.push(cx.error("typed_extension_protocol_options", Default::default(), reason));
+        });
+        let deadline_header = deadline_header.ok().flatten();
         let resolver = model.dns_resolver.as_ref().map(ResolverSettings::read).transpose();
         let resolver = resolver.map_err(|error| errors.push(error)).ok().flatten();
         if matches!(model.discovery, Discovery::LogicalDns(_)) {
@@ -104,6 +111,7 @@ impl ClusterConfig {
             model: Arc::clone(model),
             hosts: Mutex::new(Hosts { known: known.unwrap_or_default(), ..Hosts::default() }),
             version: AtomicU64::new(0),
+            deadline_header,
             overload,
             resolver,
             across: before.map(|before| Arc::clone(&before.across)).unwrap_or_default(),
@@ -327,6 +335,11 @@ impl ClusterConfig {
         if hosts.hosts().iter().filter(|host| Overload::forget(host.state())).count() > 0 {
             self.refresh();
         }
+    }
+
+    /// In which field hosts are told how long a request may still take as a whole, where they are.
+    pub fn deadline_header(&self) -> Option<&HeaderName> {
+        self.deadline_header.as_ref()
     }
 
     /// The overload protection, when there is one.

@@ -14,6 +14,8 @@ pub struct HostSet {
     priorities: Vec<PriorityHosts>,
     /// The priority that has all the load, where there is one.
     only: Option<usize>,
+    /// The overprovisioning factor in percent.
+    factor: u32,
 }
 
 /// The hosts of one priority, as positions in the set.
@@ -25,6 +27,16 @@ pub struct PriorityHosts {
     pub(super) load: PriorityLoad,
     /// Where round robin goes on; the sets of a cluster share it.
     pub(super) cursor: Arc<AtomicUsize>,
+}
+
+impl PriorityHosts {
+    fn availability(&self) -> Availability {
+        Availability {
+            total: self.all.hosts.len() as u32,
+            healthy: self.healthy.hosts.len() as u32,
+            degraded: self.degraded.hosts.len() as u32,
+        }
+    }
 }
 
 /// Hosts among which a balancer chooses.
@@ -83,7 +95,7 @@ impl HostSet {
             let cursor = before.priorities.get(i).map(|old| Arc::clone(&old.cursor)).unwrap_or_default();
             priorities.push(PriorityHosts { all, healthy, degraded: List::new(&hosts, degraded), load, cursor });
         }
-        Self { hosts, priorities, only }
+        Self { hosts, priorities, only, factor }
     }
 
     /// All hosts, in the order of discovery.
@@ -106,9 +118,14 @@ impl HostSet {
         self.priorities.iter().map(|priority| priority.degraded.hosts.len()).sum()
     }
 
-    /// The hosts among which to choose, of a priority that is drawn by its share; and whether it is in panic.
-    pub(super) fn draw(&self, random: impl FnOnce() -> u64) -> Option<(&PriorityHosts, &List, bool)> {
+    /// The hosts among which to choose, of a priority that is drawn by its share; and whether it is in panic. `avoided`:
+    /// priorities, as bits, that are left out while others have hosts.
+    pub(super) fn draw(&self, avoided: u128, random: impl FnOnce() -> u64) -> Option<(&PriorityHosts, &List, bool)> {
         let (priority, degraded) = match self.only {
+            _ if avoided != 0 => {
+                let percent = (random() % 100 + 1) as u32;
+                self.draw_other(avoided, percent).or_else(|| self.draw_priority(percent))?
+            }
             Some(only) => (self.priorities.get(only)?, false),
             None => self.draw_priority((random() % 100 + 1) as u32)?,
         };
@@ -124,6 +141,30 @@ impl HostSet {
         let mut sum = 0;
         shares
             .chain(self.priorities.iter().map(|priority| (priority, true, priority.load.degraded)))
+            .find(|(_, _, share)| {
+                sum += share;
+                percent <= sum
+            })
+            .map(|(priority, degraded, _)| (priority, degraded))
+    }
+
+    /// The same as if the priorities of `avoided` had no hosts. `None`: no other has any that may be used.
+    fn draw_other(&self, avoided: u128, percent: u32) -> Option<(&PriorityHosts, bool)> {
+        let is_avoided =
+            |number: usize| u32::try_from(number).is_ok_and(|n| avoided.checked_shr(n).unwrap_or(0) & 1 != 0);
+        let availability = self.priorities.iter().enumerate().map(|(number, priority)| {
+            if is_avoided(number) { Availability::default() } else { priority.availability() }
+        });
+        let availability: Vec<_> = availability.collect();
+        if availability.iter().all(|priority| priority.healthy + priority.degraded == 0) {
+            return None;
+        }
+        let loads = priority::loads(&availability, self.factor, 0.0);
+        let mut sum = 0;
+        let healthy = loads.iter().zip(&self.priorities).map(|(load, priority)| (priority, false, load.healthy));
+        let degraded = loads.iter().zip(&self.priorities).map(|(load, priority)| (priority, true, load.degraded));
+        let mut shares = healthy.chain(degraded);
+        shares
             .find(|(_, _, share)| {
                 sum += share;
                 percent <= sum

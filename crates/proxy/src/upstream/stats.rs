@@ -186,6 +186,7 @@ pub(super) struct ResponseStats {
     all: StatusStats,
     internal: OnceCell<StatusStats>,
     external: OnceCell<StatusStats>,
+    retry: OnceCell<StatusStats>,
     scope: Scope,
 }
 
@@ -195,6 +196,7 @@ impl ResponseStats {
             all: StatusStats::new(scope.clone()),
             internal: OnceCell::new(),
             external: OnceCell::new(),
+            retry: OnceCell::new(),
             scope: scope.clone(),
         }
     }
@@ -204,7 +206,12 @@ impl ResponseStats {
         self.side(internal).count(status);
     }
 
-    pub(super) fn record_time(&self, ms: u64, internal: bool) {
+    /// Counts a response that was dropped, below `retry.`.
+    pub(crate) fn count_retried(&self, status: StatusCode) {
+        self.retry.get_or_init(|| StatusStats::new(self.scope.child("retry."))).count(status);
+    }
+
+    pub(crate) fn record_time(&self, ms: u64, internal: bool) {
         self.all.record_time(ms);
         self.side(internal).record_time(ms);
     }

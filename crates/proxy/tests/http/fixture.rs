@@ -139,8 +139,14 @@ pub fn action(cluster: &str) -> RouteAction {
         timeout: Some(Duration::from_secs(15)),
         idle_timeout: None,
         max_stream_duration: None,
+        grpc_timeout: Default::default(),
         retry_policy: None,
+        hedge_on_per_try_timeout: None,
+        mirrors: Vec::new(),
+        internal_redirects: None,
         priority: Default::default(),
+        rate_limits: Vec::new(),
+        include_vh_rate_limits: false,
     }
 }
 
@@ -164,6 +170,7 @@ fn cluster(name: &str, hosts: &[SocketAddr]) -> Cluster {
         lb_policy: LbPolicy::RoundRobin,
         lb_config: LbConfig { healthy_panic_threshold: 50.0 },
         circuit_breakers: Default::default(),
+        protocol: Default::default(),
         http: Default::default(),
         http1: Http1Options { enable_trailers: true, ..Http1Options::default() },
         upstream_bind_config: None,
@@ -173,13 +180,14 @@ fn cluster(name: &str, hosts: &[SocketAddr]) -> Cluster {
         dns_resolver: None,
         close_connections_on_host_health_failure: false,
         ignore_health_on_host_removal: false,
+        deadline_header: None,
         overload: None,
         source: None,
     }
 }
 
 fn model(host: VirtualHost) -> Model {
-    let router = RouterConfig { dynamic_stats: true, suppress_envoy_headers: false, upstream_log: Vec::new() };
+    let router = RouterConfig { dynamic_stats: true, ..RouterConfig::default() };
     Model {
         stat_prefix: "test".to_owned(),
         codec_type: CodecType::Auto,

@@ -7,7 +7,10 @@
 //! - without any policy, when a connection that had served other requests was closed before an octet of the answer: such a
 //!   host has most likely never seen the request. It goes out once more on another connection if nothing of it had left,
 //!   or if its method is idempotent (RFC 9110 §9.2.2) and its body, if any, is still there.
+//!
+//! With hedging, an attempt that takes longer than its timeout goes on while another begins; the first good response counts.
 
+mod hedge;
 mod retry;
 
 use super::{
@@ -15,15 +18,15 @@ use super::{
     attempt::{Attempt, Connecting},
     failure::{ResetReason, UpstreamFault},
     outgoing::Outgoing,
-    retry_policy::RetryState,
+    retry_state::RetryState,
     route_stats::{RouteCounters, RouteStats},
-    timeouts::Timeouts,
+    timeouts::{Reading, Timeouts, set_millis},
 };
 use crate::{
     access_log::WorkerAccessLogs,
     deadline::{Deadline, Deadlines},
-    upstream::{Cluster, HttpConnection, LbContext, PoolFailure, RetryPermit, WorkerHost},
-    wire::http1::{BodyError, ClientOptions, Part, ResponseEvent},
+    upstream::{Cluster, Host, HttpConnection, LbContext, PoolFailure, RetryPermit, WorkerHost},
+    wire::{BodyError, Part, ResponseEvent, http1::ClientOptions},
 };
 use bytes::Bytes;
 use sota_codec::http1::{DecodeOptions, Http1Error};
@@ -31,7 +34,7 @@ use sota_config::route::RoutingPriority;
 use sota_plugin::{
     access_log::{LogEntry, LogKind},
     filter::LocalReply,
-    http::{HeaderId, Headers, Protocol, RequestHead, ResponseHead, StatusCode},
+    http::{GrpcStatus, HeaderId, Headers, Protocol, RequestHead, ResponseHead, StatusCode},
     info::{ResponseFlag, StreamInfo, UpstreamAttempt},
     stats::Scope,
 };
@@ -46,6 +49,10 @@ use std::{
 pub struct Router {
     /// Count responses per status.
     pub dynamic_stats: bool,
+    /// Believe `x-envoy-expected-rq-timeout-ms` of a proxy before this one.
+    pub respect_expected_rq_timeout: bool,
+    /// How long a stream of the connection manager may last.
+    pub max_stream_duration: Option<Duration>,
     /// Add no `x-envoy-*` field of our own.
     pub suppress_envoy_headers: bool,
     /// Logs of each attempt.
@@ -79,6 +86,8 @@ pub struct Forward {
     permit: Option<RetryPermit>,
     body: Outgoing,
     state: State,
+    /// Attempts that took too long and still may answer, each with the head of its response as far as it has come.
+    hedged: Vec<(Box<Attempt>, ResponseHead)>,
     /// Attempts, those on stale connections not counted.
     attempts: u32,
     /// A 100 was given out.
@@ -87,6 +96,13 @@ pub struct Forward {
     resends: u8,
     request_end: Option<Instant>,
     is_idempotent: bool,
+    is_grpc: bool,
+    /// How a gRPC call went will be in its trailers.
+    awaits_grpc_status: bool,
+    /// The attempt before took too long.
+    was_timeout: bool,
+    /// When something moved on the attempt last; noted only where there is a limit to that.
+    last_moved: Option<Instant>,
     /// The head of the response was given out.
     has_responded: bool,
     /// The most octets of a body that are kept.
@@ -123,7 +139,14 @@ impl Forward {
         let action = route.forward()?;
         let head = &mut *stream.request;
         let tell = !router.suppress_envoy_headers;
-        let timeouts = Timeouts::new(action, head, tell);
+        let deadline_header = cluster.deadline_header();
+        let reading = Reading {
+            tells_upstream: tell,
+            respects_expected: router.respect_expected_rq_timeout,
+            deadline_header,
+            max_stream_duration: router.max_stream_duration,
+        };
+        let timeouts = Timeouts::new(action, head, reading);
         let virtual_cluster = route.virtual_cluster(head).map(|(number, name)| {
             stream.info.virtual_cluster = name;
             number
@@ -150,11 +173,16 @@ impl Forward {
             retry,
             permit: None,
             state: State::Choosing,
+            hedged: Vec::new(),
             attempts: 0,
             has_continued: false,
             resends: 0,
             request_end: None,
             is_idempotent,
+            is_grpc: head.is_grpc(),
+            awaits_grpc_status: false,
+            was_timeout: false,
+            last_moved: None,
             has_responded: false,
         };
         if end_stream {
@@ -198,7 +226,15 @@ impl Forward {
             if self.retry.take().is_some() {
                 self.cluster.stats().retry_or_shadow_abandoned.inc();
             }
-            self.body.stop_keeping();
+            self.let_body_go();
+        }
+    }
+
+    /// There will be no other attempt.
+    fn let_body_go(&mut self) {
+        match &mut self.state {
+            State::Active(attempt) => attempt.let_go(&mut self.body),
+            _ => self.body.stop_keeping(&mut 0),
         }
     }
 
@@ -214,10 +250,17 @@ impl Forward {
         if matches!(self.state, State::Done) {
             return;
         }
-        deadlines.set_after(Deadline::Route, now, self.timeouts.global);
+        deadlines.set_after(Deadline::Route, now, self.timeouts.limit(now));
         if matches!(self.state, State::Active(_)) && !self.has_responded {
-            deadlines.set_after(Deadline::Try, now, self.timeouts.per_try);
+            self.arm_try(now, deadlines);
         }
+    }
+
+    /// Starts the clocks of an attempt.
+    fn arm_try(&mut self, now: Instant, deadlines: &Deadlines) {
+        self.last_moved = Some(now);
+        deadlines.set_after(Deadline::Try, now, self.timeouts.per_try);
+        deadlines.set_after(Deadline::TryIdle, now, self.timeouts.per_try_idle);
     }
 
     /// Sends what was collected.
@@ -233,6 +276,14 @@ impl Forward {
         stream: &mut ForwardCx<'_>,
     ) -> Poll<Result<ResponseEvent, Box<LocalReply>>> {
         loop {
+            if !self.hedged.is_empty()
+                && let Poll::Ready(event) = self.poll_hedged(cx, stream)
+            {
+                return Poll::Ready(event);
+            }
+            if stream.deadlines.any_expired() && matches!(self.state, State::Active(_)) && self.check_try(stream)? {
+                continue;
+            }
             match &mut self.state {
                 State::Choosing => self.choose(stream)?,
                 State::Connecting(connecting) => {
@@ -240,25 +291,19 @@ impl Forward {
                     let host = Rc::clone(&connecting.host);
                     self.connected(host, result, stream)?;
                 }
-                State::Active(attempt) => {
-                    if stream.deadlines.take_expired(Deadline::Try) {
-                        self.try_timed_out(stream)?;
-                        continue;
-                    }
-                    match ready!(attempt.poll_head(cx, &self.options, stream.response)) {
-                        // Once is enough for a client that waits.
-                        Ok(ResponseEvent::Informational)
-                            if stream.response.status == StatusCode::CONTINUE
-                                && std::mem::replace(&mut self.has_continued, true) => {}
-                        Ok(ResponseEvent::Informational) => return Poll::Ready(Ok(self.informed(stream))),
-                        Ok(ResponseEvent::Head { end_stream }) => {
-                            if !self.retries_after(end_stream, stream) {
-                                return Poll::Ready(Ok(self.responded(end_stream, stream)));
-                            }
+                State::Active(attempt) => match ready!(attempt.poll_head(cx, &self.options, stream.response)) {
+                    // Once is enough for a client that waits.
+                    Ok(ResponseEvent::Informational)
+                        if stream.response.status == StatusCode::CONTINUE
+                            && std::mem::replace(&mut self.has_continued, true) => {}
+                    Ok(ResponseEvent::Informational) => return Poll::Ready(Ok(self.informed(stream))),
+                    Ok(ResponseEvent::Head { end_stream }) => {
+                        if !self.retries_after(end_stream, stream) {
+                            return Poll::Ready(Ok(self.responded(end_stream, stream)));
                         }
-                        Err(error) => self.broken(&error, stream)?,
                     }
-                }
+                    Err(error) => self.broken(&error, stream)?,
+                },
                 State::BackOff if stream.deadlines.take_expired(Deadline::BackOff) => self.state = State::Choosing,
                 State::BackOff | State::Done => return Poll::Pending,
             }
@@ -269,9 +314,17 @@ impl Forward {
         self.attempts += 1;
         stream.info.upstream.attempts = self.attempts;
         let connection = Rc::clone(&stream.info.connection);
-        let context =
+        let mut context =
             LbContext { connection: Some(&connection), request: Some(stream.request), ..LbContext::default() };
-        let Some(host) = self.cluster.choose_host(&context) else {
+        let retry = self.retry.as_ref().filter(|_| self.attempts > 1);
+        let avoids = |host: &Host| retry.is_some_and(|retry| retry.avoids(host));
+        if let Some(retry) = retry {
+            context.avoided_priorities = retry.avoided_priorities();
+            context.attempts = retry.host_attempts().unwrap_or(0);
+            context.avoids = Some(&avoids);
+        }
+        let chosen = self.cluster.choose_host(&context);
+        let Some(host) = chosen else {
             let mut reply =
                 LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", "no_healthy_upstream")
                     .flag(ResponseFlag::NoHealthyUpstream);
@@ -280,6 +333,9 @@ impl Forward {
             self.state = State::Done;
             return Err(Box::new(reply));
         };
+        if let Some(retry) = &mut self.retry {
+            retry.note_host(host.host());
+        }
         self.connect(host, stream.info);
         Ok(())
     }
@@ -335,11 +391,13 @@ impl Forward {
                 let mut text = itoa::Buffer::new();
                 head.headers.set_sanitized(HeaderId::XEnvoyAttemptCount, text.format(self.attempts));
             }
-            if tell {
-                let elapsed = self.request_end.map_or_else(Default::default, |end| now.saturating_duration_since(end));
-                self.timeouts.tell_retry(head, elapsed);
+            if self.route.forward().is_some_and(|action| action.include_is_timeout_retry_header) {
+                head.headers
+                    .set_sanitized(HeaderId::XEnvoyIsTimeoutRetry, if self.was_timeout { "true" } else { "false" });
             }
+            self.timeouts.tell(head, self.elapsed(now));
         }
+        self.tell_deadline(head, now, stream.deadlines);
         info.upstream.local = connection.local_address;
         info.upstream.connection_id = Some(connection.id);
         info.upstream.protocol = Some(Protocol::Http11);
@@ -349,29 +407,64 @@ impl Forward {
         }
         info.timing.upstream_first_tx = Some(now);
         self.count_route(|route| route.upstream_rq_total.inc());
-        self.body.rewind();
         let attempt = Attempt::begin(host, connection, head, &self.body, &self.options, self.limit);
         self.state = State::Active(Box::new(attempt));
         if self.request_end.is_some() {
-            stream.deadlines.set_after(Deadline::Try, now, self.timeouts.per_try);
+            self.arm_try(now, stream.deadlines);
+        }
+    }
+
+    fn note_moved(&mut self) {
+        if self.timeouts.per_try_idle.is_some() {
+            self.last_moved = Some(Instant::now());
+        }
+    }
+
+    /// Since the request was whole.
+    fn elapsed(&self, now: Instant) -> Duration {
+        self.request_end.map_or(Duration::ZERO, |end| now.saturating_duration_since(end))
+    }
+
+    /// Tells the host how long the request may still take as a whole, where the cluster is to.
+    fn tell_deadline(&self, head: &mut RequestHead, now: Instant, deadlines: &Deadlines) {
+        let Some(name) = self.cluster.deadline_header() else { return };
+        let route = match deadlines.at(Deadline::Route) {
+            Some(at) => Some(at.saturating_duration_since(now)),
+            None => self.timeouts.limit(now),
+        };
+        let stream = deadlines.at(Deadline::StreamDuration).map(|at| at.saturating_duration_since(now));
+        match route.into_iter().chain(stream).min() {
+            Some(left) => set_millis(head, name, left.max(Duration::from_millis(1))),
+            None => {
+                head.headers.remove(name);
+            }
         }
     }
 
     fn informed(&mut self, stream: &mut ForwardCx<'_>) -> ResponseEvent {
         // Compat: what was said once is not taken back by another attempt.
-        self.retry = None;
-        self.body.stop_keeping();
+        self.begin_response(stream);
         self.count_status(stream.response.status, None, stream.info);
         ResponseEvent::Informational
+    }
+
+    /// This is the attempt that counts.
+    fn begin_response(&mut self, stream: &mut ForwardCx<'_>) {
+        self.drop_hedged(stream);
+        self.retry = None;
+        self.let_body_go();
+        stream.deadlines.set(Deadline::Try, None);
     }
 
     /// The response begins.
     fn responded(&mut self, end_stream: bool, stream: &mut ForwardCx<'_>) -> ResponseEvent {
         let now = Instant::now();
         self.has_responded = true;
-        self.retry = None;
-        self.body.stop_keeping();
-        stream.deadlines.set(Deadline::Try, None);
+        self.begin_response(stream);
+        self.note_moved();
+        if self.request_end.is_some() {
+            stream.deadlines.set_after(Deadline::TryIdle, now, self.timeouts.per_try_idle);
+        }
         let (head, info) = (&mut *stream.response, &mut *stream.info);
         info.timing.upstream_first_rx = Some(now);
         // Compat: only where the whole request was there before the response.
@@ -385,7 +478,16 @@ impl Forward {
             head.headers.set_sanitized(HeaderId::XEnvoyAttemptCount, text.format(self.attempts));
         }
         if let State::Active(attempt) = &self.state {
-            self.count_status(head.status, Some(&attempt.host), info);
+            let host = Rc::clone(&attempt.host);
+            if self.is_grpc && !head.status.is_server_error() {
+                self.count_status(head.status, None, info);
+                self.awaits_grpc_status = !end_stream;
+                if end_stream {
+                    count_grpc(&host, &head.headers);
+                }
+            } else {
+                self.count_status(head.status, Some(&host), info);
+            }
         }
         info.response_code = Some(head.status);
         info.response_code_details = Some("via_upstream".into());
@@ -400,6 +502,16 @@ impl Forward {
     pub fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, UpstreamFault>> {
         let State::Active(attempt) = &mut self.state else { return Poll::Ready(Ok(Part::End)) };
         let error = match ready!(attempt.poll_part(cx, &self.options)) {
+            Ok(Part::Data(octets)) => {
+                self.note_moved();
+                return Poll::Ready(Ok(Part::Data(octets)));
+            }
+            Ok(Part::Trailers(trailers)) => {
+                if std::mem::take(&mut self.awaits_grpc_status) {
+                    count_grpc(&attempt.host, &trailers);
+                }
+                return Poll::Ready(Ok(Part::Trailers(trailers)));
+            }
             Ok(part) => return Poll::Ready(Ok(part)),
             Err(error) => error,
         };
@@ -408,6 +520,7 @@ impl Forward {
                 attempt.connection.closed_by_peer();
                 ResetReason::ConnectionTermination
             }
+            BodyError::Stream(end) => end.into(),
             BodyError::Malformed(error) => {
                 if error == Http1Error::Truncated {
                     attempt.connection.closed_by_peer();
@@ -448,6 +561,7 @@ impl Forward {
         let State::Active(attempt) = std::mem::replace(&mut self.state, State::Done) else { return false };
         let now = Instant::now();
         stream.info.timing.upstream_last_rx = Some(now);
+        self.settle_grpc(&attempt.host);
         attempt.note_bytes(stream.info);
         if let Some(end) = self.request_end {
             if self.router.dynamic_stats && !stream.info.is_health_check {
@@ -462,6 +576,7 @@ impl Forward {
         }
         self.permit = None;
         stream.deadlines.set(Deadline::Route, None);
+        stream.deadlines.set(Deadline::TryIdle, None);
         self.log_attempt(stream);
         true
     }
@@ -473,9 +588,10 @@ impl Forward {
             State::Active(_) => self.cluster.stats().upstream_rq_tx_reset.inc(),
             _ => {}
         }
+        self.drop_hedged(stream);
         self.end_attempt(stream);
         self.permit = None;
-        for deadline in [Deadline::Route, Deadline::Try, Deadline::BackOff] {
+        for deadline in [Deadline::Route, Deadline::Try, Deadline::TryIdle, Deadline::BackOff] {
             stream.deadlines.set(deadline, None);
         }
     }
@@ -484,6 +600,11 @@ impl Forward {
     pub fn time_out(&mut self, info: &StreamInfo) -> Box<LocalReply> {
         let stats = self.cluster.stats();
         self.count_route(|route| route.upstream_rq_timeout.inc());
+        for (attempt, _) in &self.hedged {
+            stats.upstream_rq_timeout.inc();
+            attempt.host.counters().rq_timeout.inc();
+            self.count_status(self.timeouts.response_code, Some(&attempt.host), info);
+        }
         if let State::Active(attempt) = &self.state {
             stats.upstream_rq_timeout.inc();
             attempt.host.counters().rq_timeout.inc();
@@ -508,14 +629,23 @@ impl Forward {
     /// Drops the attempt with its connection.
     fn end_attempt(&mut self, stream: &mut ForwardCx<'_>) {
         stream.deadlines.set(Deadline::Try, None);
+        stream.deadlines.set(Deadline::TryIdle, None);
         match std::mem::replace(&mut self.state, State::Done) {
             State::Active(attempt) => {
+                self.settle_grpc(&attempt.host);
                 attempt.note_bytes(stream.info);
                 drop(attempt);
                 self.log_attempt(stream);
             }
             State::Connecting(_) => self.log_attempt(stream),
             _ => {}
+        }
+    }
+
+    /// A gRPC call that is over without having said how it went has failed.
+    fn settle_grpc(&mut self, host: &WorkerHost) {
+        if std::mem::take(&mut self.awaits_grpc_status) {
+            host.counters().rq_error.inc();
         }
     }
 
@@ -550,6 +680,13 @@ impl Forward {
             });
         }
     }
+}
+
+/// Counts how a gRPC call went, for the host.
+fn count_grpc(host: &WorkerHost, fields: &Headers) {
+    let counters = host.counters();
+    let is_success = GrpcStatus::in_fields(fields).is_some_and(|status| status.to_http() < 500);
+    if is_success { &counters.rq_success } else { &counters.rq_error }.inc();
 }
 
 fn client_options(cluster: &Cluster) -> ClientOptions {

@@ -132,10 +132,32 @@ fn a_retry_goes_elsewhere() {
     on_worker(|worker| async move {
         let cluster = worker.cluster(&build(model(vec![named(1, 1), named(2, 1)])));
         let failed = cluster.choose_host(&LbContext::default()).unwrap();
-        let excluded = [Rc::clone(&failed)];
+        let was_tried = |host: &Host| host.address() == failed.host().address();
         cluster.choose_host(&LbContext::default()).unwrap();
-        let other = cluster.choose_host(&LbContext { excluded: &excluded, ..Default::default() }).unwrap();
+        let cx = LbContext { avoids: Some(&was_tried), attempts: 1, ..Default::default() };
+        let other = cluster.choose_host(&cx).unwrap();
         assert!(!Rc::ptr_eq(&other, &failed));
+    });
+}
+
+#[test]
+fn a_retry_goes_to_another_priority() {
+    on_worker(|worker| async move {
+        let mut model = model(vec![named(1, 1)]);
+        for (priority, host) in [(1, 2), (2, 3)] {
+            let endpoints = vec![named(host, 1)];
+            model.load_assignment.localities.push(LocalityEndpoints { priority, endpoints, ..Default::default() });
+        }
+        let cluster = worker.cluster(&build(model));
+        let without = |avoided_priorities| {
+            let cx = LbContext { avoided_priorities, ..Default::default() };
+            cluster.choose_host(&cx).map(|host| host.host().address().to_string())
+        };
+        let first = without(0);
+        assert_eq!([without(0b100), without(0b110)], [first.clone(), first.clone()]);
+        let second = without(1);
+        assert!(second != first && without(0b11) != first && without(0b11) != second);
+        assert_eq!(without(0b111), first, "with nothing left all count again");
     });
 }
 

@@ -3,6 +3,7 @@
 mod balancing;
 mod limits;
 mod pools;
+mod services;
 mod updates;
 
 use super::*;
@@ -85,6 +86,7 @@ pub(super) fn model(endpoints: Vec<Endpoint>) -> Model {
         lb_policy: LbPolicy::RoundRobin,
         lb_config: LbConfig { healthy_panic_threshold: 50.0 },
         circuit_breakers: Default::default(),
+        protocol: Default::default(),
         http: Default::default(),
         http1: Default::default(),
         upstream_bind_config: None,
@@ -94,6 +96,7 @@ pub(super) fn model(endpoints: Vec<Endpoint>) -> Model {
         dns_resolver: None,
         close_connections_on_host_health_failure: false,
         ignore_health_on_host_removal: false,
+        deadline_header: None,
         overload: None,
         source: None,
     }
