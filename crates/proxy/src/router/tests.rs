@@ -704,7 +704,7 @@ fn timeouts_of_grpc_calls() {
         if let Some(asked) = asked {
             head.headers.set("grpc-timeout", asked).unwrap();
         }
-        let route = routes.route(&head, 0).unwrap();
+        let route = routes.route(&head, &stream_info(), 0).unwrap();
         let action = route.forward().unwrap();
         assert_eq!(stream_duration(action, &head, None), longest, "{shown}");
         let reading = Reading {
