@@ -140,7 +140,7 @@ pub(super) fn check_weights(cx: &mut Cx<'_>, mark: Mark, weights: impl ExactSize
 fn weighted_cluster(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Place<'_>) -> Option<WeightedCluster> {
     let name = node.str("name");
     let has_header = !node.str("cluster_header").is_empty();
-    if name.is_empty() == !has_header {
+    if name.is_empty() != has_header {
         cx.error(node.mark, "exactly one of name and cluster_header is required");
     }
     let cluster_header = match has_header {

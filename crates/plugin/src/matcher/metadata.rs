@@ -25,8 +25,8 @@ enum ValueMatcher {
     String(StringMatcher),
     Bool(bool),
     Present(bool),
-    OneOf(Box<ValueMatcher>),
-    Or(Box<[ValueMatcher]>),
+    OneOf(Box<Self>),
+    Or(Box<[Self]>),
 }
 
 impl MetadataMatcher {

@@ -26,10 +26,12 @@ pub(super) struct MatchTree<A> {
 #[derive(Debug)]
 enum Kind<A> {
     List(Box<[(Predicate, Next<A>)]>),
-    Exact(Input, HashMap<Box<[u8]>, Next<A>>),
+    Exact(Input, HashMap<Key, Next<A>>),
     /// Longest key first.
-    Prefix(Input, Box<[(Box<[u8]>, Next<A>)]>),
+    Prefix(Input, Box<[(Key, Next<A>)]>),
 }
+
+type Key = Box<[u8]>;
 
 #[derive(Debug)]
 enum Next<A> {
@@ -40,9 +42,9 @@ enum Next<A> {
 #[derive(Debug)]
 enum Predicate {
     Single(Input, Matcher),
-    Or(Box<[Predicate]>),
-    And(Box<[Predicate]>),
-    Not(Box<Predicate>),
+    Or(Box<[Self]>),
+    And(Box<[Self]>),
+    Not(Box<Self>),
 }
 
 #[derive(Debug)]
@@ -72,7 +74,7 @@ impl<A> MatchTree<A> {
                 let input = Input::build(input)?;
                 let mut built = Vec::with_capacity(entries.len());
                 for (key, next) in entries {
-                    built.push((Box::<[u8]>::from(key.as_bytes()), Next::build(next, action)?));
+                    built.push((Key::from(key.as_bytes()), Next::build(next, action)?));
                 }
                 match is_prefix {
                     true => {
