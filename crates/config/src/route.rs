@@ -3,6 +3,7 @@
 use crate::{
     access_log::FormatString,
     extension::ExtensionConfig,
+    load_balancer::HashPolicy,
     match_tree::MatchTree,
     matcher::{
         CookieMatcher, FilterStateMatcher, FractionalPercent, HeaderMatcher, MetadataMatcher, QueryParameterMatcher,
@@ -240,6 +241,10 @@ pub struct RouteAction {
     pub grpc_timeout: GrpcTimeout,
     /// Retries.
     pub retry_policy: Option<RetryPolicy>,
+    /// What is hashed, for clusters that choose by a hash.
+    pub hash_policy: Vec<HashPolicy>,
+    /// The metadata (`envoy.lb`) that hosts must have in clusters with subsets, sorted by key.
+    pub metadata_match: Vec<(Arc<str>, Node)>,
     /// Send another attempt beside one that takes longer than `per_try_timeout`; `None`: as the virtual host says.
     pub hedge_on_per_try_timeout: Option<bool>,
     /// Copies to other clusters; empty: those of the virtual host.
@@ -303,6 +308,8 @@ pub struct WeightedCluster {
     pub typed_per_filter_config: Vec<PerFilterConfig>,
     /// The host sent upstream.
     pub host_rewrite: Option<String>,
+    /// Further metadata that hosts must have, sorted by key.
+    pub metadata_match: Vec<(Arc<str>, Node)>,
 }
 
 /// How the path is rewritten.

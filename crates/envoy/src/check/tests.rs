@@ -198,8 +198,8 @@ fn security_is_refused_whatever_is_allowed() {
 #[test]
 fn unsupported_values_are_refused_by_name() {
     assert_eq!(
-        one(CLUSTER, &cluster("lb_policy: MAGLEV")),
-        "2:1: lb_policy: the value \"MAGLEV\" is not supported: no load balancer here hashes"
+        one(CLUSTER, &cluster("type: EDS")),
+        "2:1: type: the value \"EDS\" is not supported: there is no xDS yet"
     );
 }
 

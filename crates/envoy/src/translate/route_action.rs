@@ -5,6 +5,7 @@ use super::{
     context::Cx,
     data_source::data_source,
     extension::message_name,
+    hash_policy::{hash_policy, metadata_match},
     header_mutations,
     matcher::{Pseudo, header_name, regex_rewrite},
     mirror::{internal_redirects, mirrors},
@@ -86,6 +87,8 @@ fn forward(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Place<'_>) ->
         path_rewrite,
         host_rewrite,
         append_x_forwarded_host: node.bool("append_x_forwarded_host"),
+        hash_policy: cx.each(node, "hash_policy", hash_policy),
+        metadata_match: metadata_match(node),
         priority: if node.str("priority") == "HIGH" { RoutingPriority::High } else { RoutingPriority::Default },
         rate_limits: node.list("rate_limits").to_vec(),
         include_vh_rate_limits: node.bool("include_vh_rate_limits"),
@@ -160,6 +163,7 @@ fn weighted_cluster(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Plac
         response_headers,
         typed_per_filter_config: per_filter_config(cx, node),
         host_rewrite: non_empty(node, "host_rewrite_literal"),
+        metadata_match: metadata_match(node),
     })
 }
 

@@ -202,6 +202,22 @@ pub struct UpstreamInfo {
     pub header_bytes_received: u64,
     /// How many hosts failed to connect before (TCP).
     pub connect_attempts: u32,
+    /// The host that a filter asks for, such as the one that a session belongs to. The first attempt goes there in
+    /// place of the balancer's choice if the cluster has a host of this address whose health allows it
+    /// (`override_host_status`); retries do not.
+    ///
+    /// A filter sets it in the hook for the request's head: `cx.info.upstream.host_override = Some(..)`. In the hook
+    /// for the response's head, [`Self::address`] says which host it was in the end.
+    pub host_override: Option<HostOverride>,
+}
+
+/// A host that a filter asks for, whatever the balancer would choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostOverride {
+    /// Its address, as an endpoint of the cluster.
+    pub address: PeerAddress,
+    /// Without that host there is none (503 UH); otherwise the balancer chooses then.
+    pub strict: bool,
 }
 
 /// An attempt that was not the last.

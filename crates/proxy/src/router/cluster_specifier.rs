@@ -1,10 +1,13 @@
 //! Which cluster a route forwards to.
 
-use super::{filter_configs::FilterConfigs, mutations::Level, rewrite::HostRewrite};
+use super::{filter_configs::FilterConfigs, mutations::Level, rewrite::HostRewrite, route::metadata_match};
+use crate::upstream::MetadataMatch;
 use smallvec::SmallVec;
 use sota_config::{
-    ConfigError,
-    route::{ClusterSpecifier as Config, WeightedCluster as WeightedConfig, WeightedClusters as WeightedConfigs},
+    ConfigError, Node,
+    route::{
+        ClusterSpecifier as Config, RouteAction, WeightedCluster as WeightedConfig, WeightedClusters as WeightedConfigs,
+    },
 };
 use sota_plugin::{
     FactoryContext,
@@ -43,22 +46,28 @@ pub(super) struct WeightedCluster {
     pub(super) level: Level,
     pub(super) host_rewrite: Option<HostRewrite>,
     pub(super) filters: FilterConfigs,
+    /// The route's with its own.
+    pub(super) metadata_match: Option<MetadataMatch>,
 }
 
 impl ClusterSpecifier {
     /// Fails for names that are no header's and weights without a sum; findings inside go into `errors`.
     pub(super) fn build(
-        config: &Config,
+        action: &RouteAction,
         filters: &FilterConfigs,
         cx: &FactoryContext<'_>,
         (path, errors): (&str, &mut Vec<ConfigError>),
     ) -> Result<Self, ConfigError> {
-        Ok(match config {
+        Ok(match &action.cluster {
             Config::Cluster(name) => Self::Cluster(name.as_str().into()),
             Config::ClusterHeader(name) => Self::Header(header(name, "cluster_header")?),
-            Config::Weighted(config) => {
-                Self::Weighted(Box::new(WeightedClusters::build(config, filters, cx, (path, errors))?))
-            }
+            Config::Weighted(config) => Self::Weighted(Box::new(WeightedClusters::build(
+                config,
+                &action.metadata_match,
+                filters,
+                cx,
+                (path, errors),
+            )?)),
         })
     }
 
@@ -113,6 +122,7 @@ impl ClusterSpecifier {
 impl WeightedClusters {
     fn build(
         config: &WeightedConfigs,
+        of_route: &[(Arc<str>, Node)],
         filters: &FilterConfigs,
         cx: &FactoryContext<'_>,
         (path, errors): (&str, &mut Vec<ConfigError>),
@@ -135,6 +145,7 @@ impl WeightedClusters {
                 level: Level::build(&cluster.request_headers, &cluster.response_headers, &path, errors),
                 host_rewrite: rewrite.as_ref().map(HostRewrite::build).transpose()?,
                 filters: filters.inherit(&cluster.typed_per_filter_config, cx, &path, errors),
+                metadata_match: metadata_match(&[of_route, &cluster.metadata_match].concat()),
             })
         };
         Ok(Self {

@@ -4,6 +4,7 @@
 //! which find the [`SelectedRoute`] of a request. [`Forward`] then takes the request to a host of its cluster and brings the response.
 
 mod attempt;
+mod choice;
 mod cluster_specifier;
 mod failure;
 mod filter_configs;

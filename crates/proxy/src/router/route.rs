@@ -10,6 +10,7 @@ use super::{
     rewrite::{HostRewrite, PathRewrite},
     virtual_clusters::VirtualClusters,
 };
+use crate::upstream::{HashPolicies, MetadataMatch};
 use sota_config::{
     ConfigError, Node,
     retry::GrpcTimeout,
@@ -98,6 +99,8 @@ pub struct ForwardAction {
     pub include_is_timeout_retry_header: bool,
     /// Which circuit breakers count.
     pub priority: RoutingPriority,
+    pub(super) hash_policies: Option<HashPolicies>,
+    pub(super) metadata_match: Option<MetadataMatch>,
 }
 
 impl RouteEntry {
@@ -231,7 +234,7 @@ impl ForwardAction {
             None => host.retry_policy.clone(),
         };
         Ok(Self {
-            cluster: ClusterSpecifier::build(&action.cluster, filters, cx, (path, errors))?,
+            cluster: ClusterSpecifier::build(action, filters, cx, (path, errors))?,
             path_rewrite,
             host_rewrite: action.host_rewrite.as_ref().map(HostRewrite::build).transpose()?,
             append_x_forwarded_host: action.append_x_forwarded_host,
@@ -244,6 +247,20 @@ impl ForwardAction {
             hedge_on_per_try_timeout: action.hedge_on_per_try_timeout.unwrap_or(host.host.hedge_on_per_try_timeout),
             include_is_timeout_retry_header: host.host.include_is_timeout_retry_header,
             priority: action.priority,
+            hash_policies: match &*action.hash_policy {
+                [] => None,
+                policies => Some(HashPolicies::build(policies)?),
+            },
+            metadata_match: metadata_match(&action.metadata_match),
         })
     }
+
+    /// What is hashed, for clusters that choose by a hash.
+    pub fn hash_policies(&self) -> Option<&HashPolicies> {
+        self.hash_policies.as_ref()
+    }
+}
+
+pub(super) fn metadata_match(pairs: &[(Arc<str>, Node)]) -> Option<MetadataMatch> {
+    (!pairs.is_empty()).then(|| MetadataMatch::new(pairs.iter().cloned()))
 }

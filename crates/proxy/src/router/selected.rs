@@ -8,6 +8,7 @@ use super::{
     route::{Action, ForwardAction, RouteEntry},
     route_stats::RouteStats,
 };
+use crate::upstream::MetadataMatch;
 use sota_config::Node;
 use sota_plugin::{
     filter::LocalReply,
@@ -96,6 +97,14 @@ impl SelectedRoute {
             cluster.level.response.apply_response(head, request, info);
         }
         self.entry.mutations.apply_response(head, request, info);
+    }
+
+    /// The metadata that hosts must have, in clusters with subsets.
+    pub fn metadata_match(&self) -> Option<&MetadataMatch> {
+        match self.weighted() {
+            Some(cluster) => cluster.metadata_match.as_ref(),
+            None => self.forward()?.metadata_match.as_ref(),
+        }
     }
 
     /// Whether the HTTP filter of this name is switched off (`true`) or on (`false`) here; `None`: as in the chain.

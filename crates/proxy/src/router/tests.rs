@@ -70,6 +70,8 @@ fn action() -> RouteAction {
         max_stream_duration: None,
         grpc_timeout: Default::default(),
         retry_policy: None,
+        hash_policy: Vec::new(),
+        metadata_match: Vec::new(),
         hedge_on_per_try_timeout: None,
         mirrors: Vec::new(),
         internal_redirects: None,
@@ -412,6 +414,7 @@ fn fields_change_at_each_level_in_envoys_order() {
         response_headers: adds("cluster"),
         typed_per_filter_config: Vec::new(),
         host_rewrite: Some("w.example".into()),
+        metadata_match: Vec::new(),
     };
     let action = RouteAction { cluster: several(vec![weighted]), ..action() };
     let route = Route {
@@ -455,6 +458,7 @@ fn clusters_by_weight_and_by_header() {
         response_headers: HeaderMutations::default(),
         typed_per_filter_config: Vec::new(),
         host_rewrite: None,
+        metadata_match: Vec::new(),
     };
     let shares = several(vec![weighted("a", 10), weighted("none", 0), weighted("b", 30)]);
     let by = |cluster| forward(RouteAction { cluster, ..action() });
@@ -535,6 +539,7 @@ fn filters_are_configured_at_each_level() {
         response_headers: HeaderMutations::default(),
         typed_per_filter_config: at("cluster"),
         host_rewrite: None,
+        metadata_match: Vec::new(),
     };
     let to_weighted = RouteAction { cluster: several(vec![weighted]), ..action() };
     let off = Route { typed_per_filter_config: vec![per_filter("in-chain", "", None)], ..named("off", exact("/off")) };

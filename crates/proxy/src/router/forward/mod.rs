@@ -16,6 +16,7 @@ mod retry;
 use super::{
     SelectedRoute,
     attempt::{Attempt, Connecting},
+    choice::RequestChoice,
     failure::{ResetReason, UpstreamFault},
     outgoing::Outgoing,
     retry_state::RetryState,
@@ -80,6 +81,7 @@ pub struct Forward {
     route: Rc<SelectedRoute>,
     /// The number of the one that counts the request.
     virtual_cluster: Option<usize>,
+    choice: RequestChoice,
     options: ClientOptions,
     timeouts: Timeouts,
     retry: Option<RetryState>,
@@ -157,7 +159,9 @@ impl Forward {
         route.finalize_request(head, stream.info, tell);
         let retry = RetryState::new(action.retry_policy.as_ref(), head);
         let is_idempotent = head.method.is_idempotent();
+        let choice = RequestChoice::new(&route, &cluster, head, stream.info);
         let mut forward = Self {
+            choice,
             options: client_options(&cluster),
             body: Outgoing::new(end_stream, retry.is_some() || is_idempotent),
             limit: if retry.is_some() {
@@ -314,8 +318,11 @@ impl Forward {
         self.attempts += 1;
         stream.info.upstream.attempts = self.attempts;
         let connection = Rc::clone(&stream.info.connection);
-        let mut context =
-            LbContext { connection: Some(&connection), request: Some(stream.request), ..LbContext::default() };
+        let mut context = LbContext {
+            connection: Some(&connection),
+            request: Some(stream.request),
+            ..self.choice.context(&self.route, self.attempts == 1)
+        };
         let retry = self.retry.as_ref().filter(|_| self.attempts > 1);
         let avoids = |host: &Host| retry.is_some_and(|retry| retry.avoids(host));
         if let Some(retry) = retry {
@@ -491,6 +498,7 @@ impl Forward {
         }
         info.response_code = Some(head.status);
         info.response_code_details = Some("via_upstream".into());
+        self.choice.finish(head);
         self.route.finalize_response(head, Some(stream.request), info);
         if end_stream {
             self.complete(stream);
