@@ -14,6 +14,8 @@ pub mod extension;
 pub mod http;
 pub mod http2;
 pub mod listener;
+pub mod load_balancer;
+pub mod match_tree;
 pub mod matcher;
 pub mod node;
 pub mod retry;

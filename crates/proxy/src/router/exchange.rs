@@ -22,15 +22,9 @@ use std::{
 /// A request on its connection. What it has of the connection is given back by [`Self::release`], or closed.
 #[expect(clippy::large_enum_variant, reason = "an attempt is in a box already")]
 pub(super) enum Exchange {
-    Http1 {
-        stream: http1::ClientStream,
-        connection: OwnConnection,
-    },
+    Http1 { stream: http1::ClientStream, connection: OwnConnection },
     // The stream is over before its place is free.
-    Http2 {
-        stream: http2::ClientStream,
-        place: Http2Place,
-    },
+    Http2 { stream: http2::ClientStream, place: Http2Place },
 }
 
 /// Why a request could not be begun.

@@ -107,7 +107,10 @@ impl From<ResetReason> for retry_state::ResetReason {
             | ResetReason::RemoteConnectionFailure
             | ResetReason::ConnectionTimeout => Self::ConnectFailure,
             ResetReason::RemoteRefusedStreamReset => Self::RefusedStream,
-            ResetReason::RemoteReset | ResetReason::ConnectionTermination | ResetReason::LocalReset | ResetReason::ProtocolError => Self::Other,
+            ResetReason::RemoteReset
+            | ResetReason::ConnectionTermination
+            | ResetReason::LocalReset
+            | ResetReason::ProtocolError => Self::Other,
         }
     }
 }

@@ -206,9 +206,11 @@ fn resets_are_told_and_tried_again() {
         assert_eq!(response.status(), 503, "{path}");
         assert!(response.text().ends_with(&format!("reset reason: {reason}")), "{}", response.text());
     }
-    assert!(proxy.log()[0].starts_with(
-        "503 UR upstream_reset_before_response_started{remote_refused_stream_reset} 0/"
-    ), "{:?}", proxy.log());
+    assert!(
+        proxy.log()[0].starts_with("503 UR upstream_reset_before_response_started{remote_refused_stream_reset} 0/"),
+        "{:?}",
+        proxy.log()
+    );
     assert_eq!(proxy.stat("cluster.origin.upstream_rq_rx_reset"), 2);
     assert_eq!(origin.connections(), 1, "a reset ends its stream alone");
     for (on, path, tries) in [
@@ -300,7 +302,9 @@ fn an_origin_that_speaks_something_else() {
 fn grpc_calls_are_counted_by_their_status() {
     let origin = Origin::start();
     let call = |path: &str| {
-        format!("POST {path} HTTP/1.1\r\nHost: a\r\ncontent-type: application/grpc\r\nTE: trailers\r\nContent-Length: 0\r\n\r\n")
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\ncontent-type: application/grpc\r\nTE: trailers\r\nContent-Length: 0\r\n\r\n"
+        )
     };
     let proxy = retrying(&origin, "unavailable").start();
     let response = request(proxy.address, call("/call/0"));
@@ -328,7 +332,8 @@ fn many_requests_over_few_connections_leave_nothing_behind() {
                 for n in 0..40 {
                     let body = "x".repeat(n * 300);
                     let path = if n % 7 == worker % 7 { "/reset-always/cancel" } else { "/echo" };
-                    let bytes = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                    let bytes =
+                        format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
                     let response = client.exchange(bytes);
                     if response.header("connection") == Some("close") {
                         // It was answered before it was whole.

@@ -3,7 +3,9 @@
 //! Each has a task that drives it: it notices when the host closes or drains the connection, when nobody has used it for
 //! too long, and when there is room for requests that wait.
 
-use super::{ConnPool, ConnectionFacts, Kind, PoolFailure, RequestPermit, Resource, connection::Counted, wait::Delivered};
+use super::{
+    ConnPool, ConnectionFacts, Kind, PoolFailure, RequestPermit, Resource, connection::Counted, wait::Delivered,
+};
 use crate::{
     socket::{Io, Socket},
     timer::Timer,
@@ -297,7 +299,9 @@ impl ConnPool {
     /// How many requests a connection that is being made will take, for all that is known.
     pub(super) fn requests_per_connection(&self) -> usize {
         match self.kind {
-            Kind::Http2 => self.context.http2().0.codec.max_concurrent_streams.min(self.known_limit.get()).max(1) as usize,
+            Kind::Http2 => {
+                self.context.http2().0.codec.max_concurrent_streams.min(self.known_limit.get()).max(1) as usize
+            }
             _ => 1,
         }
     }
