@@ -20,7 +20,6 @@ use std::{
 };
 
 /// A request on its connection. What it has of the connection is given back by [`Self::release`], or closed.
-#[expect(clippy::large_enum_variant, reason = "an attempt is in a box already")]
 pub(super) enum Exchange {
     Http1 { stream: http1::ClientStream, connection: OwnConnection },
     // The stream is over before its place is free.
