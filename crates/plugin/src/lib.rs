@@ -16,6 +16,7 @@ pub mod future;
 pub mod http;
 pub mod info;
 pub mod matcher;
+pub mod protocol;
 pub mod runtime;
 pub mod stats;
 pub mod stream;
