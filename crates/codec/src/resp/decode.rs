@@ -162,7 +162,7 @@ impl Decoder {
                 self.open.push(Open { kind, left, items: Vec::new() });
                 return Ok(Step::Opened);
             }
-            kind if kind.is_ascii_alphabetic() && self.limits.inline && self.open.is_empty() => inline(&line),
+            kind if is_word(kind) && self.limits.inline && self.open.is_empty() => inline(&line)?,
             kind => return Err(RespError::UnknownType(kind)),
         };
         Ok(Step::Value(value))
@@ -230,9 +230,18 @@ fn collected(kind: u8, items: Vec<Value>) -> Value {
     }
 }
 
-fn inline(line: &Bytes) -> Value {
+/// Whether a line that begins so is one of words.
+fn is_word(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || octet == b' '
+}
+
+/// A line of words. Quotes, which Redis knows, are refused: their words would be others.
+fn inline(line: &Bytes) -> Result<Value, RespError> {
+    if let Some(at) = memchr::memchr2(b'"', b'\'', line) {
+        return Err(RespError::UnknownType(line.get(at).copied().unwrap_or_default()));
+    }
     let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-    Value::Array(words.map(|word| Value::Bulk(line.slice_ref(word))).collect())
+    Ok(Value::Array(words.map(|word| Value::Bulk(line.slice_ref(word))).collect()))
 }
 
 fn number(text: &[u8]) -> Result<i64, RespError> {

@@ -54,6 +54,7 @@ fn what_is_no_value_is_told() {
         ("$1\r\nabc", RespError::LineEnd),
         ("&\r\n", RespError::UnknownType(b'&')),
         ("\r\n", RespError::UnknownType(b'\r')),
+        ("SET k 'a b'\r\n", RespError::UnknownType(b'\'')),
         ("*1\r\nGET\r\n", RespError::UnknownType(b'G')),
         ("*1048577\r\n", RespError::TooLarge),
         ("$536870913\r\n", RespError::TooLarge),

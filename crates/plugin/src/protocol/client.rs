@@ -56,7 +56,7 @@ pub struct Client<P: Protocol> {
     worker: WorkerCx,
     options: Options,
     /// By host.
-    links: RefCell<HashMap<usize, (Host, Rc<Link<P>>)>>,
+    links: RefCell<HashMap<usize, Rc<Link<P>>>>,
 }
 
 impl<P: Protocol> Client<P> {
@@ -87,15 +87,16 @@ impl<P: Protocol> Client<P> {
                 Rc::clone(request),
             ))));
         }
-        self.send_on(&self.link(host), host, request)
+        self.send_on(&self.link(host), request)
     }
 
     /// Sends a request on a connection of one's own.
     pub fn send_alone(&self, dedicated: &Dedicated<P>, request: &P::Request) -> Call<P::Response> {
-        self.send_on(&dedicated.link, &dedicated.host, request)
+        self.send_on(&dedicated.0, request)
     }
 
-    fn send_on(&self, link: &Link<P>, host: &Host, request: &P::Request) -> Call<P::Response> {
+    fn send_on(&self, link: &Link<P>, request: &P::Request) -> Call<P::Response> {
+        let host = link.host();
         let active = if self.options.limited { host.begin_request() } else { host.count_request() };
         let sent = active.map_err(CallError::from).and_then(|active| link.send(request, Some(active)));
         Call(match sent {
@@ -107,39 +108,36 @@ impl<P: Protocol> Client<P> {
     /// A connection that only its holder sends on, such as for a transaction.
     pub fn dedicated(&self, host: &Host) -> Dedicated<P> {
         let link = Link::begin(&self.protocol, host, &self.worker, self.options.timeout, None);
-        Dedicated { link, host: host.clone() }
+        Dedicated(link)
     }
 
     fn link(&self, host: &Host) -> Rc<Link<P>> {
         let mut links = self.links.borrow_mut();
-        if let Some((_, link)) = links.get(&host.id())
+        if let Some(link) = links.get(&host.id())
             && link.is_open()
         {
             return Rc::clone(link);
         }
         // Rare enough to look after those of hosts that are gone.
-        links.retain(|_, (_, link)| link.is_open());
+        links.retain(|_, link| link.is_open());
         let link = Link::begin(&self.protocol, host, &self.worker, self.options.timeout, self.options.heartbeat);
-        links.insert(host.id(), (host.clone(), Rc::clone(&link)));
+        links.insert(host.id(), Rc::clone(&link));
         link
     }
 }
 
 impl<P: Protocol> Drop for Client<P> {
     fn drop(&mut self) {
-        self.links.borrow().values().for_each(|(_, link)| link.close());
+        self.links.borrow().values().for_each(|link| link.close());
     }
 }
 
 /// A connection that only its holder sends on. Dropped, it ends with its last answer.
-pub struct Dedicated<P: Protocol> {
-    link: Rc<Link<P>>,
-    host: Host,
-}
+pub struct Dedicated<P: Protocol>(Rc<Link<P>>);
 
 impl<P: Protocol> Drop for Dedicated<P> {
     fn drop(&mut self) {
-        self.link.close();
+        self.0.close();
     }
 }
 

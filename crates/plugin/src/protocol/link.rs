@@ -23,6 +23,7 @@ const READS: usize = 16;
 /// A connection to a host, made when it is begun. Requests that come before it is there wait for it.
 pub(super) struct Link<P: Protocol> {
     protocol: Rc<P>,
+    host: Host,
     timeout: Duration,
     heartbeat: Option<Duration>,
     unwritten: RefCell<Vec<u8>>,
@@ -80,6 +81,7 @@ impl<P: Protocol> Link<P> {
     ) -> Rc<Self> {
         let link = Rc::new(Self {
             protocol: Rc::clone(protocol),
+            host: host.clone(),
             timeout,
             heartbeat,
             unwritten: RefCell::default(),
@@ -90,9 +92,14 @@ impl<P: Protocol> Link<P> {
             driver: RefCell::default(),
         });
         let driving = Driving(Rc::clone(&link));
-        let (host, worker_cx) = (host.clone(), worker.clone());
-        worker.spawn_background(async move { driving.run(host, worker_cx).await });
+        let worker_cx = worker.clone();
+        worker.spawn_background(async move { driving.run(worker_cx).await });
         link
+    }
+
+    /// Where it goes to.
+    pub(super) fn host(&self) -> &Host {
+        &self.host
     }
 
     /// Whether it takes requests.
@@ -236,7 +243,8 @@ impl<P: Protocol> Drop for Driving<P> {
 }
 
 impl<P: Protocol> Driving<P> {
-    async fn run(self, host: Host, worker: WorkerCx) {
+    async fn run(self, worker: WorkerCx) {
+        let host = &self.0.host;
         let connection = match host.connect().await {
             Ok(connection) => connection,
             Err(error) => return self.0.fail_all(&CallError::Upstream(error)),
