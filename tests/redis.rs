@@ -2,7 +2,9 @@
 //! asked the same.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use sota_testkit::{Client, End, Process, ProxyProcess, free_port, is_listening, skip, temp_dir, wait_until};
+use sota_testkit::{
+    Client, End, EnvoyProcess, Process, ProxyProcess, free_port, is_listening, skip, temp_dir, wait_until,
+};
 use std::{
     net::SocketAddr,
     process::{Command, Stdio},
@@ -108,7 +110,8 @@ fn setup(listeners: &[String]) -> Option<Setup> {
     let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let clusters =
         [cluster("first", &[first.address]), cluster("second", &[second.address]), cluster("nobody", &[nobody])];
-    let proxy = ProxyProcess::start(BINARY, &config(listeners, &clusters));
+    // One worker: a connection to each server is shared by all clients.
+    let proxy = ProxyProcess::start_with(BINARY, &config(listeners, &clusters), &["--concurrency", "1"]);
     Some(Setup { proxy, first, _second: second })
 }
 
@@ -338,4 +341,35 @@ fn a_real_client_is_served() {
     let text = String::from_utf8_lossy(&benchmark.stdout).into_owned();
     assert!(benchmark.status.success() && text.contains("\"GET\""), "{text}");
     assert!(setup.proxy.stat("redis.r.command.get.success") > 2000);
+}
+
+#[test]
+fn keys_stand_where_envoy_looks_for_them() {
+    let Some(envoy) = EnvoyProcess::binary() else { skip!("no Envoy in .venv") };
+    let servers: Vec<_> = (0..3).map_while(|_| Server::start(free_port())).collect();
+    if servers.is_empty() {
+        skip!("no redis-server");
+    }
+    let hosts: Vec<_> = servers.iter().map(|server| server.address).collect();
+    for policy in ["lb_policy: MAGLEV", "lb_policy: RING_HASH, ring_hash_lb_config: {hash_function: MURMUR_HASH_2}"] {
+        let clusters = [cluster("first", &hosts).replace("type: STATIC", &format!("type: STATIC, {policy}"))];
+        let fields = "stat_prefix: r
+settings: {op_timeout: 5s, enable_hashtagging: true}
+prefix_routes: {catch_all_route: {cluster: first}}";
+        let config = config(&[listener("redis", fields)], &clusters);
+        let (ours, theirs) = (ProxyProcess::start(BINARY, &config), EnvoyProcess::start(&envoy, &config));
+        let (mut ours, mut theirs) =
+            (Client::connect(ours.listener("redis")), Client::connect(theirs.listener("redis")));
+        let keys = (0..100).map(|n| if n % 3 == 0 { format!("{{tag{n}}}:x") } else { format!("key:{n}") });
+        for (n, key) in keys.enumerate() {
+            ask(&mut ours, &format!("SET {key} {}", n + 100), "+OK|");
+            ask(&mut theirs, &format!("GET {key}"), &format!("$3|{}|", n + 100));
+        }
+        let sizes = servers.iter().map(|server| {
+            let mut client = Client::connect(server.address);
+            client.send("DBSIZE\r\nFLUSHALL\r\n").unwrap();
+            String::from_utf8(client.read_exactly(5).0).unwrap()
+        });
+        assert!(sizes.into_iter().all(|size| size.starts_with(":") && !size.starts_with(":0")), "{policy}");
+    }
 }
