@@ -28,8 +28,12 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
     ] {
         registry.listener_filters.add(extension)?;
     }
-    for extension in [&network::direct_response::EXTENSION, &network::echo::EXTENSION, &network::simple_line::EXTENSION]
-    {
+    for extension in [
+        &network::direct_response::EXTENSION,
+        &network::echo::EXTENSION,
+        &network::redis_proxy::EXTENSION,
+        &network::simple_line::EXTENSION,
+    ] {
         registry.network_filters.add(extension)?;
     }
     for extension in [
