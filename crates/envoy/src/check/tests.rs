@@ -209,10 +209,7 @@ fn inert_and_default_fields_are_accepted() {
     // The default of an unsupported field says the same as its absence.
     good(CLUSTER, &cluster("wait_for_warm_on_init: null\nuse_tcp_for_dns_lookups: false"));
     // What stands in an inert field must still be right.
-    assert_eq!(
-        one(CLUSTER, &cluster("common_lb_config: {update_merge_window: 1x}")).split(": ").next(),
-        Some("2:20")
-    );
+    assert_eq!(one(CLUSTER, &cluster("common_lb_config: {update_merge_window: 1x}")).split(": ").next(), Some("2:20"));
 }
 
 #[test]
