@@ -4,7 +4,7 @@ use sota_testkit::{Origin, Reply, SynBlackHole, free_port};
 
 async fn connect(cluster: &Cluster) -> Result<OwnConnection, PoolFailure> {
     let host = cluster.choose_host(&LbContext::default()).unwrap();
-    own(&cluster, &host, 0).await
+    own(cluster, &host, 0).await
 }
 
 #[test]
