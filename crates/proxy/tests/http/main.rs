@@ -6,5 +6,7 @@ mod exchanges;
 mod faults;
 mod filters;
 mod fixture;
+mod http2;
+mod http2_attacks;
 mod retries;
 mod timing;
