@@ -44,6 +44,11 @@ fn paths_methods_and_formats() {
     let origin = Origin::named("one");
     let proxy = ProxyProcess::start(BINARY, &config(&origin));
     assert_eq!(get(proxy.listener("front"), "/").status(), 200);
+    // What the admin interface answers cannot be had from a listener: the origin is asked.
+    assert_eq!(get(proxy.listener("front"), "/server_info").text(), "one");
+    for path in ["/../../etc/passwd", "/%2e%2e/etc/passwd", "/stats/../../etc/passwd", "//ready", "/ready/"] {
+        assert_eq!(proxy.admin(path).status(), 404, "{path}");
+    }
 
     let unknown = proxy.admin("/nonsense");
     assert_eq!(unknown.status(), 404);
@@ -64,9 +69,9 @@ fn paths_methods_and_formats() {
         assert_eq!((answer.status(), answer.header("cache-control")), (200, Some("no-cache, max-age=0")), "{path}");
     }
     let clusters = proxy.admin("/clusters").text();
-    assert!(clusters.contains(&format!("origin::127.0.0.1:{}::rq_success::1\n", origin.port())), "{clusters}");
+    assert!(clusters.contains(&format!("origin::127.0.0.1:{}::rq_success::2\n", origin.port())), "{clusters}");
     let filtered = proxy.admin("/stats?filter=^http\\.front\\.downstream_rq_2xx$").text();
-    assert_eq!(filtered, "http.front.downstream_rq_2xx: 1\n");
+    assert_eq!(filtered, "http.front.downstream_rq_2xx: 2\n");
     assert_eq!(proxy.admin("/stats?filter=(").status(), 400);
     let prometheus = proxy.admin("/stats/prometheus?filter=^cluster\\.origin\\.membership_total$").text();
     assert!(prometheus.contains("envoy_cluster_membership_total{envoy_cluster_name=\"origin\"} 1\n"), "{prometheus}");
@@ -89,6 +94,11 @@ fn commands_that_change_something() {
     let proxy = ProxyProcess::start(BINARY, &config(&origin));
     assert_eq!(get(proxy.listener("front"), "/").status(), 200);
     assert_eq!(proxy.stat("http.front.downstream_rq_2xx"), 1);
+    let listener = "listener.127.0.0.1_0";
+    let by_listener = proxy.stat(&format!("{listener}.http.front.downstream_rq_2xx"));
+    assert_eq!((by_listener, proxy.stat(&format!("{listener}.downstream_cx_total"))), (1, 1));
+    assert_eq!((proxy.stat("runtime.num_layers"), proxy.stat("runtime.num_keys")), (2, 1));
+    assert!(proxy.stat("http.admin.downstream_rq_2xx") > 0 && proxy.stat("http.admin.downstream_cx_active") > 0);
     assert_eq!(proxy.admin_post("/reset_counters").text(), "OK\n");
     assert_eq!(proxy.stat("http.front.downstream_rq_2xx"), 0);
 
@@ -101,6 +111,9 @@ fn commands_that_change_something() {
     assert_eq!(proxy.admin_post("/runtime_modify?a=2").text(), "OK\n");
     assert!(proxy.admin("/runtime").text().contains("\"final_value\": \"2\""));
     assert_eq!(proxy.admin_post("/runtime_modify").status(), 400);
+    assert_eq!((proxy.stat("runtime.admin_overrides_active"), proxy.stat("runtime.num_keys")), (1, 1));
+    assert_eq!(proxy.admin_post("/runtime_modify?b=1").text(), "OK\n");
+    assert_eq!((proxy.stat("runtime.admin_overrides_active"), proxy.stat("runtime.num_keys")), (2, 2));
 
     assert_eq!(proxy.admin_post("/logging?http=debug").status(), 200);
     assert!(proxy.admin_post("/logging").text().contains("  http: debug\n"));

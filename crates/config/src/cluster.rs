@@ -4,6 +4,7 @@ use crate::{
     address::{Address, BindConfig, TcpKeepalive},
     extension::ExtensionConfig,
     http::{Http1Options, HttpProtocolOptions},
+    load_balancer::{LbConfig, LbPolicy},
     node::Node,
 };
 use std::{sync::Arc, time::Duration};
@@ -185,29 +186,6 @@ pub enum HealthStatus {
     Timeout,
     /// Usable when nothing better is.
     Degraded,
-}
-
-/// How a host is chosen.
-#[derive(Debug, Clone, PartialEq)]
-pub enum LbPolicy {
-    /// Smooth weighted round robin.
-    RoundRobin,
-    /// The host with the fewest active requests of `choice_count` random ones.
-    LeastRequest {
-        /// How many to compare; default 2.
-        choice_count: u32,
-    },
-    /// At random.
-    Random,
-    /// The cluster's own way (`ORIGINAL_DST`).
-    ClusterProvided,
-}
-
-/// `CommonLbConfig`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LbConfig {
-    /// Below this percentage of healthy hosts, all are used; default 50.
-    pub healthy_panic_threshold: f64,
 }
 
 /// `CircuitBreakers.Thresholds`; `u32::MAX` is no limit in practice.

@@ -13,6 +13,8 @@ pub mod error;
 pub mod extension;
 pub mod http;
 pub mod listener;
+pub mod load_balancer;
+pub mod match_tree;
 pub mod matcher;
 pub mod node;
 pub mod retry;

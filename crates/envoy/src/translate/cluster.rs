@@ -7,12 +7,13 @@ use super::{
     endpoint::load_assignment,
     extension::{any_extension, extension, transport_socket},
     http_options::{http_protocol_options, http1_options},
+    load_balancer::load_balancing,
     matcher::{Pseudo, header_name},
 };
 use crate::check::{TYPE_KEY, type_name};
 use sota_config::{
     ExtensionConfig, Node,
-    cluster::{Cluster, Discovery, DnsConfig, DnsLookupFamily, LbConfig, LbPolicy, LoadAssignment, OriginalDstConfig},
+    cluster::{Cluster, Discovery, DnsConfig, DnsLookupFamily, LoadAssignment, OriginalDstConfig},
     http::{Http1Options, HttpProtocolOptions},
 };
 use std::{sync::Arc, time::Duration};
@@ -29,8 +30,6 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_BUFFER_LIMIT: u32 = 1024 * 1024;
 const DEFAULT_DNS_REFRESH_RATE: Duration = Duration::from_secs(5);
 const DEFAULT_CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
-const DEFAULT_PANIC_THRESHOLD: f64 = 50.0;
-const DEFAULT_CHOICE_COUNT: u32 = 2;
 
 /// A cluster.
 pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
@@ -44,25 +43,21 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
     let options = protocol_options(cx, node);
     let upstream_bind_config = cx.optional(node, "upstream_bind_config", |cx, node| Some(bind_config(cx, node)));
     let name = node.str("name");
+    let (lb_policy, lb_config) = load_balancing(cx, node, &discovery)?;
     Some(Cluster {
         name: name.to_owned(),
         stat_name: match node.str("alt_stat_name") {
             "" => name.to_owned(),
             stat_name => stat_name.to_owned(),
         },
-        lb_policy: lb_policy(cx, node, &discovery)?,
+        lb_policy,
+        lb_config,
         discovery,
         load_assignment,
         connect_timeout: cx.duration(node, "connect_timeout").unwrap_or(DEFAULT_CONNECT_TIMEOUT),
         per_connection_buffer_limit_bytes: node
             .u32("per_connection_buffer_limit_bytes")
             .unwrap_or(DEFAULT_BUFFER_LIMIT),
-        lb_config: LbConfig {
-            healthy_panic_threshold: node
-                .field("common_lb_config")
-                .get("healthy_panic_threshold")
-                .map_or(DEFAULT_PANIC_THRESHOLD, |percent| percent.f64("value").unwrap_or(0.0)),
-        },
         circuit_breakers: circuit_breakers(node.field("circuit_breakers")),
         protocol: Default::default(),
         http: options.http,
@@ -165,31 +160,6 @@ fn endpoints(cx: &mut Cx<'_>, node: &Node, discovery: &Discovery) -> LoadAssignm
         _ => {}
     }
     endpoints
-}
-
-fn lb_policy(cx: &mut Cx<'_>, node: &Node, discovery: &Discovery) -> Option<LbPolicy> {
-    let is_original_dst = matches!(discovery, Discovery::OriginalDst(_));
-    let policy = node.str("lb_policy");
-    match policy {
-        "CLUSTER_PROVIDED" if is_original_dst => return Some(LbPolicy::ClusterProvided),
-        "CLUSTER_PROVIDED" => {
-            cx.field_error(node, "lb_policy", "only clusters of type ORIGINAL_DST bring a policy of their own");
-            return None;
-        }
-        _ if is_original_dst => {
-            cx.field_error(node, "lb_policy", "clusters of type ORIGINAL_DST take CLUSTER_PROVIDED only");
-            return None;
-        }
-        "LEAST_REQUEST" => {
-            let choice_count =
-                node.field("least_request_lb_config").u32("choice_count").unwrap_or(DEFAULT_CHOICE_COUNT);
-            return Some(LbPolicy::LeastRequest { choice_count });
-        }
-        "RANDOM" => return Some(LbPolicy::Random),
-        // Refused by the check; with --allow-unsupported the usual policy takes their place.
-        _ => {}
-    }
-    Some(LbPolicy::RoundRobin)
 }
 
 /// What `typed_extension_protocol_options` and the older fields beside it say.

@@ -54,6 +54,8 @@ pub struct StreamInfo {
     pub response_flags: ResponseFlags,
     /// The route, once one is chosen.
     pub route: Option<Rc<dyn RouteInfo>>,
+    /// The name of the virtual cluster that counts the request, if its virtual host has some.
+    pub virtual_cluster: Option<Arc<str>>,
     /// The upstream side, once there is one.
     pub upstream: UpstreamInfo,
     /// Metadata of filters.
@@ -90,6 +92,7 @@ impl StreamInfo {
             response_code_details: None,
             response_flags: ResponseFlags::default(),
             route: None,
+            virtual_cluster: None,
             upstream: UpstreamInfo::default(),
             metadata: Metadata::default(),
             filter_state: FilterState::default(),
@@ -199,6 +202,22 @@ pub struct UpstreamInfo {
     pub header_bytes_received: u64,
     /// How many hosts failed to connect before (TCP).
     pub connect_attempts: u32,
+    /// The host that a filter asks for, such as the one that a session belongs to. The first attempt goes there in
+    /// place of the balancer's choice if the cluster has a host of this address whose health allows it
+    /// (`override_host_status`); retries do not.
+    ///
+    /// A filter sets it in the hook for the request's head: `cx.info.upstream.host_override = Some(..)`. In the hook
+    /// for the response's head, [`Self::address`] says which host it was in the end.
+    pub host_override: Option<HostOverride>,
+}
+
+/// A host that a filter asks for, whatever the balancer would choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostOverride {
+    /// Its address, as an endpoint of the cluster.
+    pub address: PeerAddress,
+    /// Without that host there is none (503 UH); otherwise the balancer chooses then.
+    pub strict: bool,
 }
 
 /// An attempt that was not the last.

@@ -125,7 +125,7 @@ fn another_attempt_goes_to_another_host() {
     };
     // One of two choices between them is the other one, so without the predicate some would fail.
     let proxy = to(&[bad.address(), good.address()], avoiding, |_| {})
-        .edit_cluster(|cluster| cluster.lb_policy = sota_config::cluster::LbPolicy::Random)
+        .edit_cluster(|cluster| cluster.lb_policy = sota_config::load_balancer::LbPolicy::Random)
         .start();
     let failed = (0..64).filter(|_| get(proxy.address, "/").status() != 200).count();
     // Five choices that all hit the bad host: one in 32 of those that began there.

@@ -16,10 +16,11 @@ mod retry;
 use super::{
     SelectedRoute,
     attempt::{Attempt, Connecting},
+    choice::RequestChoice,
     failure::{ResetReason, UpstreamFault},
     outgoing::Outgoing,
     retry_state::RetryState,
-    route_stats::RouteCounters,
+    route_stats::{RouteCounters, RouteStats},
     timeouts::{Reading, Timeouts, set_millis},
 };
 use crate::{
@@ -78,6 +79,9 @@ pub struct Forward {
     router: Rc<Router>,
     cluster: Rc<Cluster>,
     route: Rc<SelectedRoute>,
+    /// The number of the one that counts the request.
+    virtual_cluster: Option<usize>,
+    choice: RequestChoice,
     options: ClientOptions,
     timeouts: Timeouts,
     retry: Option<RetryState>,
@@ -103,6 +107,10 @@ pub struct Forward {
     last_moved: Option<Instant>,
     /// The head of the response was given out.
     has_responded: bool,
+    /// The host's side is too slow for the request.
+    is_backed_up: bool,
+    /// The client is too slow for the response.
+    is_paused: bool,
     /// The most octets of a body that are kept.
     limit: usize,
 }
@@ -145,19 +153,30 @@ impl Forward {
             max_stream_duration: router.max_stream_duration,
         };
         let timeouts = Timeouts::new(action, head, reading);
+        let virtual_cluster = route.virtual_cluster(head).map(|(number, name)| {
+            stream.info.virtual_cluster = name;
+            number
+        });
         if route.include_request_attempt_count() {
             head.headers.set_sanitized(HeaderId::XEnvoyAttemptCount, "1");
         }
         route.finalize_request(head, stream.info, tell);
         let retry = RetryState::new(action.retry_policy.as_ref(), head);
         let is_idempotent = head.method.is_idempotent();
+        let choice = RequestChoice::new(&route, &cluster, head, stream.info);
         let mut forward = Self {
+            choice,
             options: client_options(&cluster),
             body: Outgoing::new(end_stream, retry.is_some() || is_idempotent),
-            limit: if retry.is_some() { limit } else { KEPT_FOR_RESEND.min(limit) },
+            limit: if retry.is_some() {
+                route.body_buffer_limit().unwrap_or(limit)
+            } else {
+                KEPT_FOR_RESEND.min(limit)
+            },
             router: Rc::clone(router),
             cluster,
             route,
+            virtual_cluster,
             timeouts,
             retry,
             permit: None,
@@ -173,6 +192,8 @@ impl Forward {
             was_timeout: false,
             last_moved: None,
             has_responded: false,
+            is_backed_up: false,
+            is_paused: false,
         };
         if end_stream {
             forward.note_request_end(stream.deadlines);
@@ -205,7 +226,16 @@ impl Forward {
     pub fn poll_data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<()> {
         let State::Active(attempt) = &mut self.state else { return Poll::Pending };
         self.body.note_passed();
-        attempt.poll_data(cx, data)
+        let sent = attempt.poll_data(cx, data);
+        if sent.is_pending() != self.is_backed_up {
+            self.is_backed_up = sent.is_pending();
+            let stats = self.cluster.stats();
+            match self.is_backed_up {
+                true => stats.upstream_flow_control_backed_up_total.inc(),
+                false => stats.upstream_flow_control_drained_total.inc(),
+            }
+        }
+        sent
     }
 
     /// Gives data.
@@ -303,8 +333,11 @@ impl Forward {
         self.attempts += 1;
         stream.info.upstream.attempts = self.attempts;
         let connection = Rc::clone(&stream.info.connection);
-        let mut context =
-            LbContext { connection: Some(&connection), request: Some(stream.request), ..LbContext::default() };
+        let mut context = LbContext {
+            connection: Some(&connection),
+            request: Some(stream.request),
+            ..self.choice.context(&self.route, self.attempts == 1)
+        };
         let retry = self.retry.as_ref().filter(|_| self.attempts > 1);
         let avoids = |host: &Host| retry.is_some_and(|retry| retry.avoids(host));
         if let Some(retry) = retry {
@@ -480,6 +513,7 @@ impl Forward {
         }
         info.response_code = Some(head.status);
         info.response_code_details = Some("via_upstream".into());
+        self.choice.finish(head);
         self.route.finalize_response(head, Some(stream.request), info);
         if end_stream {
             self.complete(stream);
@@ -526,7 +560,21 @@ impl Forward {
     /// socket.
     pub fn with_data<R>(&mut self, f: impl FnOnce(&[u8]) -> (usize, R)) -> Option<R> {
         let State::Active(attempt) = &mut self.state else { return None };
-        attempt.with_data(f)
+        let mut is_paused = false;
+        let result = attempt.with_data(|data| {
+            let (taken, result) = f(data);
+            is_paused = taken == 0 && !data.is_empty();
+            (taken, result)
+        });
+        if is_paused != self.is_paused {
+            self.is_paused = is_paused;
+            let stats = self.cluster.stats();
+            match is_paused {
+                true => stats.upstream_flow_control_paused_reading_total.inc(),
+                false => stats.upstream_flow_control_resumed_reading_total.inc(),
+            }
+        }
+        result
     }
 
     /// Copies the data that [`Part::Data`] told of.
@@ -556,10 +604,8 @@ impl Forward {
             if self.router.dynamic_stats && !stream.info.is_health_check {
                 let took = now.saturating_duration_since(end);
                 self.cluster.record_response_time(took, stream.info.is_internal);
-                if let Some(route) = self.route.stats(&self.router.stats) {
-                    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-                    route.responses.record_time(millis, stream.info.is_internal);
-                }
+                let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                self.each_stats(|stats| stats.responses.record_time(millis));
             }
             attempt.release();
         } else {
@@ -650,16 +696,16 @@ impl Forward {
     fn count_status(&self, status: StatusCode, host: Option<&WorkerHost>, info: &StreamInfo) {
         if self.router.dynamic_stats && !info.is_health_check {
             self.cluster.count_response(status, info.is_internal, host);
-            if let Some(route) = self.route.stats(&self.router.stats) {
-                route.responses.count(status, info.is_internal);
-            }
+            self.each_stats(|stats| stats.responses.count(status));
         }
     }
 
-    fn count_route(&self, count: impl FnOnce(&RouteCounters)) {
-        if let Some(route) = self.route.stats(&self.router.stats) {
-            count(&route.counters);
-        }
+    fn count_route(&self, count: impl Fn(&RouteCounters)) {
+        self.each_stats(|stats| count(&stats.counters));
+    }
+
+    fn each_stats(&self, count: impl Fn(&RouteStats)) {
+        self.route.count(&self.router.stats, self.virtual_cluster, count);
     }
 
     fn log_attempt(&self, stream: &ForwardCx<'_>) {

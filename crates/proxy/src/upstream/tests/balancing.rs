@@ -56,15 +56,20 @@ fn random_and_least_request_spread_and_prefer_the_idle() {
             let count = chosen.iter().filter(|other| **other == host).count();
             assert!((800..1200).contains(&count), "{count}");
         }
-        let least = Model { lb_policy: LbPolicy::LeastRequest { choice_count: 30 }, ..model(endpoints()) };
+        let least = Model {
+            lb_policy: LbPolicy::LeastRequest(LeastRequest { choice_count: 30, ..Default::default() }),
+            ..model(endpoints())
+        };
         let cluster = worker.cluster(&build(least));
         let config = cluster.config().hosts();
         config.hosts()[0].state().add_active();
         config.hosts()[1].state().add_active();
         assert!(choices(&cluster, 100).iter().filter(|host| **host == 3).count() > 95);
         // With weights the busier host's weight shrinks: 4/(1+1) against 1/1.
-        let weighted =
-            Model { lb_policy: LbPolicy::LeastRequest { choice_count: 2 }, ..model(vec![named(1, 4), named(2, 1)]) };
+        let weighted = Model {
+            lb_policy: LbPolicy::LeastRequest(LeastRequest::default()),
+            ..model(vec![named(1, 4), named(2, 1)])
+        };
         let cluster = worker.cluster(&build(weighted));
         cluster.config().hosts().hosts()[0].state().add_active();
         let first = choices(&cluster, 300).iter().filter(|host| **host == 1).count();
@@ -102,7 +107,8 @@ fn failed_hosts_are_left_out_until_panic() {
 fn without_panic_nobody_is_chosen() {
     on_worker(|worker| async move {
         let down = Endpoint { health: HealthStatus::Unhealthy, ..named(1, 1) };
-        let no_panic = Model { lb_config: LbConfig { healthy_panic_threshold: 0.0 }, ..model(vec![down]) };
+        let no_panic =
+            Model { lb_config: LbConfig { healthy_panic_threshold: 0.0, ..Default::default() }, ..model(vec![down]) };
         let cluster = worker.cluster(&build(no_panic));
         assert_eq!(choice(&cluster), None);
         let empty = worker.cluster(&build(Model { name: "empty".into(), ..model(Vec::new()) }));
