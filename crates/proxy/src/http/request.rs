@@ -40,6 +40,7 @@ impl<'c> Stream<'c> {
         let mut info = self.info.borrow_mut();
         let request = self.request.borrow();
         info.protocol = Some(request.protocol);
+        info.is_grpc = request.is_grpc();
         let host = if head.host_missing { 0 } else { "host".len() + request.authority().len() + LINE_EXTRA };
         info.downstream_header_bytes_received = match self.codec.http2() {
             Some(stream) => stream.stream().octets_received().0,
