@@ -87,10 +87,10 @@ fn keepalive(cx: &mut Cx<'_>, node: &Node) -> Option<Http2Keepalive> {
         interval: cx.duration(node, "interval"),
         // Required, as the check says.
         timeout: cx.duration(node, "timeout").unwrap_or_default(),
-        jitter: node.field("interval_jitter").f64("value").unwrap_or(match node.has("interval_jitter") {
-            true => 0.0,
+        jitter: match node.has("interval_jitter") {
+            true => node.field("interval_jitter").f64("value").unwrap_or_default(),
             false => DEFAULT_JITTER,
-        }),
+        },
         idle_interval: cx.duration(node, "connection_idle_interval"),
     })
 }
