@@ -41,7 +41,9 @@ pub(super) async fn serve(connection: Rc<Connection>) {
             session.count(&error);
             // Who floods may not be reading: nothing is lost by closing at once.
             match error.kind {
-                ErrorKind::Flood => poll_fn(|cx| Poll::Ready(drop(codec.poll_flush(cx, socket)))).await,
+                ErrorKind::Flood => {
+                    let _ = poll_fn(|cx| Poll::Ready(codec.poll_flush(cx, socket))).await;
+                }
                 _ => connection.close(|cx| codec.poll_flush(cx, socket)).await,
             }
         }

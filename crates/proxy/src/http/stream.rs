@@ -403,7 +403,7 @@ impl<'c> Stream<'c> {
 
     fn end_request(&self, forward: &mut Forward, trailers: Option<Box<Headers>>) {
         self.note_request_end();
-        forward.end(trailers, &self.deadlines);
+        forward.end(trailers, self.deadlines);
     }
 
     /// The head of the upstream's response. Says whether nothing follows it.
@@ -428,7 +428,7 @@ impl<'c> Stream<'c> {
             request: &mut self.request.borrow_mut(),
             response: &mut self.response.borrow_mut(),
             info: &mut self.info.borrow_mut(),
-            deadlines: &self.deadlines,
+            deadlines: self.deadlines,
         })
     }
 
