@@ -67,7 +67,8 @@ async fn exchange(client: &mut SendRequest<Bytes>, request: Request<()>) -> (Res
 async fn upload(stream: &mut SendStream<Bytes>, mut body: Bytes) -> Result<(), h2::Error> {
     while !body.is_empty() {
         stream.reserve_capacity(body.len());
-        let some = poll_fn(|cx| stream.poll_capacity(cx)).await.ok_or(h2::Error::from(Reason::STREAM_CLOSED))??;
+        let some =
+            poll_fn(|cx| stream.poll_capacity(cx)).await.ok_or_else(|| h2::Error::from(Reason::STREAM_CLOSED))??;
         stream.send_data(body.split_to(some.min(body.len())), false)?;
     }
     Ok(())
@@ -409,12 +410,12 @@ fn the_configured_protocol_is_spoken() {
     let auto = Setup::to(origin.address()).start();
     let mut client = Client::connect(auto.address);
     for octet in b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n" {
-        client.send(&[*octet]).unwrap();
+        client.send([*octet]).unwrap();
     }
     assert_eq!(client.read_response(false).status(), 200);
     let mut client = Client::connect(auto.address);
     for octet in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0" {
-        client.send(&[*octet]).unwrap();
+        client.send([*octet]).unwrap();
         std::thread::sleep(Duration::from_millis(1));
     }
     auto.wait_for("http.test.downstream_cx_http2_active", 1);
