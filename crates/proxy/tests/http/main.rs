@@ -9,4 +9,5 @@ mod fixture;
 mod http2;
 mod http2_attacks;
 mod retries;
+mod routing;
 mod timing;
