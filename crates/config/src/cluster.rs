@@ -3,8 +3,7 @@
 use crate::{
     address::{Address, BindConfig, TcpKeepalive},
     extension::ExtensionConfig,
-    http::{Http1Options, HttpProtocolOptions},
-    http2::Http2Options,
+    http::{Http1Options, Http2Options, HttpProtocolOptions},
     load_balancer::{LbConfig, LbPolicy},
     node::Node,
 };

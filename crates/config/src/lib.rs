@@ -12,7 +12,6 @@ pub mod dialect;
 pub mod error;
 pub mod extension;
 pub mod http;
-pub mod http2;
 pub mod listener;
 pub mod load_balancer;
 pub mod match_tree;

@@ -6,8 +6,7 @@ use super::{
     context::Cx,
     endpoint::load_assignment,
     extension::{any_extension, extension, transport_socket},
-    http_options::{http_protocol_options, http1_options},
-    http2_options::http2_options,
+    http_options::{http_protocol_options, http1_options, http2_options},
     load_balancer::load_balancing,
     matcher::{Pseudo, header_name},
 };
@@ -15,8 +14,7 @@ use crate::check::{TYPE_KEY, type_name};
 use sota_config::{
     ExtensionConfig, Node,
     cluster::{Cluster, Discovery, DnsConfig, DnsLookupFamily, LoadAssignment, OriginalDstConfig, UpstreamProtocol},
-    http::{Http1Options, HttpProtocolOptions},
-    http2::Http2Options,
+    http::{Http1Options, Http2Options, HttpProtocolOptions},
 };
 use std::{sync::Arc, time::Duration};
 

@@ -19,7 +19,6 @@ mod filter_chain;
 mod filter_chain_overlap;
 mod hash_policy;
 mod header_mutations;
-mod http2_options;
 mod http_connection_manager;
 mod http_options;
 mod listener;

@@ -252,7 +252,7 @@ fn timeouts_end_the_stream_alone() {
 #[test]
 fn a_slow_client_does_not_make_us_hold_the_response() {
     let origin = Origin::start();
-    let proxy = to(&origin).edit_cluster(|cluster| cluster.http2.initial_stream_window_size = 65_535).start();
+    let proxy = to(&origin).edit_cluster(|cluster| cluster.http2.initial_stream_window = 65_535).start();
     let mut slow = Client::connect(proxy.address);
     slow.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     // Another stream of the same connection goes on meanwhile.

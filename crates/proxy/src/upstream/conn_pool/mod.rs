@@ -86,7 +86,8 @@ impl PoolContext {
         self.http2.get_or_init(|| {
             let model = self.config.model();
             let stats = self.config.scope(&self.local.stats).child("http2.").group();
-            (Options::client(&model.http2, &model.http), stats)
+            let head = model.http.max_response_headers_kb as usize * 1024;
+            (Options::new(&model.http2, head, &model.http, false), stats)
         })
     }
 
