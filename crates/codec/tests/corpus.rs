@@ -50,3 +50,8 @@ fn http2() {
 fn zmtp() {
     replay_corpus("zmtp", PLACES, fuzzing::fuzz_zmtp);
 }
+
+#[test]
+fn resp() {
+    replay("resp", fuzzing::fuzz_resp);
+}

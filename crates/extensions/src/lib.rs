@@ -2,6 +2,7 @@
 //! the one list of them.
 
 mod access_loggers;
+mod compression;
 mod cookie;
 mod data_source;
 mod filters;
@@ -27,16 +28,25 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
     ] {
         registry.listener_filters.add(extension)?;
     }
-    for extension in [&network::direct_response::EXTENSION, &network::echo::EXTENSION, &network::simple_line::EXTENSION]
-    {
+    for extension in [
+        &network::direct_response::EXTENSION,
+        &network::echo::EXTENSION,
+        &network::redis_proxy::EXTENSION,
+        &network::simple_line::EXTENSION,
+    ] {
         registry.network_filters.add(extension)?;
     }
     for extension in [
         &http::bandwidth_limit::EXTENSION,
         &http::buffer::EXTENSION,
+        &http::compressor::EXTENSION,
         &http::cors::EXTENSION,
         &http::csrf::EXTENSION,
+        &http::decompressor::EXTENSION,
         &http::fault::EXTENSION,
+        &http::grpc_http1_bridge::EXTENSION,
+        &http::grpc_stats::EXTENSION,
+        &http::grpc_web::EXTENSION,
         &http::header_mutation::EXTENSION,
         &http::header_to_metadata::EXTENSION,
         &http::health_check::EXTENSION,
@@ -44,6 +54,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &http::set_filter_state::EXTENSION,
         &http::set_metadata::EXTENSION,
         &http::sota_router::EXTENSION,
+        &http::stateful_session::EXTENSION,
     ] {
         registry.http_filters.add(extension)?;
     }
