@@ -53,5 +53,5 @@ fn zmtp() {
 
 #[test]
 fn resp() {
-    replay("resp", fuzzing::fuzz_resp);
+    replay_corpus("resp", PLACES, fuzzing::fuzz_resp);
 }
