@@ -44,6 +44,11 @@ fn paths_methods_and_formats() {
     let origin = Origin::named("one");
     let proxy = ProxyProcess::start(BINARY, &config(&origin));
     assert_eq!(get(proxy.listener("front"), "/").status(), 200);
+    // What the admin interface answers cannot be had from a listener: the origin is asked.
+    assert_eq!(get(proxy.listener("front"), "/server_info").text(), "one");
+    for path in ["/../../etc/passwd", "/%2e%2e/etc/passwd", "/stats/../../etc/passwd", "//ready", "/ready/"] {
+        assert_eq!(proxy.admin(path).status(), 404, "{path}");
+    }
 
     let unknown = proxy.admin("/nonsense");
     assert_eq!(unknown.status(), 404);
@@ -64,9 +69,9 @@ fn paths_methods_and_formats() {
         assert_eq!((answer.status(), answer.header("cache-control")), (200, Some("no-cache, max-age=0")), "{path}");
     }
     let clusters = proxy.admin("/clusters").text();
-    assert!(clusters.contains(&format!("origin::127.0.0.1:{}::rq_success::1\n", origin.port())), "{clusters}");
+    assert!(clusters.contains(&format!("origin::127.0.0.1:{}::rq_success::2\n", origin.port())), "{clusters}");
     let filtered = proxy.admin("/stats?filter=^http\\.front\\.downstream_rq_2xx$").text();
-    assert_eq!(filtered, "http.front.downstream_rq_2xx: 1\n");
+    assert_eq!(filtered, "http.front.downstream_rq_2xx: 2\n");
     assert_eq!(proxy.admin("/stats?filter=(").status(), 400);
     let prometheus = proxy.admin("/stats/prometheus?filter=^cluster\\.origin\\.membership_total$").text();
     assert!(prometheus.contains("envoy_cluster_membership_total{envoy_cluster_name=\"origin\"} 1\n"), "{prometheus}");

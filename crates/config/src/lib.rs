@@ -14,6 +14,7 @@ pub mod extension;
 pub mod http;
 pub mod listener;
 pub mod load_balancer;
+pub mod match_tree;
 pub mod matcher;
 pub mod node;
 pub mod retry;

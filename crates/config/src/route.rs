@@ -1,9 +1,13 @@
 //! Route configurations (`envoy.config.route.v3`).
 
 use crate::{
+    access_log::FormatString,
     extension::ExtensionConfig,
     load_balancer::HashPolicy,
-    matcher::{FractionalPercent, HeaderMatcher, QueryParameterMatcher},
+    match_tree::MatchTree,
+    matcher::{
+        CookieMatcher, FilterStateMatcher, FractionalPercent, HeaderMatcher, MetadataMatcher, QueryParameterMatcher,
+    },
     node::Node,
     retry::{GrpcTimeout, InternalRedirectPolicy, MirrorPolicy, RetryPolicy},
 };
@@ -45,8 +49,16 @@ pub struct VirtualHost {
     pub name: String,
     /// Domains: exact, `*.suffix`, `prefix.*` or `*`.
     pub domains: Vec<String>,
-    /// Routes; the first match counts.
+    /// Routes; the first match counts. Empty with `matcher`.
     pub routes: Vec<Arc<Route>>,
+    /// Chooses among routes in the place of a list.
+    pub matcher: Option<MatchTree<Vec<Arc<Route>>>>,
+    /// Whose requests are redirected to `https`.
+    pub require_tls: TlsRequirement,
+    /// Kinds of requests that are counted for themselves; the first match counts.
+    pub virtual_clusters: Vec<VirtualCluster>,
+    /// Octets of a request's body that are kept for another attempt; `None`: the connection's buffer limit.
+    pub request_body_buffer_limit: Option<u64>,
     /// Changes to requests.
     pub request_headers: HeaderMutations,
     /// Changes to responses.
@@ -67,6 +79,27 @@ pub struct VirtualHost {
     pub include_is_timeout_retry_header: bool,
     /// Copies of routes that have none; empty: those of the route configuration.
     pub mirrors: Vec<MirrorPolicy>,
+}
+
+/// Whose requests have to be encrypted (`VirtualHost.TlsRequirementType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsRequirement {
+    /// Nobody's.
+    #[default]
+    None,
+    /// Those of clients that are not internal.
+    ExternalOnly,
+    /// All.
+    All,
+}
+
+/// `envoy.config.route.v3.VirtualCluster`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VirtualCluster {
+    /// Stats are below `vhost.<virtual host>.vcluster.<name>.`.
+    pub name: String,
+    /// Which requests it counts.
+    pub headers: Vec<HeaderMatcher>,
 }
 
 /// Configuration of an HTTP filter at a route, virtual host or weighted cluster.
@@ -101,6 +134,8 @@ pub struct Route {
     pub metadata: Option<Arc<Node>>,
     /// Stats of the route below `vhost.<vhost>.route.<stat_prefix>.`.
     pub stat_prefix: String,
+    /// Overrides the virtual host's.
+    pub request_body_buffer_limit: Option<u64>,
 }
 
 /// Which requests a route takes: all parts must agree.
@@ -114,8 +149,45 @@ pub struct RouteMatch {
     pub headers: Vec<HeaderMatcher>,
     /// Query parameters.
     pub query_parameters: Vec<QueryParameterMatcher>,
+    /// Cookies.
+    pub cookies: Vec<CookieMatcher>,
     /// A part of the requests.
     pub runtime_fraction: Option<FractionalPercent>,
+    /// Only gRPC calls.
+    pub grpc: bool,
+    /// The client's certificate.
+    pub tls_context: TlsContextMatch,
+    /// Metadata that filters have set.
+    pub dynamic_metadata: Vec<MetadataMatcher>,
+    /// State that filters have set.
+    pub filter_state: Vec<FilterStateMatcher>,
+}
+
+impl RouteMatch {
+    /// Everything that has this path.
+    pub fn path(path: PathMatcher) -> Self {
+        Self {
+            path,
+            case_sensitive: true,
+            headers: Vec::new(),
+            query_parameters: Vec::new(),
+            cookies: Vec::new(),
+            runtime_fraction: None,
+            grpc: false,
+            tls_context: TlsContextMatch::default(),
+            dynamic_metadata: Vec::new(),
+            filter_state: Vec::new(),
+        }
+    }
+}
+
+/// `RouteMatch.TlsContextMatchOptions`; `None` does not care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TlsContextMatch {
+    /// Whether the client has shown a certificate.
+    pub presented: Option<bool>,
+    /// Whether that was found valid.
+    pub validated: Option<bool>,
 }
 
 /// How a path is matched.
@@ -129,6 +201,10 @@ pub enum PathMatcher {
     PathSeparatedPrefix(String),
     /// RE2 syntax against the whole path.
     Regex(String),
+    /// A URI template against the whole path (`envoy.path.match.uri_template.uri_template_matcher`).
+    Template(String),
+    /// CONNECT requests, whatever their path.
+    Connect,
 }
 
 /// What a route does.
@@ -201,15 +277,28 @@ pub enum ClusterSpecifier {
     /// The cluster that this request header names.
     ClusterHeader(String),
     /// One of several.
-    Weighted(Vec<WeightedCluster>),
+    Weighted(WeightedClusters),
+}
+
+/// `envoy.config.route.v3.WeightedCluster`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightedClusters {
+    /// The clusters; the sum of their weights fits `u32` and is above 0.
+    pub clusters: Vec<WeightedCluster>,
+    /// Runtime keys `<prefix>.<cluster>` override the weights.
+    pub runtime_key_prefix: Option<String>,
+    /// A request header whose number chooses, in the place of chance.
+    pub header_name: Option<String>,
 }
 
 /// A cluster of several with its share and changes of its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WeightedCluster {
-    /// The cluster's name.
+    /// The cluster's name; empty with `cluster_header`.
     pub name: String,
-    /// Its share; the sum fits `u32` and is above 0.
+    /// The request header that names the cluster.
+    pub cluster_header: Option<String>,
+    /// Its share.
     pub weight: u32,
     /// Changes to requests.
     pub request_headers: HeaderMutations,
@@ -235,6 +324,10 @@ pub enum PathRewrite {
         /// With `\0`–`\9`.
         substitution: String,
     },
+    /// A URI template with the variables of the path's (`envoy.path.rewrite.uri_template.uri_template_rewriter`).
+    Template(String),
+    /// A format string that makes the whole path.
+    Format(String),
 }
 
 /// How the host is rewritten.
@@ -246,6 +339,8 @@ pub enum HostRewrite {
     Auto,
     /// The value of a request header.
     Header(String),
+    /// A format string.
+    Format(String),
     /// The path with a substitution applied.
     PathRegex {
         /// RE2 syntax.
@@ -270,7 +365,7 @@ pub struct RedirectAction {
     pub port: Option<u16>,
     /// `path_redirect`.
     pub path: Option<String>,
-    /// `prefix_rewrite` or `regex_rewrite`.
+    /// `prefix_rewrite`, `regex_rewrite` or `path_rewrite`.
     pub path_rewrite: Option<PathRewrite>,
     /// Leave the query out.
     pub strip_query: bool,
@@ -283,6 +378,8 @@ pub struct DirectResponse {
     pub status: u16,
     /// The body.
     pub body: Option<crate::secret::DataSource>,
+    /// Makes the body; the one above is its `%LOCAL_REPLY_BODY%`.
+    pub body_format: Option<FormatString>,
 }
 
 /// Fields to add and remove.

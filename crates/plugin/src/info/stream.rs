@@ -54,6 +54,8 @@ pub struct StreamInfo {
     pub response_flags: ResponseFlags,
     /// The route, once one is chosen.
     pub route: Option<Rc<dyn RouteInfo>>,
+    /// The name of the virtual cluster that counts the request, if its virtual host has some.
+    pub virtual_cluster: Option<Arc<str>>,
     /// The upstream side, once there is one.
     pub upstream: UpstreamInfo,
     /// Metadata of filters.
@@ -90,6 +92,7 @@ impl StreamInfo {
             response_code_details: None,
             response_flags: ResponseFlags::default(),
             route: None,
+            virtual_cluster: None,
             upstream: UpstreamInfo::default(),
             metadata: Metadata::default(),
             filter_state: FilterState::default(),

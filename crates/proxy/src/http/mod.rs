@@ -5,6 +5,7 @@
 //! response out, `reply` puts an answer of our own in its place, and `finish` counts and logs.
 
 mod connection;
+mod early;
 mod filter_chain;
 mod filter_side;
 mod finish;
@@ -29,6 +30,7 @@ use crate::{
     wire::http1::ServerOptions,
 };
 use connection::Connection;
+use early::EarlyMutations;
 use forwarded::ForwardedRules;
 use local_reply::LocalReplies;
 use normalize::Normalization;
@@ -59,6 +61,7 @@ pub struct HttpConnectionManagerConfig {
     upstream_logs: Arc<AccessLogs>,
     local_replies: LocalReplies,
     normalization: Normalization,
+    early_mutations: EarlyMutations,
     forwarded: ForwardedRules,
     response_fields: ResponseFields,
 }
@@ -85,6 +88,10 @@ impl HttpConnectionManagerConfig {
         };
         let access_logs = take(AccessLogs::build(&model.access_log, cx), &mut errors);
         let upstream_logs = take(AccessLogs::build(&router.upstream_log, cx), &mut errors);
+        let early_mutations = EarlyMutations::build(&model.early_header_mutations).unwrap_or_else(|error| {
+            errors.push(error.at(&format!("{}.early_header_mutation_extensions", cx.path), cx.mark));
+            EarlyMutations::default()
+        });
         let local_replies = take(LocalReplies::build(&model.local_reply, cx), &mut errors);
         let (Some(access_logs), Some(upstream_logs), Some(local_replies), true) =
             (access_logs, upstream_logs, local_replies, errors.is_empty())
@@ -100,6 +107,7 @@ impl HttpConnectionManagerConfig {
             upstream_logs,
             local_replies,
             normalization: Normalization::build(model),
+            early_mutations,
             forwarded: ForwardedRules::build(model, cx.node, machine_address::machine_address()),
             response_fields: ResponseFields::build(model),
             model: Arc::clone(model),

@@ -98,16 +98,21 @@ impl<'c> Stream<'c> {
             }
             return Err(Stop::Reply(Box::new(refusal.reply(head))));
         }
-        if head.method == Method::Connect {
+        let is_connect = head.method == Method::Connect;
+        if is_connect {
             // Bytes for the other end of a tunnel may follow already: nothing behind this is read as a request.
             self.close_after();
         }
         let internal_only = self.routes.as_ref().map(|routes| routes.table().internal_only_headers());
-        config.forwarded.apply(head, &mut info, false, internal_only.unwrap_or_default());
+        config.early_mutations.apply(head, &info);
+        if let Err(status) = config.forwarded.apply(head, &mut info, false, internal_only.unwrap_or_default()) {
+            manager.stats.downstream_rq_rejected_via_ip_detection.inc();
+            return Err(reply(status, "rejecting_because_detection_failed"));
+        }
         self.choose_route(head, &mut info);
         drop((request, info));
         self.make_filters();
-        if parsed.wants_upgrade && self.route.borrow().is_some() {
+        if (parsed.wants_upgrade || is_connect) && self.route.borrow().is_some() {
             // Bytes of the other protocol may follow already: nothing behind this is read as a request.
             manager.stats.downstream_rq_ws_on_non_ws_route.inc();
             self.close_after();
@@ -122,7 +127,7 @@ impl<'c> Stream<'c> {
 
     /// Looks the route up, again if a filter has asked for that.
     pub(super) fn choose_route(&self, head: &RequestHead, info: &mut StreamInfo) {
-        let route = self.routes.as_ref().and_then(|routes| routes.route(head, self.random));
+        let route = self.routes.as_ref().and_then(|routes| routes.route(head, info, self.random));
         let cluster = route.as_ref().filter(|route| route.forward().is_some());
         let cluster = cluster.and_then(|route| self.manager().context.clusters.get(route.cluster()));
         let upstream = &mut info.upstream;
@@ -175,7 +180,7 @@ impl<'c> Stream<'c> {
         };
         let keep_original = !manager.router.suppress_envoy_headers;
         let mut request = self.request.borrow_mut();
-        if let Some(reply) = route.reply(&mut request, keep_original) {
+        if let Some(reply) = route.reply(&mut request, &self.info.borrow(), keep_original) {
             stats.rq_direct_response.inc();
             return Err(Stop::Reply(Box::new(reply)));
         }

@@ -5,9 +5,11 @@
 
 mod attempt;
 mod choice;
+mod cluster_specifier;
 mod failure;
 mod filter_configs;
 mod forward;
+mod match_tree;
 mod matching;
 mod mutations;
 mod outgoing;
@@ -23,6 +25,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 pub mod timeouts;
+mod uri_template;
+mod virtual_clusters;
 pub(crate) mod virtual_hosts;
 
 pub use failure::UpstreamFault;

@@ -38,7 +38,7 @@ pub use metadata_match::MetadataMatch;
 pub use overload::Outcome;
 pub(crate) use services::for_extensions;
 pub use stats::ClusterStats;
-pub(crate) use stats::ResponseStats;
+pub(crate) use stats::StatusStats;
 
 #[cfg(test)]
 mod tests;

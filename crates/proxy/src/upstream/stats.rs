@@ -240,7 +240,7 @@ impl DiscoveryStats {
 /// Counts of responses by their status: `upstream_rq_200`, `upstream_rq_2xx`, `upstream_rq_completed`, once for all and
 /// once below `internal.` or `external.`. They exist from their first response on, as in Envoy.
 #[derive(Debug)]
-pub(crate) struct ResponseStats {
+pub(super) struct ResponseStats {
     all: StatusStats,
     internal: OnceCell<StatusStats>,
     external: OnceCell<StatusStats>,
@@ -249,7 +249,7 @@ pub(crate) struct ResponseStats {
 }
 
 impl ResponseStats {
-    pub(crate) fn new(scope: &Scope) -> Self {
+    pub(super) fn new(scope: &Scope) -> Self {
         Self {
             all: StatusStats::new(scope.clone()),
             internal: OnceCell::new(),
@@ -259,7 +259,7 @@ impl ResponseStats {
         }
     }
 
-    pub(crate) fn count(&self, status: StatusCode, internal: bool) {
+    pub(super) fn count(&self, status: StatusCode, internal: bool) {
         self.all.count(status);
         self.side(internal).count(status);
     }
@@ -281,7 +281,7 @@ impl ResponseStats {
 }
 
 #[derive(Debug)]
-struct StatusStats {
+pub(crate) struct StatusStats {
     scope: Scope,
     completed: OnceCell<Counter>,
     classes: [OnceCell<Counter>; 5],
@@ -290,7 +290,7 @@ struct StatusStats {
 }
 
 impl StatusStats {
-    fn new(scope: Scope) -> Self {
+    pub(crate) fn new(scope: Scope) -> Self {
         Self {
             scope,
             completed: OnceCell::new(),
@@ -300,7 +300,7 @@ impl StatusStats {
         }
     }
 
-    fn count(&self, status: StatusCode) {
+    pub(crate) fn count(&self, status: StatusCode) {
         const CLASSES: [&str; 5] =
             ["upstream_rq_1xx", "upstream_rq_2xx", "upstream_rq_3xx", "upstream_rq_4xx", "upstream_rq_5xx"];
         self.completed.get_or_init(|| self.scope.counter("upstream_rq_completed")).inc();
@@ -320,7 +320,7 @@ impl StatusStats {
         self.statuses.borrow_mut().push((status, counter));
     }
 
-    fn record_time(&self, ms: u64) {
+    pub(crate) fn record_time(&self, ms: u64) {
         self.time.get_or_init(|| self.scope.histogram("upstream_rq_time", Unit::Milliseconds)).record(ms);
     }
 }

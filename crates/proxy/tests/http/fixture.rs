@@ -110,19 +110,14 @@ pub fn extension(name: &str) -> ExtensionConfig {
 pub fn route_to(prefix: &str, action: RouteActionKind) -> Route {
     Route {
         name: String::new(),
-        matcher: RouteMatch {
-            path: PathMatcher::Prefix(prefix.to_owned()),
-            case_sensitive: true,
-            headers: Vec::new(),
-            query_parameters: Vec::new(),
-            runtime_fraction: None,
-        },
+        matcher: RouteMatch::path(PathMatcher::Prefix(prefix.to_owned())),
         action,
         request_headers: Default::default(),
         response_headers: Default::default(),
         typed_per_filter_config: Vec::new(),
         metadata: None,
         stat_prefix: String::new(),
+        request_body_buffer_limit: None,
     }
 }
 
@@ -132,7 +127,7 @@ pub fn route(prefix: &str, cluster: &str) -> Route {
 
 pub fn direct(prefix: &str, status: u16, body: &str) -> Route {
     let body = Some(DataSource::Inline(body.as_bytes().to_vec()));
-    route_to(prefix, RouteActionKind::DirectResponse(DirectResponse { status, body }))
+    route_to(prefix, RouteActionKind::DirectResponse(DirectResponse { status, body, body_format: None }))
 }
 
 pub fn action(cluster: &str) -> RouteAction {
@@ -224,6 +219,8 @@ fn model(host: VirtualHost) -> Model {
         use_remote_address: false,
         xff_num_trusted_hops: 0,
         skip_xff_append: false,
+        original_ip_detection: Vec::new(),
+        early_header_mutations: Vec::new(),
         internal_address_config: Default::default(),
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6: false,
         generate_request_id: true,

@@ -112,7 +112,9 @@ impl LocalReplies {
             as_grpc(&mut head, reply.grpc_status, &text, content_type, is_head);
             return LocalResponse { head, body: Bytes::new(), text };
         }
-        if text.is_empty() {
+        // RFC 9110 §6.4.1: these have no body, whatever a format makes.
+        let has_body = !text.is_empty() && !matches!(head.status.as_u16(), 204 | 304);
+        if !has_body {
             head.headers.remove(HeaderId::ContentLength);
             head.headers.remove(HeaderId::ContentType);
         } else {
@@ -121,7 +123,7 @@ impl LocalReplies {
                 head.headers.set_sanitized(HeaderId::ContentType, content_type);
             }
         }
-        let body = if is_head { Bytes::new() } else { text.clone() };
+        let body = if is_head || !has_body { Bytes::new() } else { text.clone() };
         LocalResponse { head, body, text }
     }
 

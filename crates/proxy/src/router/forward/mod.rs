@@ -20,7 +20,7 @@ use super::{
     failure::{ResetReason, UpstreamFault},
     outgoing::Outgoing,
     retry_state::RetryState,
-    route_stats::RouteCounters,
+    route_stats::{RouteCounters, RouteStats},
     timeouts::{Reading, Timeouts, set_millis},
 };
 use crate::{
@@ -79,6 +79,8 @@ pub struct Forward {
     router: Rc<Router>,
     cluster: Rc<Cluster>,
     route: Rc<SelectedRoute>,
+    /// The number of the one that counts the request.
+    virtual_cluster: Option<usize>,
     choice: RequestChoice,
     options: ClientOptions,
     timeouts: Timeouts,
@@ -147,6 +149,10 @@ impl Forward {
             max_stream_duration: router.max_stream_duration,
         };
         let timeouts = Timeouts::new(action, head, reading);
+        let virtual_cluster = route.virtual_cluster(head).map(|(number, name)| {
+            stream.info.virtual_cluster = name;
+            number
+        });
         if route.include_request_attempt_count() {
             head.headers.set_sanitized(HeaderId::XEnvoyAttemptCount, "1");
         }
@@ -158,10 +164,15 @@ impl Forward {
             choice,
             options: client_options(&cluster),
             body: Outgoing::new(end_stream, retry.is_some() || is_idempotent),
-            limit: if retry.is_some() { limit } else { KEPT_FOR_RESEND.min(limit) },
+            limit: if retry.is_some() {
+                route.body_buffer_limit().unwrap_or(limit)
+            } else {
+                KEPT_FOR_RESEND.min(limit)
+            },
             router: Rc::clone(router),
             cluster,
             route,
+            virtual_cluster,
             timeouts,
             retry,
             permit: None,
@@ -564,10 +575,8 @@ impl Forward {
             if self.router.dynamic_stats && !stream.info.is_health_check {
                 let took = now.saturating_duration_since(end);
                 self.cluster.record_response_time(took, stream.info.is_internal);
-                if let Some(route) = self.route.stats(&self.router.stats) {
-                    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-                    route.responses.record_time(millis, stream.info.is_internal);
-                }
+                let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                self.each_stats(|stats| stats.responses.record_time(millis));
             }
             attempt.release();
         } else {
@@ -658,16 +667,16 @@ impl Forward {
     fn count_status(&self, status: StatusCode, host: Option<&WorkerHost>, info: &StreamInfo) {
         if self.router.dynamic_stats && !info.is_health_check {
             self.cluster.count_response(status, info.is_internal, host);
-            if let Some(route) = self.route.stats(&self.router.stats) {
-                route.responses.count(status, info.is_internal);
-            }
+            self.each_stats(|stats| stats.responses.count(status));
         }
     }
 
-    fn count_route(&self, count: impl FnOnce(&RouteCounters)) {
-        if let Some(route) = self.route.stats(&self.router.stats) {
-            count(&route.counters);
-        }
+    fn count_route(&self, count: impl Fn(&RouteCounters)) {
+        self.each_stats(|stats| count(&stats.counters));
+    }
+
+    fn each_stats(&self, count: impl Fn(&RouteStats)) {
+        self.route.count(&self.router.stats, self.virtual_cluster, count);
     }
 
     fn log_attempt(&self, stream: &ForwardCx<'_>) {
