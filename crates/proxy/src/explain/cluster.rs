@@ -2,11 +2,10 @@
 
 use super::{ClusterExplanation, HostExplanation, Served, words};
 use crate::{
-    local::{Local, Process},
+    local::Local,
     upstream::{Cluster, ClusterConfig, Host, LbContext},
 };
 use sota_config::cluster::Discovery;
-use sota_plugin::stats::Registry;
 use std::{rc::Rc, sync::Arc};
 
 /// So many hosts are listed.
@@ -14,8 +13,7 @@ const MOST_HOSTS: usize = 32;
 
 /// A worker's part of a cluster, whose counters nobody sees.
 pub(super) fn detached(config: &Arc<ClusterConfig>) -> Rc<Cluster> {
-    let local = Local::new(0, Arc::new(Process::default()), Registry::new().shard());
-    Cluster::detached(&local, config)
+    Cluster::detached(&Local::detached(), config)
 }
 
 /// `choose`: also choose a host, as a request would.
@@ -56,6 +54,8 @@ pub(super) fn describe(
         ),
     ));
     facts.push(("connect", words::time(Some(model.connect_timeout))));
+    // Asking for the destination of a connection would make a host of it.
+    let choice = choice.filter(|_| !matches!(model.discovery, Discovery::OriginalDst(_)));
     let chosen = choice.and_then(|(cluster, cx)| cluster.choose_host(cx)).map(|host| host.host().address().to_string());
     ClusterExplanation {
         name: config.name().to_string(),
@@ -92,12 +92,14 @@ fn discovery(discovery: &Discovery) -> String {
 
 /// How it ends at a cluster.
 pub(super) fn outcome(cluster: &ClusterExplanation, what: &str) -> String {
+    let has = |text: &str| cluster.facts.iter().any(|(_, fact)| fact.contains(text));
     match &cluster.chosen {
         _ if !cluster.exists => format!("there is no cluster \"{}\" (NC)", cluster.name),
         Some(host) => format!("{what} {host} of cluster {}", cluster.name),
-        None if cluster.hosts.is_empty() && cluster.facts.iter().any(|(_, fact)| fact.contains("_DNS")) => {
+        None if has("_DNS)") && cluster.hosts.is_empty() => {
             format!("{what} a host of cluster {}, whose names are resolved when the proxy runs", cluster.name)
         }
+        None if has("(ORIGINAL_DST)") => format!("{what} its own destination, through cluster {}", cluster.name),
         None => format!("cluster {} has no host that may be used (UH)", cluster.name),
     }
 }

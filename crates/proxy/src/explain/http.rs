@@ -8,6 +8,7 @@ use crate::{
     router::{RequestChoice, RouteTable, Routes, Search, SelectedRoute, not_found},
     upstream::LbContext,
 };
+use sota_config::http::HttpConnectionManager as Model;
 use sota_config::route::{ClusterSpecifier, PerFilterConfig, Route, RouteActionKind, VirtualHost};
 use sota_plugin::{
     filter::LocalReply,
@@ -29,7 +30,8 @@ pub(super) fn explain(
     let internal_only = table.map(|table| table.internal_only_headers()).unwrap_or_default();
     let ready = manager.make_ready(&mut head, &mut info, question.is_tls, internal_only);
     http.changes = changes(&question.head, &head);
-    if let Err(reply) = ready {
+    if let Err(unready) = ready {
+        let reply = unready.reply(&head);
         out.outcome = answer("the connection manager", &reply);
         out.http = Some(http);
         return;
@@ -39,10 +41,10 @@ pub(super) fn explain(
         out.http = Some(http);
         return;
     };
-    let search = table.search(&head, question.random);
+    let search = table.search(&head, &info, question.random);
     tell_search(table, &search, &head, &mut http);
     let routes = Routes::for_worker(table);
-    let Some(route) = routes.route(&head, question.random) else {
+    let Some(route) = routes.route(&head, &info, question.random) else {
         out.outcome = answer("no route takes it: the connection manager", &not_found());
         out.http = Some(http);
         return;
@@ -50,10 +52,10 @@ pub(super) fn explain(
     info.route = Some(Rc::clone(&route) as Rc<dyn RouteInfo>);
     let (host, model) = search.models(table);
     http.filters = filters(manager, &route, table, host, model);
-    if let Some(reply) = route.reply(&mut head, true) {
+    if let Some(reply) = route.reply(&mut head, &info, true) {
         out.outcome = answer("the route", &reply);
     } else {
-        let forward = forward(question, &route, (host, model), (&mut head, &mut info), served);
+        let forward = forward(&route, (host, model), manager.model(), (&mut head, &mut info), served);
         out.outcome = cluster::outcome(&forward.cluster, "the request goes to");
         http.forward = Some(forward);
     }
@@ -97,20 +99,30 @@ fn tell_search(table: &RouteTable, search: &Search, head: &RequestHead, http: &m
     for (number, host) in model.virtual_hosts.iter().enumerate() {
         let rejected = (search.host != Some(number)).then(|| {
             let asked = String::from_utf8_lossy(head.authority());
-            match search.host {
-                Some(_) => format!("the domain of another one is a better match for {asked} ({})", host.domains.join(", ")),
-                None => format!("{asked} is none of {}", host.domains.join(", ")),
+            let domains = host.domains.join(", ");
+            match table.host_takes(number, head.authority()) {
+                true => format!("another one has a more specific domain than {domains}"),
+                false => format!("{asked} is not among its domains: {domains}"),
             }
         });
         http.virtual_hosts.push(Tried { name: host.name.clone(), rejected });
     }
     let Some(host) = search.host.and_then(|host| model.virtual_hosts.get(host)) else { return };
-    for (number, mismatch) in &search.tried {
-        let Some(route) = host.routes.get(*number) else { continue };
-        let name = if route.name.is_empty() { format!("#{number}") } else { route.name.clone() };
-        http.routes.push(Tried {
-            name: format!("{name} ({})", words::route_match(&route.matcher)),
-            rejected: mismatch.map(|mismatch| words::mismatch(mismatch, &route.matcher, head)),
+    if search.needs_tls {
+        let name = "require_tls of the virtual host".to_owned();
+        http.routes.push(Tried { name, rejected: None });
+    }
+    for (number, name, mismatch) in &search.tried {
+        let name = if name.is_empty() { format!("#{number}") } else { name.clone() };
+        http.routes.push(match host.routes.get(*number).filter(|_| !search.is_tree) {
+            Some(route) => Tried {
+                name: format!("{name} ({})", words::route_match(&route.matcher)),
+                rejected: mismatch.map(|mismatch| words::mismatch(mismatch, &route.matcher, head)),
+            },
+            None => Tried {
+                name: format!("{name} (of the matcher tree)"),
+                rejected: mismatch.map(|mismatch| format!("its match fails: {mismatch:?}")),
+            },
         });
     }
 }
@@ -124,7 +136,7 @@ fn filters(
 ) -> Vec<FilterExplanation> {
     let weighted = route.and_then(|route| match &route.action {
         RouteActionKind::Forward(action) => match &action.cluster {
-            ClusterSpecifier::Weighted(clusters) => clusters.iter().find(|of| *of.name == **selected.cluster()),
+            ClusterSpecifier::Weighted(of) => of.clusters.iter().find(|of| *of.name == **selected.cluster()),
             _ => None,
         },
         _ => None,
@@ -156,9 +168,9 @@ fn filters(
 }
 
 fn forward(
-    question: &Question,
     route: &SelectedRoute,
     (host, model): (Option<&VirtualHost>, Option<&Arc<Route>>),
+    manager: &Model,
     (head, info): (&mut RequestHead, &mut StreamInfo),
     served: &Served<'_>,
 ) -> ForwardExplanation {
@@ -168,7 +180,8 @@ fn forward(
         _ => None,
     });
     out.clusters = match action.map(|action| &action.cluster) {
-        Some(ClusterSpecifier::Weighted(clusters)) => {
+        Some(ClusterSpecifier::Weighted(weighted)) => {
+            let clusters = &weighted.clusters;
             let sum: u64 = clusters.iter().map(|of| u64::from(of.weight)).sum();
             let share = |of: &sota_config::route::WeightedCluster| Share {
                 name: of.name.clone(),
@@ -185,12 +198,11 @@ fn forward(
     let choice = worker.as_ref().map(|cluster| RequestChoice::new(route, cluster, head, info));
     route.finalize_request(head, info, true);
     if let Some(action) = route.forward() {
-        let manager = (question.is_tls, action.idle_timeout);
-        let _ = manager;
+        let longest = action.max_stream_duration.unwrap_or(manager.common.max_stream_duration);
         out.timeouts = vec![
             ("route", words::time(action.timeout)),
-            ("idle", action.idle_timeout.map_or_else(|| "as the connection manager says".to_owned(), words::time)),
-            ("stream", action.max_stream_duration.map_or_else(|| "as the connection manager says".to_owned(), words::time)),
+            ("idle", words::time(action.idle_timeout.unwrap_or(manager.stream_idle_timeout))),
+            ("stream", words::time(longest)),
         ];
     }
     let own = action.and_then(|action| action.retry_policy.as_ref());
@@ -198,11 +210,8 @@ fn forward(
     let name = route.cluster().to_string();
     out.cluster = match (config, worker, &choice) {
         (Some(config), Some(worker), Some(choice)) => {
-            let cx = LbContext {
-                connection: Some(&info.connection),
-                request: Some(head),
-                ..choice.context(route, true)
-            };
+            let cx =
+                LbContext { connection: Some(&info.connection), request: Some(head), ..choice.context(route, true) };
             out.hash = cx.hash;
             let described = cluster::describe(&config, Some((worker, &cx)));
             let chosen = config.hosts();
@@ -224,10 +233,8 @@ fn forward(
 
 fn sent_lines(before: &RequestHead, after: &RequestHead) -> Vec<String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let mut lines = vec![
-        format!("{} {}", after.method.as_str(), text(after.path())),
-        format!("host: {}", text(after.authority())),
-    ];
+    let mut lines =
+        vec![format!("{} {}", after.method.as_str(), text(after.path())), format!("host: {}", text(after.authority()))];
     lines.extend(changes(before, after).into_iter().filter(|line| !line.contains(" becomes ")));
     lines
 }

@@ -15,14 +15,15 @@ use std::{
     fmt::Display,
     net::{IpAddr, SocketAddr},
     rc::Rc,
+    sync::Arc,
 };
 
 pub(super) fn explain(question: &Question, served: &Served<'_>, out: &mut Explanation) {
-    let Some(listener) = choose(question, served, out) else {
+    let Some((listener, addresses)) = choose(question, served, out) else {
         out.outcome = "no listener takes this connection".to_owned();
         return;
     };
-    let connection = connection(question, listener, out);
+    let connection = connection(question, listener, addresses, out);
     let mut reasons = vec![None; listener.chains().len()];
     let found = listener.index().find_telling(&connection, &mut |chain, rejection| {
         if let Some(reason) = reasons.get_mut(chain) {
@@ -74,13 +75,17 @@ pub(super) fn explain(question: &Question, served: &Served<'_>, out: &mut Explan
 }
 
 /// By name, or by the address that the connection goes to: the exact one before a wildcard before the port alone.
-fn choose<'a>(question: &Question, served: &'a Served<'_>, out: &mut Explanation) -> Option<&'a ListenerConfig> {
+fn choose<'a>(
+    question: &Question,
+    served: &'a Served<'_>,
+    out: &mut Explanation,
+) -> Option<&'a (Arc<ListenerConfig>, Vec<Address>)> {
     let wanted = question.destination;
-    let score = |listener: &ListenerConfig| {
+    let score = |listener: &ListenerConfig, addresses: &[Address]| {
         if let Some(name) = &question.listener {
             return (listener.model.name == *name).then_some(3);
         }
-        let addresses = listener.model.addresses.iter().filter_map(|address| match address {
+        let addresses = addresses.iter().filter_map(|address| match address {
             Address::Ip { ip, port, .. } => Some((*ip, *port)),
             _ => None,
         });
@@ -96,12 +101,11 @@ fn choose<'a>(question: &Question, served: &'a Served<'_>, out: &mut Explanation
             .filter(|score| *score > 0)
             .max()
     };
-    let scores: Vec<_> = served.listeners.iter().map(|listener| score(listener)).collect();
+    let scores: Vec<_> = served.listeners.iter().map(|(listener, addresses)| score(listener, addresses)).collect();
     let best = scores.iter().flatten().max().copied();
     let chosen = scores.iter().position(|score| best.is_some() && *score == best);
-    for (number, (listener, score)) in served.listeners.iter().zip(&scores).enumerate() {
-        let addresses: Vec<_> = listener.model.addresses.iter().map(ToString::to_string).collect();
-        let addresses = addresses.join(", ");
+    for (number, ((listener, addresses), score)) in served.listeners.iter().zip(&scores).enumerate() {
+        let addresses = list(addresses);
         let rejected = match (chosen == Some(number), &question.listener) {
             (true, _) => None,
             (_, Some(name)) => Some(format!("\"{name}\" is asked for")),
@@ -110,14 +114,19 @@ fn choose<'a>(question: &Question, served: &'a Served<'_>, out: &mut Explanation
         };
         out.listeners.push(Tried { name: format!("{} ({addresses})", listener.model.name), rejected });
     }
-    served.listeners.get(chosen?).map(|listener| &**listener)
+    served.listeners.get(chosen?)
 }
 
 /// The connection as the listener filters would leave it.
-fn connection(question: &Question, listener: &ListenerConfig, out: &mut Explanation) -> ConnectionInfo {
+fn connection(
+    question: &Question,
+    listener: &ListenerConfig,
+    addresses: &[Address],
+    out: &mut Explanation,
+) -> ConnectionInfo {
     let mut local = question.destination;
     if local.ip().is_unspecified() {
-        let own = listener.model.addresses.iter().find_map(|address| match address {
+        let own = addresses.iter().find_map(|address| match address {
             Address::Ip { ip, .. } if !ip.is_unspecified() => Some(*ip),
             _ => None,
         });
@@ -173,7 +182,8 @@ fn rejected(rejection: Rejection, wanted: &FilterChainMatch, connection: &Connec
         Criterion::Transport => of(
             "transport",
             wanted.transport_protocol.clone(),
-            if connection.transport_protocol.is_empty() { "raw_buffer" } else { connection.transport_protocol }.to_owned(),
+            if connection.transport_protocol.is_empty() { "raw_buffer" } else { connection.transport_protocol }
+                .to_owned(),
         ),
         Criterion::ApplicationProtocol => of(
             "application protocol",

@@ -9,6 +9,7 @@ mod listener;
 mod words;
 
 use crate::{listener::ListenerConfig, upstream::ClusterConfig};
+use sota_config::address::Address;
 use sota_plugin::http::RequestHead;
 use std::{net::SocketAddr, sync::Arc};
 
@@ -35,8 +36,8 @@ pub struct Question {
 
 /// What is served, to be asked.
 pub struct Served<'a> {
-    /// The listeners.
-    pub listeners: Vec<Arc<ListenerConfig>>,
+    /// The listeners, with the addresses at which they listen.
+    pub listeners: Vec<(Arc<ListenerConfig>, Vec<Address>)>,
     /// A cluster by its name.
     pub clusters: &'a dyn Fn(&str) -> Option<Arc<ClusterConfig>>,
 }

@@ -34,6 +34,18 @@ pub(super) fn mismatch(what: Mismatch, config: &RouteMatch, head: &RequestHead) 
             let wanted = matcher.value.as_ref().map_or_else(|| "be there".to_owned(), string);
             format!("query parameter {} {found}; it must {wanted}", matcher.name)
         }),
+        Mismatch::Grpc => "it takes gRPC calls only".to_owned(),
+        Mismatch::Cookie(number) => config.cookies.get(number).map_or_else(String::new, |matcher| {
+            let not = if matcher.invert { " not" } else { "" };
+            format!("cookie {} must{not} {}", matcher.name, string(&matcher.value))
+        }),
+        Mismatch::TlsContext => "the client's certificate is not as it asks (tls_context)".to_owned(),
+        Mismatch::DynamicMetadata(number) => config.dynamic_metadata.get(number).map_or_else(String::new, |matcher| {
+            format!("metadata {}: {} is set by filters that do not run here", matcher.namespace, matcher.path.join("."))
+        }),
+        Mismatch::FilterState(number) => config.filter_state.get(number).map_or_else(String::new, |matcher| {
+            format!("filter state {} is set by filters that do not run here", matcher.key)
+        }),
     }
 }
 
@@ -45,6 +57,8 @@ fn path(matcher: &PathMatcher, case_sensitive: bool, head: &RequestHead) -> Stri
         PathMatcher::Prefix(wanted) => format!("the path {path} does not begin with {wanted}{case}"),
         PathMatcher::PathSeparatedPrefix(wanted) => format!("the path {path} is not {wanted} or below it{case}"),
         PathMatcher::Regex(wanted) => format!("the path {path} does not match {wanted}"),
+        PathMatcher::Template(wanted) => format!("the path {path} does not fit the template {wanted}"),
+        PathMatcher::Connect => "it takes CONNECT only".to_owned(),
     }
 }
 
@@ -55,6 +69,8 @@ pub(super) fn route_match(config: &RouteMatch) -> String {
         PathMatcher::Prefix(path) => format!("prefix {path}"),
         PathMatcher::PathSeparatedPrefix(path) => format!("path-separated prefix {path}"),
         PathMatcher::Regex(regex) => format!("regex {regex}"),
+        PathMatcher::Template(template) => format!("template {template}"),
+        PathMatcher::Connect => "CONNECT".to_owned(),
     };
     for matcher in &config.headers {
         text.push_str(&format!(", header {}", matcher.name));
@@ -118,7 +134,9 @@ pub(super) fn policy(policy: &LbPolicy) -> String {
     match policy {
         LbPolicy::RoundRobin => "round robin by weight, all workers together".to_owned(),
         LbPolicy::LeastRequest(options) if options.full_scan => "the host with the fewest requests".to_owned(),
-        LbPolicy::LeastRequest(options) => format!("the host with the fewest requests of {} random ones", options.choice_count),
+        LbPolicy::LeastRequest(options) => {
+            format!("the host with the fewest requests of {} random ones", options.choice_count)
+        }
         LbPolicy::Random => "at random".to_owned(),
         LbPolicy::RingHash(_) => "ring hash".to_owned(),
         LbPolicy::Maglev(_) => "Maglev".to_owned(),
