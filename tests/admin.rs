@@ -94,6 +94,11 @@ fn commands_that_change_something() {
     let proxy = ProxyProcess::start(BINARY, &config(&origin));
     assert_eq!(get(proxy.listener("front"), "/").status(), 200);
     assert_eq!(proxy.stat("http.front.downstream_rq_2xx"), 1);
+    let listener = "listener.127.0.0.1_0";
+    let by_listener = proxy.stat(&format!("{listener}.http.front.downstream_rq_2xx"));
+    assert_eq!((by_listener, proxy.stat(&format!("{listener}.downstream_cx_total"))), (1, 1));
+    assert_eq!((proxy.stat("runtime.num_layers"), proxy.stat("runtime.num_keys")), (2, 1));
+    assert!(proxy.stat("http.admin.downstream_rq_2xx") > 0 && proxy.stat("http.admin.downstream_cx_active") > 0);
     assert_eq!(proxy.admin_post("/reset_counters").text(), "OK\n");
     assert_eq!(proxy.stat("http.front.downstream_rq_2xx"), 0);
 
@@ -106,6 +111,9 @@ fn commands_that_change_something() {
     assert_eq!(proxy.admin_post("/runtime_modify?a=2").text(), "OK\n");
     assert!(proxy.admin("/runtime").text().contains("\"final_value\": \"2\""));
     assert_eq!(proxy.admin_post("/runtime_modify").status(), 400);
+    assert_eq!((proxy.stat("runtime.admin_overrides_active"), proxy.stat("runtime.num_keys")), (1, 1));
+    assert_eq!(proxy.admin_post("/runtime_modify?b=1").text(), "OK\n");
+    assert_eq!((proxy.stat("runtime.admin_overrides_active"), proxy.stat("runtime.num_keys")), (2, 2));
 
     assert_eq!(proxy.admin_post("/logging?http=debug").status(), 200);
     assert!(proxy.admin_post("/logging").text().contains("  http: debug\n"));

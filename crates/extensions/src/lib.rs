@@ -2,6 +2,7 @@
 //! the one list of them.
 
 mod access_loggers;
+mod compression;
 mod cookie;
 mod data_source;
 mod filters;
@@ -34,9 +35,14 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
     for extension in [
         &http::bandwidth_limit::EXTENSION,
         &http::buffer::EXTENSION,
+        &http::compressor::EXTENSION,
         &http::cors::EXTENSION,
         &http::csrf::EXTENSION,
+        &http::decompressor::EXTENSION,
         &http::fault::EXTENSION,
+        &http::grpc_http1_bridge::EXTENSION,
+        &http::grpc_stats::EXTENSION,
+        &http::grpc_web::EXTENSION,
         &http::header_mutation::EXTENSION,
         &http::header_to_metadata::EXTENSION,
         &http::health_check::EXTENSION,

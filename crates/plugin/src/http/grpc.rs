@@ -137,6 +137,20 @@ impl RequestHead {
 /// The largest number in `grpc-timeout`: eight digits.
 const MAX_TIMEOUT: u64 = 99_999_999;
 
+/// Text as `grpc-message` has it: percent-encoded (gRPC over HTTP/2, "Responses").
+pub fn grpc_message(text: &[u8]) -> Vec<u8> {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = Vec::with_capacity(text.len());
+    for c in text {
+        if (b' '..b'~').contains(c) && *c != b'%' {
+            out.push(*c);
+        } else {
+            out.extend([b'%', DIGITS[usize::from(c >> 4)], DIGITS[usize::from(c & 15)]]);
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

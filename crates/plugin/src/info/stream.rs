@@ -70,6 +70,8 @@ pub struct StreamInfo {
     pub is_internal: bool,
     /// Whether the request is traced.
     pub is_traced: bool,
+    /// The request came as a gRPC call, whatever filters have made of it.
+    pub is_grpc: bool,
 }
 
 impl StreamInfo {
@@ -100,6 +102,7 @@ impl StreamInfo {
             is_health_check: false,
             is_internal: false,
             is_traced: false,
+            is_grpc: false,
         }
     }
 

@@ -443,14 +443,16 @@ impl<S: Side> Passage<S> {
         if let Some(added) = effects.trailers {
             let _ = trailers.append_all(&added);
         }
-        if let Some(edit) = effects.response_edit.filter(|_| self.is_held && position == self.head_at) {
-            S::edit(head, edit);
-        }
+        let edit = effects.response_edit.filter(|_| self.is_held && position == self.head_at);
         match status {
             FilterStatus::Continue => {
                 let data = self.take_held(position);
                 if self.is_held && position == self.head_at {
                     self.release_head(head, data.len(), false);
+                }
+                // Behind it, so that the filter may say how long a body is that it has changed.
+                if let Some(edit) = edit {
+                    S::edit(head, edit);
                 }
                 if !data.is_empty() {
                     self.data = Some(Transit { at: position + 1, data, end: false });

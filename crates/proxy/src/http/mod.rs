@@ -43,10 +43,10 @@ use sota_config::{
 use sota_plugin::{
     FactoryContext,
     filter::{HttpFilterConfig, HttpFilterFactory},
-    http::{RequestHead, ResponseHead},
-    stats::Group,
+    http::{RequestHead, ResponseHead, StatusCode},
+    stats::{Group, Scope},
 };
-use stats::{CodecStats, HttpStats};
+use stats::{CodecStats, HttpStats, ResponseStats};
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 /// A configured connection manager, shared by all threads.
@@ -205,6 +205,8 @@ pub struct HttpConnectionManager {
     config: Arc<HttpConnectionManagerConfig>,
     context: Rc<WorkerContext>,
     stats: Group<HttpStats>,
+    /// Of the manager and of its listener.
+    response_stats: [Group<ResponseStats>; 2],
     codec_stats: Group<CodecStats>,
     routes: RefCell<Option<Rc<Routes>>>,
     filters: Vec<FilterFactory>,
@@ -225,9 +227,14 @@ struct FilterFactory {
 const KEPT_HEADS: usize = 64;
 
 impl HttpConnectionManager {
-    /// The worker's part.
-    pub fn for_worker(config: &Arc<HttpConnectionManagerConfig>, context: &Rc<WorkerContext>) -> Rc<Self> {
+    /// The worker's part. `listener`: what the listener counts stands below this.
+    pub fn for_worker(
+        config: &Arc<HttpConnectionManagerConfig>,
+        context: &Rc<WorkerContext>,
+        listener: &Scope,
+    ) -> Rc<Self> {
         let cx = &context.cx;
+        let prefix = stat_prefix(&config.model);
         let filters = config.filters.iter().map(|filter| FilterFactory {
             name: filter.name.clone(),
             is_disabled: filter.is_disabled,
@@ -235,7 +242,8 @@ impl HttpConnectionManager {
         });
         Rc::new(Self {
             context: Rc::clone(context),
-            stats: cx.stats().child(&stat_prefix(&config.model)).group(),
+            stats: cx.stats().child(&prefix).group(),
+            response_stats: [cx.stats(), listener].map(|scope| scope.child(&prefix).group()),
             codec_stats: cx.stats().child("http1.").group(),
             routes: RefCell::new(config.routes.as_ref().map(Routes::for_worker)),
             filters: filters.collect(),
@@ -263,6 +271,10 @@ impl HttpConnectionManager {
     // No `async fn`, whose future would have room for the connection twice.
     pub fn serve(self: Rc<Self>, downstream: Downstream) -> impl Future<Output = ()> + 'static {
         Connection::new(self, downstream).serve()
+    }
+
+    fn count_response(&self, status: StatusCode) {
+        self.response_stats.iter().for_each(|stats| stats.count(status));
     }
 
     fn take_heads(&self) -> (RequestHead, ResponseHead) {

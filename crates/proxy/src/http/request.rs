@@ -76,6 +76,7 @@ impl<'c> Stream<'c> {
         let mut info = self.info.borrow_mut();
         let request = self.request.borrow();
         info.protocol = Some(request.protocol);
+        info.is_grpc = request.is_grpc();
         let host = if head.host_missing { 0 } else { "host".len() + request.authority().len() + LINE_EXTRA };
         info.downstream_header_bytes_received = (field_bytes(&request.headers) + host) as u64;
         manager.codec_stats.dropped_headers_with_underscores.add(head.dropped_fields as u64);
@@ -104,7 +105,7 @@ impl<'c> Stream<'c> {
         let mut info = self.info.borrow_mut();
         let head = &mut *request;
         if parsed.expects_continue && !config.model.proxy_100_continue {
-            manager.stats.count_response(StatusCode::CONTINUE);
+            manager.count_response(StatusCode::CONTINUE);
             self.codec.send_continue();
             head.headers.remove(HeaderId::Expect);
         }

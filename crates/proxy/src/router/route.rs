@@ -68,10 +68,10 @@ pub(super) struct RouteEntry {
 #[derive(Debug)]
 pub(super) enum Action {
     Forward(Box<ForwardAction>),
-    Redirect(Redirect),
+    Redirect(Box<Redirect>),
     /// To the same with `https` (`require_tls`).
     ToHttps,
-    DirectResponse(DirectResponse),
+    DirectResponse(Box<DirectResponse>),
 }
 
 /// How a route forwards.
@@ -128,11 +128,11 @@ impl RouteEntry {
                 )
             }
             RouteActionKind::Redirect(action) => {
-                ("redirect", Redirect::build(action, &route.matcher.path).map(Action::Redirect))
+                ("redirect", Redirect::build(action, &route.matcher.path).map(Box::new).map(Action::Redirect))
             }
             RouteActionKind::DirectResponse(action) => {
                 let limit = host.table.max_direct_response_body_size_bytes;
-                ("direct_response", DirectResponse::build(action, limit).map(Action::DirectResponse))
+                ("direct_response", DirectResponse::build(action, limit).map(Box::new).map(Action::DirectResponse))
             }
         };
         let action = action.map_err(|error| errors.push(error.at(&format!("{path}.{field}"), cx.mark)));

@@ -388,7 +388,7 @@ pub fn build(setup: &Setup, lines: Lines, context: &Rc<WorkerContext>) -> Rc<Htt
         context.clusters.set(&ClusterConfig::build(&Arc::new(cluster.clone()), &cx).unwrap());
     }
     let config = HttpConnectionManagerConfig::build(&Arc::new(setup.model.clone()), &cx).unwrap();
-    HttpConnectionManager::for_worker(&config, context)
+    HttpConnectionManager::for_worker(&config, context, &context.cx.stats().child("listener.test."))
 }
 
 /// What the test's logger has written.

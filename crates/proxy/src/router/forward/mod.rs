@@ -107,6 +107,10 @@ pub struct Forward {
     last_moved: Option<Instant>,
     /// The head of the response was given out.
     has_responded: bool,
+    /// The host's side is too slow for the request.
+    is_backed_up: bool,
+    /// The client is too slow for the response.
+    is_paused: bool,
     /// The most octets of a body that are kept.
     limit: usize,
 }
@@ -188,6 +192,8 @@ impl Forward {
             was_timeout: false,
             last_moved: None,
             has_responded: false,
+            is_backed_up: false,
+            is_paused: false,
         };
         if end_stream {
             forward.note_request_end(stream.deadlines);
@@ -220,7 +226,16 @@ impl Forward {
     pub fn poll_data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<()> {
         let State::Active(attempt) = &mut self.state else { return Poll::Pending };
         self.body.note_passed();
-        attempt.poll_data(cx, data)
+        let sent = attempt.poll_data(cx, data);
+        if sent.is_pending() != self.is_backed_up {
+            self.is_backed_up = sent.is_pending();
+            let stats = self.cluster.stats();
+            match self.is_backed_up {
+                true => stats.upstream_flow_control_backed_up_total.inc(),
+                false => stats.upstream_flow_control_drained_total.inc(),
+            }
+        }
+        sent
     }
 
     /// Gives data.
@@ -545,7 +560,21 @@ impl Forward {
     /// socket.
     pub fn with_data<R>(&mut self, f: impl FnOnce(&[u8]) -> (usize, R)) -> Option<R> {
         let State::Active(attempt) = &mut self.state else { return None };
-        attempt.with_data(f)
+        let mut is_paused = false;
+        let result = attempt.with_data(|data| {
+            let (taken, result) = f(data);
+            is_paused = taken == 0 && !data.is_empty();
+            (taken, result)
+        });
+        if is_paused != self.is_paused {
+            self.is_paused = is_paused;
+            let stats = self.cluster.stats();
+            match is_paused {
+                true => stats.upstream_flow_control_paused_reading_total.inc(),
+                false => stats.upstream_flow_control_resumed_reading_total.inc(),
+            }
+        }
+        result
     }
 
     /// Copies the data that [`Part::Data`] told of.
