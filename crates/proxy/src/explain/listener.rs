@@ -13,7 +13,7 @@ use sota_config::{
 use sota_plugin::info::{ConnectionInfo, StreamInfo};
 use std::{
     fmt::Display,
-    net::{IpAddr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
 };
@@ -45,7 +45,7 @@ pub(super) fn explain(question: &Question, served: &Served<'_>, out: &mut Explan
         let rejected = found.map(|_| "it is for connections that no other chain takes".to_owned());
         out.filter_chains.push(Tried { name: name.to_owned(), rejected });
     }
-    let chain = found.and_then(|found| listener.chains().get(found)).or(listener.default_chain());
+    let chain = found.and_then(|found| listener.chains().get(found)).or_else(|| listener.default_chain());
     let Some(chain) = chain else {
         out.outcome = "no filter chain takes this connection: it is closed (no_filter_chain_match)".to_owned();
         return;
@@ -130,7 +130,7 @@ fn connection(
             Address::Ip { ip, .. } if !ip.is_unspecified() => Some(*ip),
             _ => None,
         });
-        local.set_ip(own.unwrap_or(IpAddr::from([127, 0, 0, 1])));
+        local.set_ip(own.unwrap_or_else(|| Ipv4Addr::LOCALHOST.into()));
     }
     let mut connection = ConnectionInfo::new(0, question.source.into(), SocketAddr::into(local));
     connection.listener_name = listener.model.name.as_str().into();
