@@ -28,8 +28,12 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
     ] {
         registry.listener_filters.add(extension)?;
     }
-    for extension in [&network::direct_response::EXTENSION, &network::echo::EXTENSION, &network::simple_line::EXTENSION]
-    {
+    for extension in [
+        &network::direct_response::EXTENSION,
+        &network::echo::EXTENSION,
+        &network::redis_proxy::EXTENSION,
+        &network::simple_line::EXTENSION,
+    ] {
         registry.network_filters.add(extension)?;
     }
     for extension in [
@@ -50,6 +54,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &http::set_filter_state::EXTENSION,
         &http::set_metadata::EXTENSION,
         &http::sota_router::EXTENSION,
+        &http::stateful_session::EXTENSION,
     ] {
         registry.http_filters.add(extension)?;
     }

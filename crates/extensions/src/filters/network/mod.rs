@@ -2,4 +2,5 @@
 
 pub(crate) mod direct_response;
 pub(crate) mod echo;
+pub(crate) mod redis_proxy;
 pub(crate) mod simple_line;
