@@ -123,7 +123,7 @@ impl ExplainOptions {
         }
         let unspecified = IpAddr::from(Ipv4Addr::UNSPECIFIED);
         let address = |text: &Option<String>, ip: IpAddr, port: u16| {
-            text.as_deref().map_or(Ok(SocketAddr::new(ip, port)), |text| parse_address(text, port))
+            text.as_deref().map_or_else(|| Ok(SocketAddr::new(ip, port)), |text| parse_address(text, port))
         };
         Ok(Question {
             head,
