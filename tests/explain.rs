@@ -210,7 +210,7 @@ fn a_running_proxy_does_what_it_says() {
         let explained = proxy.admin(&query);
         assert_eq!(explained.status(), 200, "{}", explained.text());
         let text = explained.text();
-        let answer = request(front, &format!("GET /users?id={id} HTTP/1.1\r\nhost: api.example\r\n\r\n")).text();
+        let answer = request(front, format!("GET /users?id={id} HTTP/1.1\r\nhost: api.example\r\n\r\n")).text();
         let (number, port) = if answer == "one" { (0, one.port()) } else { (1, two.port()) };
         assert!(text.contains(&format!("the request goes to 127.0.0.1:{port} of cluster users")), "{answer}\n{text}");
         chosen[number] += 1;
