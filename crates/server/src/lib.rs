@@ -6,6 +6,7 @@ mod explain;
 mod huge_pages;
 mod log_files;
 mod logging;
+mod memory;
 mod options;
 mod reload;
 mod resources;
