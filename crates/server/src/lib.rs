@@ -3,7 +3,6 @@
 mod admin;
 mod configuration;
 mod explain;
-mod huge_pages;
 mod log_files;
 mod logging;
 mod memory;
