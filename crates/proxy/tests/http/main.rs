@@ -7,5 +7,8 @@ mod faults;
 mod filter_bodies;
 mod filters;
 mod fixture;
+mod http2;
+mod http2_attacks;
 mod retries;
+mod routing;
 mod timing;
