@@ -7,6 +7,8 @@ mod cookie;
 mod data_source;
 mod filters;
 mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 mod header_options;
 mod lazy_stats;
 mod matchers;
@@ -54,6 +56,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &http::set_filter_state::EXTENSION,
         &http::set_metadata::EXTENSION,
         &http::sota_router::EXTENSION,
+        &http::stateful_session::EXTENSION,
     ] {
         registry.http_filters.add(extension)?;
     }

@@ -7,8 +7,8 @@ use sota_config::{
     bootstrap::NodeInfo,
     cluster::{Cluster, Discovery, Endpoint, HealthStatus, LoadAssignment, LocalityEndpoints},
     http::{
-        CodecType, Http1Options, HttpConnectionManager as Model, HttpFilter, HttpFilterKind, LocalReplyConfig,
-        RouteSource, RouterConfig,
+        CodecType, Http1Options, Http2Options, HttpConnectionManager as Model, HttpFilter, HttpFilterKind,
+        LocalReplyConfig, RouteSource, RouterConfig,
     },
     load_balancer::{LbConfig, LbPolicy},
     route::{
@@ -208,6 +208,7 @@ fn model(host: VirtualHost) -> Model {
         }],
         common: Default::default(),
         http1: Http1Options { allow_absolute_url: true, enable_trailers: true, ..Http1Options::default() },
+        http2: Http2Options::default(),
         stream_idle_timeout: Some(Duration::from_secs(300)),
         request_timeout: None,
         request_headers_timeout: None,
@@ -221,6 +222,7 @@ fn model(host: VirtualHost) -> Model {
         skip_xff_append: false,
         original_ip_detection: Vec::new(),
         early_header_mutations: Vec::new(),
+        scheme_matches_upstream: false,
         internal_address_config: Default::default(),
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6: false,
         generate_request_id: true,
@@ -305,6 +307,15 @@ impl Proxy {
             });
         }
         all.get(name).copied().unwrap_or(0)
+    }
+
+    /// The names of all counters and gauges.
+    pub fn stat_names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for scope in self.stats.scopes() {
+            scope.visit(&[Kind::Counter, Kind::Gauge], |_, stat, _| names.push([scope.prefix(), stat].concat()));
+        }
+        names
     }
 
     /// Waits until a stat has a value.

@@ -4,7 +4,11 @@
 
 mod exchanges;
 mod faults;
+mod filter_bodies;
 mod filters;
 mod fixture;
+mod http2;
+mod http2_attacks;
 mod retries;
+mod routing;
 mod timing;
