@@ -20,3 +20,6 @@ pub(crate) mod set_metadata;
 mod slow_body;
 pub(crate) mod sota_router;
 pub(crate) mod stateful_session;
+
+pub(crate) use grpc_web::fuzz_web_text;
+pub(crate) use stateful_session::fuzz_session;
