@@ -20,11 +20,16 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &listener::original_dst::EXTENSION,
         &listener::proxy_protocol::EXTENSION,
         &listener::tls_inspector::EXTENSION,
+        &listener::zmq_inspector::EXTENSION,
     ] {
         registry.listener_filters.add(extension)?;
     }
-    for extension in [&network::direct_response::EXTENSION, &network::echo::EXTENSION, &network::simple_line::EXTENSION]
-    {
+    for extension in [
+        &network::direct_response::EXTENSION,
+        &network::echo::EXTENSION,
+        &network::simple_line::EXTENSION,
+        &network::zmq::EXTENSION,
+    ] {
         registry.network_filters.add(extension)?;
     }
     for extension in [

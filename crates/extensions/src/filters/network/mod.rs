@@ -3,3 +3,4 @@
 pub(crate) mod direct_response;
 pub(crate) mod echo;
 pub(crate) mod simple_line;
+pub(crate) mod zmq;
