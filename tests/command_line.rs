@@ -240,3 +240,51 @@ fn validate_writes_no_access_log_and_warns_of_a_missing_folder() {
     assert!(code == Some(0) && text.contains("warning: the folder of the access log"), "{text}");
     assert_eq!(validate(&["--strict"]).0, Some(1));
 }
+
+#[test]
+fn a_file_that_a_configuration_names_may_be_missing_where_it_is_only_checked() {
+    let http = |manager: &str, body: &str| {
+        format!(
+            "    - name: envoy.filters.network.http_connection_manager
+      typed_config:
+        \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+        stat_prefix: a
+        {manager}
+        route_config: {{virtual_hosts: [{{name: a, domains: [\"*\"], routes: [{{match: {{prefix: /}}, direct_response: {{status: 200, body: {body}}}}}]}}]}}
+        http_filters: [{{name: envoy.filters.http.router}}]
+"
+        )
+    };
+    let absent = "{filename: /nowhere/at/all}";
+    let present = "{inline_string: here}";
+    let logger = "{name: stdout, typed_config: {\"@type\": \
+                  type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog, \
+                  log_format: {text_format_source: {filename: /nowhere/at/all}}}}";
+    let answer = "    - name: envoy.filters.network.direct_response
+      typed_config:
+        \"@type\": type.googleapis.com/envoy.extensions.filters.network.direct_response.v3.Config
+        response: {filename: /nowhere/at/all}
+";
+    let local_reply = format!(
+        "local_reply_config: {{mappers: [{{filter: {{response_flag_filter: {{flags: [NR]}}}}, body: {absent}}}]}}"
+    );
+    for (filter, place) in [
+        (http("", absent), "x.yaml:12:136: "),
+        (http("", "{environment_variable: SOTA_NOT_SET}"), "x.yaml:12:136: "),
+        (http(&local_reply, present), "x.yaml:11:"),
+        (http(&format!("access_log: [{logger}]"), present), "x.yaml: "),
+        (answer.to_owned(), "x.yaml: "),
+    ] {
+        let config =
+            echo(0).replace("      - name: envoy.filters.network.echo\n", &filter.replace("\n    ", "\n      "));
+        let config = config.replace("filters:\n    - name", "filters:\n      - name");
+        let (code, text) = validate(&config, &[]);
+        assert!(code == Some(0) && text.contains(place) && text.contains("warning: "), "{place}: {code:?} {text}");
+        assert_eq!(validate(&config, &["--strict"]).0, Some(1), "{config}");
+        let folder = temp_dir();
+        let file = folder.path().join("x.yaml");
+        fs::write(&file, &config).unwrap();
+        let (code, text) = run(&["start", "-c", file.to_str().unwrap(), "--concurrency", "1"]);
+        assert!(code == Some(1) && (text.contains("/nowhere/at/all") || text.contains("SOTA_NOT_SET")), "{text}");
+    }
+}

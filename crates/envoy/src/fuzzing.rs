@@ -61,6 +61,7 @@ pub fn fuzz_load(data: &[u8]) {
             allow_unknown_static_fields: allow,
             allow_unsupported: allow,
             strict: false,
+            elsewhere: true,
             extensions: &NoExtensions,
         };
         match load(data, name, &options) {

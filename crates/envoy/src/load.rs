@@ -31,8 +31,11 @@ pub struct LoadOptions<'a> {
     pub allow_unknown_static_fields: bool,
     /// Unsupported fields are warnings, except those of security (`--allow-unsupported`).
     pub allow_unsupported: bool,
-    /// What is missing on this host, such as a file, is an error instead of a warning (`--strict`).
+    /// What would be a warning because something that is referred to is missing is an error (`--strict`).
     pub strict: bool,
+    /// The file may be meant for another host: what is missing on this one, such as a file that it names, is a warning
+    /// (`validate`).
+    pub elsewhere: bool,
     /// The registered extensions.
     pub extensions: &'a dyn Extensions,
 }
@@ -182,7 +185,7 @@ fn finish(
     dialect: &str,
     options: &LoadOptions<'_>,
 ) -> Result<Loaded, ConfigErrors> {
-    let (bootstrap, more) = translate::bootstrap(node, options.strict, paths, &findings);
+    let (bootstrap, more) = translate::bootstrap(node, (options.strict, options.elsewhere), paths, &findings);
     let mut all = findings.0;
     for finding in more.0 {
         let is_told = all.iter().any(|told| told.mark == finding.mark && told.path == finding.path);

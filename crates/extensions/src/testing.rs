@@ -11,6 +11,7 @@ use sota_plugin::{
     info::{ConnectionInfo, RouteInfo, StreamInfo},
     runtime::Runtime,
     stats::{Kind, Reading, Registry},
+    upstream::Cluster,
 };
 use std::{
     any::Any,
@@ -111,6 +112,14 @@ impl WorkerServices for WorkerState {
 
     fn cluster_health(&self, cluster: &str) -> Option<ClusterHealth> {
         self.clusters.borrow().get(cluster).copied()
+    }
+
+    fn cluster(&self, _: &str, _: &WorkerCx) -> Option<Cluster> {
+        None
+    }
+
+    fn next_stream_id(&self) -> u64 {
+        0
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     http::{Headers, RequestHead, ResponseHead},
     info::StreamInfo,
 };
-use sota_config::ConfigError;
+use sota_config::{ConfigError, secret::DataSource};
 
 /// A configured logger, shared by all threads.
 pub trait AccessLoggerConfig: Send + Sync {
@@ -82,11 +82,18 @@ impl LogKind {
     }
 }
 
-/// Where loggers write: files that a thread of their own serves, so that a slow disk never holds up a worker.
+/// The files of this host: logs, which a thread of their own serves, so that a slow disk never holds up a worker; and
+/// what is read while a configuration is built.
 pub trait LogOpener: Send + Sync {
     /// Opens (or shares, when it is open already) the file for appending. `/dev/stdout` and `/dev/stderr` are
     /// unbuffered streams of the process. A path that cannot be written is an error of the configuration.
     fn open(&self, path: &str) -> Result<std::sync::Arc<dyn LogFile>, std::io::Error>;
+
+    /// The bytes of a data source, or why they cannot be had. Where a configuration is only checked, what is not there
+    /// is noted and empty.
+    fn read(&self, source: &DataSource) -> Result<Vec<u8>, String> {
+        source.read()
+    }
 }
 
 /// An open log.

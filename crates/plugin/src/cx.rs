@@ -2,9 +2,11 @@
 
 use crate::{
     LocalFuture,
+    future::{First, race},
     http::{Headers, RequestHead},
     info::{RouteInfo, StreamInfo},
     stats::Scope,
+    upstream::{Cluster, UpstreamError},
 };
 use bytes::BytesMut;
 use std::{any::Any, fmt, future::Future, rc::Rc, time::Duration};
@@ -21,6 +23,10 @@ pub trait WorkerServices {
     fn is_health_check_failing(&self) -> bool;
     /// The health of a cluster; `None` when there is none of this name.
     fn cluster_health(&self, cluster: &str) -> Option<ClusterHealth>;
+    /// The cluster of this name, to send something to from `worker`, which is this one.
+    fn cluster(&self, name: &str, worker: &WorkerCx) -> Option<Cluster>;
+    /// A number that no other stream of the process has.
+    fn next_stream_id(&self) -> u64;
 }
 
 /// How many hosts of a cluster are healthy.
@@ -86,6 +92,25 @@ impl WorkerCx {
     /// The health of a cluster; `None` when there is none of this name.
     pub fn cluster_health(&self, cluster: &str) -> Option<ClusterHealth> {
         self.services.cluster_health(cluster)
+    }
+
+    /// The cluster of this name, to send something to. What is found is the cluster of now: who lives longer than a
+    /// request asks again.
+    pub fn cluster(&self, name: &str) -> Result<Cluster, UpstreamError> {
+        self.services.cluster(name, self).ok_or_else(|| UpstreamError::UnknownCluster(name.into()))
+    }
+
+    /// A number that no other stream of the process has, for [`StreamInfo`].
+    pub fn next_stream_id(&self) -> u64 {
+        self.services.next_stream_id()
+    }
+
+    /// Waits for a future, but no longer than this; `None`: it was not ready in time, and is dropped.
+    pub async fn timeout<T>(&self, time: Duration, future: impl Future<Output = T>) -> Option<T> {
+        match race(future, self.sleep(time)).await {
+            First::One(output) => Some(output),
+            First::Other(()) => None,
+        }
     }
 }
 

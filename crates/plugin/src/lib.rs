@@ -12,11 +12,14 @@ pub mod de;
 pub mod extension;
 pub mod filter;
 pub mod format;
+pub mod future;
 pub mod http;
 pub mod info;
 pub mod matcher;
 pub mod runtime;
 pub mod stats;
+pub mod stream;
+pub mod upstream;
 
 use std::{future::Future, pin::Pin};
 

@@ -1,9 +1,13 @@
 //! What everything on a worker can reach: time and tasks, clusters, and both as extensions see them.
 
-use crate::{local::Local, upstream::Clusters};
+use crate::{
+    local::Local,
+    upstream::{self, Clusters},
+};
 use sota_plugin::{
     LocalFuture,
     cx::{ClusterHealth, WorkerCx, WorkerServices},
+    upstream::Cluster,
 };
 use std::{rc::Rc, time::Duration};
 
@@ -54,5 +58,13 @@ impl WorkerServices for Services {
 
     fn cluster_health(&self, cluster: &str) -> Option<ClusterHealth> {
         self.clusters.get(cluster).map(|cluster| cluster.config().health())
+    }
+
+    fn cluster(&self, name: &str, worker: &WorkerCx) -> Option<Cluster> {
+        self.clusters.get(name).map(|cluster| upstream::for_extensions(cluster, worker))
+    }
+
+    fn next_stream_id(&self) -> u64 {
+        self.local.process.next_stream_id()
     }
 }

@@ -68,6 +68,11 @@ impl DrainWatch {
         self.signal.is_draining()
     }
 
+    /// A watcher for another task.
+    pub fn another(&self) -> Self {
+        self.signal.watch()
+    }
+
     /// Ready once draining has begun.
     pub fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_draining() {

@@ -143,6 +143,26 @@ impl Socket {
         Poll::Ready(Ok(read.unwrap_or(0)))
     }
 
+    /// Reads into memory of the caller's: first what was read and not used.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.buffered() > 0 {
+            return Poll::Ready(Ok(self.with_input(|bytes| {
+                let take = bytes.len().min(buf.len());
+                if let (Some(room), Some(bytes)) = (buf.get_mut(..take), bytes.get(..take)) {
+                    room.copy_from_slice(bytes);
+                }
+                (take, take)
+            })));
+        }
+        if self.has_ended() {
+            return Poll::Ready(Ok(0));
+        }
+        let read = ready!(self.io.borrow_mut().poll_read(cx, buf))?;
+        self.received.set(self.received.get() + read as u64);
+        self.ended.set(read == 0 && !buf.is_empty());
+        Poll::Ready(Ok(read))
+    }
+
     /// [`Self::poll_fill`] as a future.
     pub async fn fill(&self, max: usize) -> io::Result<usize> {
         poll_fn(|cx| self.poll_fill(cx, max)).await

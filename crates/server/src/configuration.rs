@@ -18,8 +18,9 @@ const MAX_FILE_BYTES: u64 = 80 << 20;
 #[error("{0}")]
 pub(crate) struct Refused(pub String);
 
-/// Reads the file. What is only odd comes back as text beside the model.
-pub(crate) fn read(options: &ConfigOptions, registry: &Registry) -> Result<(Loaded, String), Refused> {
+/// Reads the file. What is only odd comes back as text beside the model. `elsewhere`: it may be meant for another host,
+/// so what is missing on this one is odd and no error.
+pub(crate) fn read(options: &ConfigOptions, registry: &Registry, elsewhere: bool) -> Result<(Loaded, String), Refused> {
     let name = options.path.display().to_string();
     let bytes = read_file(&options.path).map_err(|error| Refused(format!("{name}: {error}")))?;
     let extensions = RegisteredExtensions(registry);
@@ -28,6 +29,7 @@ pub(crate) fn read(options: &ConfigOptions, registry: &Registry) -> Result<(Load
         allow_unknown_static_fields: options.allow_unknown_static_fields,
         allow_unsupported: options.allow_unsupported,
         strict: options.strict,
+        elsewhere,
         extensions: &extensions,
     };
     match sota_envoy::load(&bytes, &name, &load) {

@@ -1,5 +1,6 @@
 //! Access log files: a thread of their own writes them, so that a slow disk holds up nobody.
 
+use sota_config::secret::DataSource;
 use sota_plugin::{
     access_log::{LogFile, LogOpener},
     stat_group,
@@ -198,11 +199,10 @@ fn write_all(tasks: &Receiver<Task>) {
     }
 }
 
-/// Opens nothing: for checking a configuration on a host that it may not be meant for. Paths whose folder is not there
-/// are noted.
+/// Opens no log: for checking a configuration on a host that it may not be meant for. What is not there is noted.
 #[derive(Default)]
 pub(crate) struct UnopenedLogs {
-    /// What could not be opened here.
+    /// What is not there on this host.
     pub(crate) missing: Mutex<Vec<String>>,
 }
 
@@ -218,6 +218,13 @@ impl LogOpener for UnopenedLogs {
             lock(&self.missing).push(format!("the folder of the access log '{path}' is not there on this host"));
         }
         Ok(Arc::new(Unopened))
+    }
+
+    fn read(&self, source: &DataSource) -> Result<Vec<u8>, String> {
+        Ok(source.read().unwrap_or_else(|reason| {
+            lock(&self.missing).push(reason);
+            Vec::new()
+        }))
     }
 }
 

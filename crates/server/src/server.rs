@@ -106,7 +106,7 @@ pub fn start(options: Options, registry: Registry) -> ExitCode {
         }
     };
     let run = || -> Result<(), Refused> {
-        let (mut loaded, warnings) = configuration::read(&options.config, &registry)?;
+        let (mut loaded, warnings) = configuration::read(&options.config, &registry, false)?;
         for line in warnings.lines() {
             tracing::warn!(target: "config", "{line}");
         }
@@ -136,7 +136,7 @@ pub fn start(options: Options, registry: Registry) -> ExitCode {
 pub fn validate(options: &Options, registry: Registry) -> ExitCode {
     let registry = Arc::new(registry);
     let build = || -> Result<String, Refused> {
-        let (loaded, warnings) = configuration::read(&options.config, &registry)?;
+        let (loaded, warnings) = configuration::read(&options.config, &registry, true)?;
         let logs = Arc::new(UnopenedLogs::default());
         let inputs = BuildInputs {
             registry,
@@ -335,7 +335,7 @@ impl Server {
         let (inputs, current) = (self.inputs.clone(), self.resources.current());
         let all = self.options.clone();
         let build = tokio::task::spawn_blocking(move || {
-            let (mut loaded, warnings) = configuration::read(&options, &registry)?;
+            let (mut loaded, warnings) = configuration::read(&options, &registry, false)?;
             configuration::override_node(&mut loaded.bootstrap, &all);
             let bootstrap = Arc::new(loaded.bootstrap);
             let change = Change::build(&bootstrap, &current, &inputs)

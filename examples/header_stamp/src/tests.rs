@@ -8,6 +8,7 @@ use sota_plugin::{
     info::{ConnectionInfo, RouteInfo, StreamInfo},
     runtime::Runtime,
     stats,
+    upstream::Cluster,
 };
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
@@ -57,6 +58,14 @@ impl WorkerServices for NoServices {
 
     fn cluster_health(&self, _: &str) -> Option<ClusterHealth> {
         None
+    }
+
+    fn cluster(&self, _: &str, _: &WorkerCx) -> Option<Cluster> {
+        None
+    }
+
+    fn next_stream_id(&self) -> u64 {
+        0
     }
 }
 

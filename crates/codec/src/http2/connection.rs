@@ -53,6 +53,8 @@ pub struct Connection {
     forgotten: StreamId,
     /// Streams that the peer's GOAWAY leaves behind, to be told one by one.
     pub(super) unprocessed: Vec<StreamId>,
+    /// Octets of message frames since [`Self::take_message_octets`].
+    pub(super) message_octets: u64,
     pub(super) now: u32,
 }
 
@@ -108,6 +110,7 @@ impl Connection {
             resets: VecDeque::new(),
             forgotten: 0,
             unprocessed: Vec::new(),
+            message_octets: 0,
             now: 0,
             options,
         }
@@ -182,6 +185,12 @@ impl Connection {
     /// What happened since this was last asked.
     pub fn take_counters(&mut self) -> Counters {
         std::mem::take(&mut self.counters)
+    }
+
+    /// Octets of the HEADERS, CONTINUATION and DATA frames that were begun since this was last asked: those of the
+    /// stream that an event is about, if it is asked at each.
+    pub fn take_message_octets(&mut self) -> u64 {
+        std::mem::take(&mut self.message_octets)
     }
 
     /// Sends PING; the answer comes as [`super::Event::Pong`] with the same payload. The caller has the clock.

@@ -84,3 +84,4 @@ pub use flood::Counters;
 pub use options::Options;
 pub use pool::HeadPool;
 pub use settings::PeerSettings;
+pub use stream::IdHasher;

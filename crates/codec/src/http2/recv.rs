@@ -196,6 +196,9 @@ impl Connection {
         if !valid {
             return Err(ConnectionError::frame_size("frame of the wrong size"));
         }
+        if let kind::DATA | kind::HEADERS | kind::CONTINUATION = head.kind {
+            self.message_octets += HEAD_LEN as u64 + u64::from(head.len);
+        }
         match head.kind {
             kind::DATA if head.has(flag::PADDED) => {
                 if head.len == 0 {

@@ -162,9 +162,9 @@ impl Streams {
     }
 }
 
-/// Identifiers count up, so one multiplication spreads them.
+/// For maps by [`StreamId`]: identifiers count up, so one multiplication spreads them.
 #[derive(Debug, Default)]
-pub(super) struct IdHasher(u64);
+pub struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {

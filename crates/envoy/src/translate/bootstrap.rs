@@ -22,18 +22,18 @@ use std::{
 };
 
 /// A checked `envoy.config.bootstrap.v3.Bootstrap`. What is wrong is left out of the result and told; `paths` are
-/// those of the document that it was made from, and `findings` what the check has told. With `strict` a file that is
-/// missing on this host is an error.
+/// those of the document that it was made from, and `findings` what the check has told. `strict` and `elsewhere` are
+/// those of [`TranslateOptions`].
 pub(crate) fn bootstrap(
     node: &Node,
-    strict: bool,
+    (strict, elsewhere): (bool, bool),
     paths: Option<&PathMap>,
     findings: &ConfigErrors,
 ) -> (Bootstrap, ConfigErrors) {
     let resources = node.field("static_resources");
     let names: HashSet<&str> = resources.list("clusters").iter().map(|cluster| cluster.str("name")).collect();
     let exists = |name: &str| names.contains(name);
-    let options = TranslateOptions { clusters: Some(&exists), static_config: true, strict };
+    let options = TranslateOptions { clusters: Some(&exists), static_config: true, strict, elsewhere };
     let mut cx = Cx::new(&options, paths, findings);
     let result = translate(&mut cx, node, &names);
     (result, cx.into_errors())

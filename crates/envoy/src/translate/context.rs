@@ -83,10 +83,16 @@ impl<'a> Cx<'a> {
         self.note(Severity::Warning, mark, reason.into());
     }
 
-    /// Notes that something is missing on this host, which may be another one than where the file will be used.
+    /// Notes a reference to something that is not there, which costs what refers to it and nothing else.
     pub(crate) fn missing(&mut self, mark: Mark, reason: impl Into<String>) {
         let severity = if self.options.strict { Severity::Error } else { Severity::Warning };
         self.note(severity, mark, reason.into());
+    }
+
+    /// Notes that what is read while the configuration is loaded is not there on this host.
+    pub(crate) fn absent(&mut self, mark: Mark, reason: impl Into<String>) {
+        let is_odd = self.options.elsewhere && !self.options.strict;
+        self.note(if is_odd { Severity::Warning } else { Severity::Error }, mark, reason.into());
     }
 
     /// Whether the check has refused something at or below the current path, so that more about it would only repeat.

@@ -2,63 +2,39 @@
 
 use super::context::Cx;
 use sota_config::{Node, secret::DataSource};
-use std::{
-    fs::File,
-    io::{self, Read},
-    path::{Path, PathBuf},
-};
 
-/// The largest file that is read while a configuration is loaded.
-const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
-
-/// A data source. What it names on this host and is not there is told.
+/// A data source. One that names what is not there on this host is told, and stands as an empty one: so a configuration
+/// can be checked on a host that it is not meant for.
 pub(super) fn data_source(cx: &mut Cx<'_>, node: &Node) -> Option<DataSource> {
-    if let Some(path) = node.get("filename").and_then(Node::as_str) {
-        if let Err(error) = std::fs::metadata(path) {
-            let mark = node.field("filename").mark;
-            cx.with("filename", |cx| cx.missing(mark, cannot_read(Path::new(path), &error)));
-        }
-        return Some(DataSource::File(PathBuf::from(path)));
+    let (key, source) = named(node)?;
+    if let DataSource::Inline(_) = source {
+        return Some(source);
     }
-    if let Some(name) = node.get("environment_variable") {
-        let text = name.as_str()?;
-        if std::env::var_os(text).is_none() {
-            let reason = format!("the environment variable \"{}\" is not set", text.escape_debug());
-            cx.with("environment_variable", |cx| cx.missing(name.mark, reason));
+    match source.read() {
+        Ok(_) => Some(source),
+        Err(reason) => {
+            cx.with(key, |cx| cx.absent(node.field(key).mark, reason));
+            Some(DataSource::Inline(Vec::new()))
         }
-        return Some(DataSource::Environment(text.to_owned()));
     }
-    let inline = node.get("inline_bytes").or_else(|| node.get("inline_string"))?;
-    Some(DataSource::Inline(inline.as_bytes()?.to_vec()))
 }
 
-/// The bytes of a data source, read now. `None` when they cannot be had, which is told.
+/// The bytes of a data source, read now. Empty when they cannot be had, which is told.
 pub(super) fn contents(cx: &mut Cx<'_>, node: &Node) -> Option<Vec<u8>> {
-    match data_source(cx, node)? {
-        DataSource::Inline(bytes) => Some(bytes),
-        DataSource::Environment(name) => std::env::var_os(name).map(|value| value.into_encoded_bytes()),
-        DataSource::File(path) => match read(&path) {
-            Ok(bytes) => Some(bytes),
-            // A file that is not there was told above.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => {
-                let mark = node.field("filename").mark;
-                cx.with("filename", |cx| cx.missing(mark, cannot_read(&path, &error)));
-                None
-            }
-        },
-    }
+    let (key, source) = named(node)?;
+    let read = source.read().map_err(|reason| cx.with(key, |cx| cx.absent(node.field(key).mark, reason)));
+    Some(read.unwrap_or_default())
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_FILE_BYTES) {
-        return Err(io::Error::other(format!("it is larger than {MAX_FILE_BYTES} bytes")));
+/// The field that is set, and what it says.
+fn named(node: &Node) -> Option<(&'static str, DataSource)> {
+    let text = |key: &str| node.get(key).and_then(Node::as_str);
+    if let Some(path) = text("filename") {
+        return Some(("filename", DataSource::File(path.into())));
     }
-    Ok(bytes)
-}
-
-fn cannot_read(path: &Path, error: &io::Error) -> String {
-    format!("cannot read \"{}\": {error}", path.display())
+    if let Some(name) = text("environment_variable") {
+        return Some(("environment_variable", DataSource::Environment(name.to_owned())));
+    }
+    let key = if node.has("inline_bytes") { "inline_bytes" } else { "inline_string" };
+    Some((key, DataSource::Inline(node.get(key)?.as_bytes()?.to_vec())))
 }

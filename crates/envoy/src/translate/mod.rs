@@ -44,8 +44,11 @@ pub struct TranslateOptions<'a> {
     /// The document is a file: every reference in it is checked. Otherwise routes alone are, where
     /// `validate_clusters` says so.
     pub static_config: bool,
-    /// A file or environment variable that is missing on this host is an error instead of a warning.
+    /// What would be a warning because something that is referred to is missing is an error.
     pub strict: bool,
+    /// The configuration may be meant for another host: a file or environment variable that is missing on this one is a
+    /// warning, and taken as empty.
+    pub elsewhere: bool,
 }
 
 /// A checked `envoy.config.listener.v3.Listener` as a listener of the model, with the warnings about it.

@@ -94,6 +94,7 @@ pub fn options(extensions: &Registry) -> LoadOptions<'_> {
         allow_unknown_static_fields: false,
         allow_unsupported: false,
         strict: false,
+        elsewhere: true,
         extensions,
     }
 }

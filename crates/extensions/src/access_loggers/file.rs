@@ -120,7 +120,7 @@ mod tests {
             (
                 r#"{"path": "/x", "log_format": {"text_format_source": {"filename": "/nowhere/x"}}}"#,
                 "here.log_format.text_format_source.filename",
-                "cannot read /nowhere/x: No such file or directory (os error 2)",
+                "cannot read \"/nowhere/x\": No such file or directory (os error 2)",
             ),
         ] {
             assert_eq!(error(unchecked(json)), (path.to_owned(), reason.to_owned()), "{json}");

@@ -1,12 +1,15 @@
 //! Hands a connection to a terminal filter of an extension: a dispatcher.
 
 use crate::{context::WorkerContext, downstream::Downstream, drain::DrainWatch, local::Local, socket::Socket};
-use sota_plugin::filter::{Connection, ConnectionIo, TerminalNetworkFilter};
+use sota_plugin::{
+    LocalFuture,
+    filter::{Connection, ConnectionIo, TerminalNetworkFilter},
+};
 use std::{
     future::poll_fn,
     io,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -52,16 +55,7 @@ struct DispatcherIo {
 
 impl ConnectionIo for DispatcherIo {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        if self.socket.buffered() == 0 && !self.socket.has_ended() {
-            ready!(self.socket.poll_fill(cx, READ_SIZE.min(buf.len().max(1))))?;
-        }
-        Poll::Ready(Ok(self.socket.with_input(|bytes| {
-            let take = bytes.len().min(buf.len());
-            if let (Some(room), Some(bytes)) = (buf.get_mut(..take), bytes.get(..take)) {
-                room.copy_from_slice(bytes);
-            }
-            (take, take)
-        })))
+        self.socket.poll_read(cx, buf)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
@@ -76,7 +70,8 @@ impl ConnectionIo for DispatcherIo {
         self.socket.poll_shutdown(cx)
     }
 
-    fn poll_draining(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.drain.poll_draining(cx)
+    fn draining(&self) -> LocalFuture<()> {
+        let watch = self.drain.another();
+        Box::pin(async move { poll_fn(|cx| watch.poll_draining(cx)).await })
     }
 }

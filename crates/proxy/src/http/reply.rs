@@ -5,7 +5,7 @@ use super::{
     local_reply::LocalResponse,
     stream::{Progress, Stop, Stream},
 };
-use crate::{deadline::Deadline, router::UpstreamFault, wire::http1::WriteError};
+use crate::{deadline::Deadline, router::UpstreamFault, wire::WriteError};
 use bytes::Bytes;
 use sota_codec::http1::Http1Error;
 use sota_plugin::{

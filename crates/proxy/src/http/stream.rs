@@ -14,7 +14,7 @@ use crate::{
     deadline::Deadline,
     router::{Forward, ForwardCx, Routes, SelectedRoute},
     upstream::Cluster,
-    wire::http1::{BodyError, Part, RequestError, RequestStart, ResponseEvent, ServerStream},
+    wire::{BodyError, Part, RequestError, RequestStart, ResponseEvent, ServerStream, http1},
 };
 use bytes::Bytes;
 use sota_codec::http1::{Http1Error, RequestInfo};
@@ -131,7 +131,11 @@ impl<'c> Stream<'c> {
         let (request, response) = manager.take_heads();
         Self {
             connection,
-            codec: ServerStream::new(socket, &manager.config.server, downstream.buffer_limit),
+            codec: ServerStream::Http1(http1::ServerStream::new(
+                socket,
+                &manager.config.server,
+                downstream.buffer_limit,
+            )),
             request: RefCell::new(request),
             response: RefCell::new(response),
             response_trailers: RefCell::default(),
@@ -336,7 +340,9 @@ impl<'c> Stream<'c> {
         self.touch();
         Poll::Ready(match part {
             Ok(part) => Ok(part),
-            Err(BodyError::Io(_) | BodyError::Malformed(Http1Error::Truncated)) => Err(Stop::ClientGone),
+            Err(BodyError::Io(_) | BodyError::Stream(_) | BodyError::Malformed(Http1Error::Truncated)) => {
+                Err(Stop::ClientGone)
+            }
             Err(BodyError::Malformed(error)) => Err(self.refuse(error)),
         })
     }

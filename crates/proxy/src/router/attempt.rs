@@ -3,7 +3,10 @@
 use super::outgoing::Outgoing;
 use crate::{
     upstream::{Cluster, HttpConnection, PoolFailure, WorkerHost},
-    wire::http1::{BodyError, ClientError, ClientOptions, ClientStream, Part, ResponseEvent},
+    wire::{
+        BodyError, ClientError, Part, ResponseEvent,
+        http1::{ClientOptions, ClientStream},
+    },
 };
 use bytes::Bytes;
 use sota_plugin::{

@@ -1,7 +1,11 @@
 //! Why an upstream request failed, in Envoy's words.
 
 use super::retry_policy;
-use crate::upstream::PoolFailureKind;
+use crate::{
+    upstream::PoolFailureKind,
+    wire::http2::{ConnectionEnd, StreamEnd},
+};
+use sota_codec::http2::ResetCause;
 use sota_plugin::{
     filter::LocalReply,
     http::StatusCode,
@@ -70,6 +74,17 @@ impl From<PoolFailureKind> for ResetReason {
             PoolFailureKind::LocalConnectionFailure => Self::LocalConnectionFailure,
             PoolFailureKind::RemoteConnectionFailure => Self::RemoteConnectionFailure,
             PoolFailureKind::Timeout => Self::ConnectionTimeout,
+        }
+    }
+}
+
+impl From<StreamEnd> for ResetReason {
+    fn from(end: StreamEnd) -> Self {
+        match end {
+            StreamEnd::Reset(ResetCause::Fault(_)) | StreamEnd::Connection(ConnectionEnd::Protocol(_)) => {
+                Self::ProtocolError
+            }
+            StreamEnd::Reset(_) | StreamEnd::Connection(_) => Self::ConnectionTermination,
         }
     }
 }

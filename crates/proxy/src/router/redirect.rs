@@ -5,7 +5,6 @@ use bytes::Bytes;
 use sota_config::{
     ConfigError, Mark,
     route::{DirectResponse as DirectConfig, PathRewrite as PathConfig, RedirectAction},
-    secret::DataSource,
 };
 use sota_plugin::{
     filter::LocalReply,
@@ -110,7 +109,9 @@ impl DirectResponse {
     /// Reads the body; fails when that cannot be read or is over `limit` octets.
     pub(super) fn build(config: &DirectConfig, limit: u32) -> Result<Self, ConfigError> {
         let body = match &config.body {
-            Some(source) => read(source).map_err(|reason| ConfigError::new("body", Mark::NONE, reason))?,
+            Some(source) => {
+                source.read().map_err(|reason| ConfigError::new("body", Mark::NONE, reason)).map(Bytes::from)?
+            }
             None => Bytes::new(),
         };
         if body.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
@@ -130,17 +131,4 @@ impl DirectResponse {
 
 fn status(code: u16, field: &str) -> Result<StatusCode, ConfigError> {
     StatusCode::from_u16(code).ok_or_else(|| ConfigError::new(field, Mark::NONE, format!("{code} is no HTTP status")))
-}
-
-fn read(source: &DataSource) -> Result<Bytes, String> {
-    match source {
-        DataSource::Inline(bytes) => Ok(Bytes::copy_from_slice(bytes)),
-        DataSource::File(path) => {
-            std::fs::read(path).map(Bytes::from).map_err(|error| format!("unable to read {}: {error}", path.display()))
-        }
-        DataSource::Environment(name) => match std::env::var_os(name) {
-            Some(value) => Ok(value.into_encoded_bytes().into()),
-            None => Err(format!("the environment variable {name} is not set")),
-        },
-    }
 }

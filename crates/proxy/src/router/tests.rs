@@ -370,8 +370,8 @@ fn direct_responses_have_a_body_from_anywhere_up_to_the_limit() {
         lines[0].starts_with("t.virtual_hosts[0].routes[0].direct_response.body: the body has 4097 bytes"),
         "{errors}"
     );
-    assert!(lines[1].contains("routes[1].direct_response.body: unable to read /nonexistent: "), "{errors}");
-    assert!(lines[2].ends_with("the environment variable SOTA_NO_SUCH_VARIABLE is not set"), "{errors}");
+    assert!(lines[1].contains("routes[1].direct_response.body: cannot read \"/nonexistent\": "), "{errors}");
+    assert!(lines[2].ends_with("the environment variable \"SOTA_NO_SUCH_VARIABLE\" is not set"), "{errors}");
 }
 
 fn adds(value: &str) -> HeaderMutations {

@@ -136,6 +136,16 @@ impl Cluster {
         chosen
     }
 
+    /// All hosts, whatever their health.
+    pub fn all_hosts(&self) -> Vec<Rc<WorkerHost>> {
+        if self.version.get() != self.config.version() {
+            self.refresh();
+        }
+        let mut hosts = self.hosts.borrow_mut();
+        let Hosts { set, workers } = &mut *hosts;
+        (0..set.hosts().len()).filter_map(|place| self.worker_host(set, workers, place)).collect()
+    }
+
     fn choose(&self) -> Option<Rc<WorkerHost>> {
         let mut hosts = self.hosts.borrow_mut();
         let Hosts { set, workers } = &mut *hosts;

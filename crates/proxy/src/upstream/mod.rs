@@ -17,6 +17,7 @@ mod original_dst;
 mod overload;
 mod priority;
 mod schedule;
+mod services;
 mod stats;
 
 pub use circuit_breaker::{CircuitBreaker, Resource};
@@ -28,6 +29,7 @@ pub use dns::{Discovery, check_resolver};
 pub use host::{Host, HostCounts, HostHealth, HostSpec};
 pub use host_set::{HostSet, PriorityHosts};
 pub use overload::Outcome;
+pub(crate) use services::for_extensions;
 pub use stats::ClusterStats;
 pub(crate) use stats::ResponseStats;
 

@@ -2,3 +2,9 @@
 //! connection manager and the router, which know messages.
 
 pub mod http1;
+pub mod http2;
+mod message;
+mod server;
+
+pub use message::{BodyError, ClientError, Part, RequestError, RequestStart, ResponseEvent, WriteError};
+pub use server::ServerStream;

@@ -23,7 +23,7 @@ use crate::{
     access_log::WorkerAccessLogs,
     deadline::{Deadline, Deadlines},
     upstream::{Cluster, HttpConnection, LbContext, PoolFailure, RetryPermit, WorkerHost},
-    wire::http1::{BodyError, ClientOptions, Part, ResponseEvent},
+    wire::{BodyError, Part, ResponseEvent, http1::ClientOptions},
 };
 use bytes::Bytes;
 use sota_codec::http1::{DecodeOptions, Http1Error};
@@ -397,6 +397,7 @@ impl Forward {
                 attempt.connection.closed_by_peer();
                 ResetReason::ConnectionTermination
             }
+            BodyError::Stream(end) => end.into(),
             BodyError::Malformed(error) => {
                 if error == Http1Error::Truncated {
                     attempt.connection.closed_by_peer();

@@ -5,7 +5,7 @@ use crate::{
     deadline::Deadline,
     router::failure::{ResetReason, UpstreamFault},
     upstream::WorkerHost,
-    wire::http1::ClientError,
+    wire::ClientError,
 };
 use sota_config::route::RoutingPriority;
 use sota_plugin::{filter::LocalReply, http::HeaderId, info::ResponseFlag};
@@ -30,6 +30,7 @@ impl Forward {
                 if *unanswered || *failed { ResetReason::ConnectionTermination } else { ResetReason::ProtocolError }
             }
             ClientError::Malformed(_) => ResetReason::ProtocolError,
+            ClientError::Stream(end) => (*end).into(),
         };
         if reason == ResetReason::ProtocolError {
             self.cluster.stats().upstream_cx_protocol_error.inc();

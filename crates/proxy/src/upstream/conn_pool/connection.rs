@@ -66,6 +66,13 @@ impl UpstreamConnection {
         }
     }
 
+    /// Between its requests it may be given back: to the idle ones, where it has not ended.
+    pub(in crate::upstream) fn give_back(self: Box<Self>) {
+        self.end_request();
+        let pool = Rc::clone(self.pool());
+        pool.give_back(self);
+    }
+
     pub(super) fn end_request(&self) {
         self.counted.in_request.set(false);
     }
@@ -90,7 +97,7 @@ impl UpstreamConnection {
     }
 
     /// Adds to the counters what was moved since the last time.
-    pub(super) fn count_bytes(&self) {
+    pub(in crate::upstream) fn count_bytes(&self) {
         let now = (self.socket.bytes_received(), self.socket.bytes_sent());
         let before = self.counted_bytes.replace(now);
         let stats = self.counted.pool.stats();

@@ -1,6 +1,6 @@
 //! A connection for one HTTP/1 request.
 
-use super::{ConnPool, PoolFailure, UpstreamConnection, worker_host::RequestPermit};
+use super::{ConnPool, PoolFailure, RequestPermit, UpstreamConnection};
 use std::{ops::Deref, rc::Rc};
 
 /// A connection that one request has for itself. Dropping it closes it; [`Self::release`] keeps it for others.

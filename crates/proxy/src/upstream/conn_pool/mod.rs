@@ -19,7 +19,7 @@ pub use http::HttpConnection;
 pub use tcp::TcpConnection;
 pub use worker_host::WorkerHost;
 
-pub(super) use worker_host::HostPools;
+pub(super) use worker_host::{HostPools, RequestPermit};
 
 use super::{
     circuit_breaker::{CircuitBreaker, Resource},
@@ -93,6 +93,8 @@ pub(super) enum Kind {
     Http1,
     /// One use each.
     Tcp,
+    /// An extension's protocol: one request after the other.
+    Message,
 }
 
 /// The connections of one worker to one host at one priority.
@@ -246,7 +248,7 @@ impl ConnPool {
         if let Some(slot) = next {
             self.left_queue();
             slot.deliver(connection);
-        } else if !self.draining.get() && self.idle.borrow().len() < MOST_IDLE && self.kind == Kind::Http1 {
+        } else if !self.draining.get() && self.idle.borrow().len() < MOST_IDLE && self.kind != Kind::Tcp {
             self.keep(connection);
         }
     }

@@ -1,6 +1,6 @@
 //! A connection for one TCP connection that is proxied.
 
-use super::{ConnPool, PoolFailure, UpstreamConnection, worker_host::RequestPermit};
+use super::{ConnPool, PoolFailure, RequestPermit, UpstreamConnection};
 use std::{ops::Deref, rc::Rc};
 
 /// A connection of its own. Dropping it closes it.

@@ -1,9 +1,12 @@
 //! A worker's part of a host.
 
-use super::{ConnPool, HttpConnection, Kind, PoolContext, PoolFailure, Resource, TcpConnection};
-use crate::upstream::host::{Host, HostCounters, WorkerCounters};
+use super::{ConnPool, HttpConnection, Kind, PoolContext, PoolFailure, Resource, TcpConnection, UpstreamConnection};
+use crate::{
+    drain::{DrainSignal, DrainWatch},
+    upstream::host::{Host, HostCounters, WorkerCounters},
+};
 use std::{
-    cell::{Cell, OnceCell},
+    cell::{OnceCell, RefCell},
     rc::Rc,
     sync::Arc,
 };
@@ -43,6 +46,31 @@ impl WorkerHost {
     pub(in crate::upstream) async fn tcp_connection(&self, priority: usize) -> Result<TcpConnection, PoolFailure> {
         TcpConnection::acquire(self.pools.get(&self.host, Kind::Tcp, priority)).await
     }
+
+    /// A connection of its own that is not counted as a request.
+    pub(in crate::upstream) async fn open_connection(&self) -> Result<Box<UpstreamConnection>, PoolFailure> {
+        Ok(self.pools.get(&self.host, Kind::Tcp, 0).acquire().await?.0)
+    }
+
+    /// A connection for one request of an extension's protocol, and whether it was used before.
+    pub(in crate::upstream) async fn message_connection(
+        &self,
+        protocol: &'static str,
+    ) -> Result<(Box<UpstreamConnection>, bool), PoolFailure> {
+        let (connection, reused) = self.pools.message(&self.host, protocol).acquire().await?;
+        connection.begin_request();
+        Ok((connection, reused))
+    }
+
+    /// Counts a request of an extension. `None`: the circuit breaker is open.
+    pub(in crate::upstream) fn begin_message(&self) -> Option<RequestPermit> {
+        RequestPermit::take(&self.pools.message(&self.host, ""))
+    }
+
+    /// Ready once the host takes no more requests on the connections that it has.
+    pub(in crate::upstream) fn watch_draining(&self) -> DrainWatch {
+        self.pools.draining.watch()
+    }
 }
 
 /// The pools of a host on this worker. They outlive updates that leave the address and the options as they are.
@@ -51,27 +79,45 @@ pub(in crate::upstream) struct HostPools {
     counters: WorkerCounters,
     http1: [OnceCell<Rc<ConnPool>>; 2],
     tcp: [OnceCell<Rc<ConnPool>>; 2],
-    draining: Cell<bool>,
+    /// Those of extensions, by what is spoken.
+    message: RefCell<Vec<(&'static str, Rc<ConnPool>)>>,
+    draining: DrainSignal,
 }
 
 impl HostPools {
     /// `draining`: connections are for one request each, as nobody will look after them any more.
     pub(in crate::upstream) fn new(context: &Rc<PoolContext>, host: &Host, draining: bool) -> Rc<Self> {
+        let signal = DrainSignal::default();
+        if draining {
+            signal.begin();
+        }
         Rc::new(Self {
             context: Rc::clone(context),
             counters: host.state().worker_counters(),
             http1: Default::default(),
             tcp: Default::default(),
-            draining: Cell::new(draining),
+            message: RefCell::default(),
+            draining: signal,
         })
     }
 
     fn get(&self, host: &Arc<Host>, kind: Kind, priority: usize) -> &Rc<ConnPool> {
         let pools = if kind == Kind::Http1 { &self.http1 } else { &self.tcp };
         let priority = priority.min(1);
-        let draining = self.draining.get();
+        let draining = self.draining.is_draining();
         let new = || ConnPool::new(&self.context, host, &self.counters.counters, kind, priority, draining);
         pools[priority].get_or_init(new)
+    }
+
+    fn message(&self, host: &Arc<Host>, protocol: &'static str) -> Rc<ConnPool> {
+        let mut pools = self.message.borrow_mut();
+        if let Some((_, pool)) = pools.iter().find(|(known, _)| *known == protocol) {
+            return Rc::clone(pool);
+        }
+        let draining = self.draining.is_draining();
+        let pool = ConnPool::new(&self.context, host, &self.counters.counters, Kind::Message, 0, draining);
+        pools.push((protocol, Rc::clone(&pool)));
+        pool
     }
 
     /// Closes idle connections; the pools go on.
@@ -83,19 +129,20 @@ impl HostPools {
 
     /// Closes idle connections now and the others when their requests end.
     pub(in crate::upstream) fn drain(&self) {
-        self.draining.set(true);
+        self.draining.begin();
         for pool in self.all() {
             pool.drain();
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = &Rc<ConnPool>> {
-        self.http1.iter().chain(&self.tcp).filter_map(OnceCell::get)
+    fn all(&self) -> Vec<Rc<ConnPool>> {
+        let fixed = self.http1.iter().chain(&self.tcp).filter_map(OnceCell::get);
+        fixed.chain(self.message.borrow().iter().map(|(_, pool)| pool)).cloned().collect()
     }
 }
 
 /// Counts a request while it runs.
-pub(super) struct RequestPermit(Rc<ConnPool>);
+pub(in crate::upstream) struct RequestPermit(Rc<ConnPool>);
 
 impl RequestPermit {
     /// `None`: the circuit breaker is open.

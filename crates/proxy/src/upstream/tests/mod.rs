@@ -3,6 +3,7 @@
 mod balancing;
 mod limits;
 mod pools;
+mod services;
 mod updates;
 
 use super::*;

@@ -3,36 +3,11 @@
 use crate::{
     buffer::{LARGE, SMALL},
     socket::Socket,
+    wire::{BodyError, Part},
 };
 use bytes::Bytes;
 use sota_codec::http1::{BodyDecoder, BodyEvent, BodyLength, DecodeOptions, Http1Error};
-use sota_plugin::http::Headers;
-use std::{
-    io,
-    task::{Context, Poll, ready},
-};
-
-/// What comes next in a body.
-#[derive(Debug, PartialEq)]
-pub enum Part {
-    /// So many octets at the front of the socket's unused input are data. Told again until they are taken.
-    Data(usize),
-    /// Trailers; the end follows.
-    Trailers(Box<Headers>),
-    /// The message is complete. Told again on every later call.
-    End,
-}
-
-/// Why a body cannot be read any further.
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    /// The connection failed.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// The framing is broken, or the peer closed inside of the message ([`Http1Error::Truncated`]).
-    #[error(transparent)]
-    Malformed(#[from] Http1Error),
-}
+use std::task::{Context, Poll, ready};
 
 /// Takes a body apart. Holds no data: that stays in the socket's input.
 #[derive(Debug)]

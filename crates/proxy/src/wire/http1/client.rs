@@ -1,7 +1,11 @@
 //! The client's role: one request out, one response in.
 
-use super::{BodyError, BodyReader, Part, WriteError, Writer, content_length, field_bytes};
-use crate::{buffer::SMALL, socket::Socket};
+use super::{BodyReader, Writer, content_length, field_bytes};
+use crate::{
+    buffer::SMALL,
+    socket::Socket,
+    wire::{BodyError, ClientError, Part, ResponseEvent, WriteError},
+};
 use bytes::Bytes;
 use sota_codec::http1::{
     BodyLength, DecodeOptions, HeadEncoding, HeadProgress, Http1Error, RequestContext, ResponseInfo, ResponseOutcome,
@@ -28,34 +32,6 @@ pub struct ClientOptions {
     pub trailers: bool,
     /// Write targets in absolute form.
     pub absolute_form: bool,
-}
-
-/// A head from the origin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResponseEvent {
-    /// An informational response; another head follows.
-    Informational,
-    /// The response. `end_stream`: nothing follows it.
-    Head {
-        /// Nothing follows it.
-        end_stream: bool,
-    },
-}
-
-/// Why there is no (whole) response.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The origin has closed the connection, or it failed, before the head was whole.
-    #[error("the origin has closed the connection")]
-    Closed {
-        /// Not one octet of a response had come.
-        unanswered: bool,
-        /// It was no orderly close.
-        failed: bool,
-    },
-    /// What it sent is no acceptable response.
-    #[error(transparent)]
-    Malformed(#[from] Http1Error),
 }
 
 /// One request and its response. Holds nothing of the connection but where the message stands.

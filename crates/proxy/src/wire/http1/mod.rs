@@ -1,6 +1,6 @@
 //! HTTP/1 over a socket.
 //!
-//! A body is moved in [`Part`]s. [`Part::Data`] tells how many octets at the front of the socket's unused input are data:
+//! A body is moved in [`Part`](super::Part)s. [`Part::Data`](super::Part::Data) tells how many octets at the front of the socket's unused input are data:
 //! they stay there until somebody has taken them, so a body that nobody looks at goes from the memory it was read into
 //! straight to the other socket, and a peer that does not take it stops the reading by itself.
 
@@ -11,10 +11,10 @@ mod server;
 mod tests;
 mod writer;
 
-pub use body::{BodyError, BodyReader, Part};
-pub use client::{ClientError, ClientOptions, ClientStream, ResponseEvent};
-pub use server::{RequestError, RequestStart, ServerOptions, ServerStream};
-pub use writer::{WriteError, Writer};
+pub use body::BodyReader;
+pub use client::{ClientOptions, ClientStream};
+pub use server::{ServerOptions, ServerStream};
+pub use writer::Writer;
 
 use sota_plugin::http::{HeaderId, Headers};
 
@@ -27,7 +27,7 @@ pub fn field_bytes(headers: &Headers) -> usize {
 }
 
 /// The value of `content-length`, if it is a number.
-fn content_length(headers: &Headers) -> Option<u64> {
+pub(super) fn content_length(headers: &Headers) -> Option<u64> {
     let digits = headers.get(HeaderId::ContentLength)?;
     if digits.is_empty() || digits.len() > 19 {
         return None;

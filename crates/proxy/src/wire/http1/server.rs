@@ -1,11 +1,15 @@
 //! The server's role: requests in, responses out.
 
-use super::{BodyError, BodyReader, Part, WriteError, Writer, content_length};
-use crate::{buffer::SMALL, socket::Socket};
+use super::{BodyReader, Writer, content_length};
+use crate::{
+    buffer::SMALL,
+    socket::Socket,
+    wire::{BodyError, Part, RequestError, RequestStart, WriteError},
+};
 use bytes::Bytes;
 use sota_codec::http1::{
-    BodyLength, CONTINUE, DecodeOptions, HeadEncoding, HeadProgress, Http1Error, RequestInfo, RequestOutcome,
-    decode_request, encode_response_head,
+    BodyLength, CONTINUE, DecodeOptions, HeadEncoding, HeadProgress, RequestInfo, RequestOutcome, decode_request,
+    encode_response_head,
 };
 use sota_config::http::HeaderKeyFormat;
 use sota_plugin::http::{HeaderId, Headers, Method, Protocol, RequestHead, ResponseHead, StatusCode};
@@ -24,26 +28,6 @@ pub struct ServerOptions {
     pub names: HeaderKeyFormat,
     /// Pass trailers on, both ways.
     pub trailers: bool,
-}
-
-/// How a connection goes on.
-#[derive(Debug)]
-pub enum RequestStart {
-    /// With a request.
-    Head(RequestInfo),
-    /// With HTTP/2, which is not spoken here.
-    Http2Preface,
-}
-
-/// Why there is no request.
-#[derive(Debug, thiserror::Error)]
-pub enum RequestError {
-    /// The client has closed its side or the connection failed.
-    #[error("the client has gone")]
-    Closed,
-    /// It is no acceptable request.
-    #[error(transparent)]
-    Malformed(#[from] Http1Error),
 }
 
 /// One request and its response on a connection. Both directions may be polled in turn.

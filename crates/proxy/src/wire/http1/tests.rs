@@ -5,6 +5,7 @@ use crate::{
     buffer::SMALL,
     local::tests::on_worker,
     socket::{Io, Socket},
+    wire::{Part, ResponseEvent, WriteError},
 };
 use sota_codec::http1::{DecodeOptions, Http1Error};
 use sota_config::http::HeaderKeyFormat;

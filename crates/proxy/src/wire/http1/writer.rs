@@ -3,6 +3,7 @@
 use crate::{
     buffer::{SMALL, WriteBuffer},
     socket::Socket,
+    wire::WriteError,
 };
 use sota_codec::http1::{BodyLength, ChunkHead, LAST_CHUNK, encode_trailers};
 use sota_config::http::HeaderKeyFormat;
@@ -14,17 +15,6 @@ use std::{
 
 /// Data up to this size is copied behind what waits already: cheaper than a slice of its own.
 const COPIED: usize = 4096;
-
-/// Why a message cannot be written any further.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The connection failed.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// The body is not as long as the head said.
-    #[error("the body is not as long as the head said")]
-    Length,
-}
 
 /// Frames messages and writes them. What is small is collected and leaves with the next large piece or with
 /// [`Self::poll_flush`]; what is large is written from where it lies.
