@@ -1,10 +1,6 @@
 //! A client's connection: who gets in, what is counted, what is said about its end.
 
-use super::{
-    config::Settings,
-    pump::End,
-    stats::ZmqStats,
-};
+use super::{config::Settings, pump::End, stats::ZmqStats};
 use sota_codec::zmtp::Credentials;
 use sota_plugin::{
     info::{ConnectionInfo, PeerAddress},
@@ -110,8 +106,11 @@ impl Drop for Gate {
 pub(super) fn note_end(end: &End, stats: &Group<ZmqStats>, scope: &Scope, info: &Rc<ConnectionInfo>) {
     let details = match end {
         End::Closed | End::Drained => return,
-        // Mostly a reset: that a client goes away is nothing to be told.
-        End::Io(_) => "transport_failure",
+        // Mostly a reset: that a client goes away is nothing to be warned of.
+        End::Io(error) => {
+            tracing::debug!("zmq: lost the connection of {}: {error}", info.remote);
+            "transport_failure"
+        }
         End::WriteTimeout => {
             stats.write_timeout.inc();
             warn(&info.remote, &"does not read what is sent to it");

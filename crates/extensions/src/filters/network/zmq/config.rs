@@ -250,6 +250,12 @@ impl Settings {
             return Err(fail("passthrough_cluster", reason.to_owned()));
         }
         let routes = Routes::new(document.routes);
+        if let Some(Name(face)) = document.socket_type
+            && !is_face(face, routes.is_some())
+        {
+            let what = if routes.is_some() { "a broker with routes" } else { "a socket that sends messages back" };
+            return Err(fail("socket_type", format!("{what} can't be a {face}")));
+        }
         let limits = document.limits.limits();
         Ok(Self {
             stat_prefix: match &*document.stat_prefix {
@@ -273,10 +279,7 @@ impl Settings {
             admission,
             patience: Patience { face: document.face_wait.0, write: document.write_timeout.0 },
             max_handshakes_per_address: document.max_handshakes_per_address,
-            watermark: Watermark {
-                messages: document.high_watermark.messages,
-                bytes: document.high_watermark.bytes,
-            },
+            watermark: Watermark { messages: document.high_watermark.messages, bytes: document.high_watermark.bytes },
             max_in_flight: usize::try_from(document.max_in_flight).unwrap_or(usize::MAX),
             reply_timeout: document.reply_timeout.map(|time| time.0).filter(|time| !time.is_zero()),
             worker_wait: document.worker_wait.0,
@@ -296,6 +299,17 @@ impl Settings {
             },
             reconnect: document.upstream.reconnect,
         })
+    }
+}
+
+/// Whether a filter may show its clients this socket type and no other.
+fn is_face(face: SocketType, has_routes: bool) -> bool {
+    use SocketType::{Dealer, Pair, Rep, Req, Router};
+    match face {
+        Dealer | Pair | Router => true,
+        Rep => !has_routes,
+        Req => false,
+        _ => has_routes,
     }
 }
 

@@ -22,9 +22,7 @@ use sota_config::{ConfigError, TypedConfig};
 use sota_plugin::{
     Extension, FactoryContext, LocalFuture,
     cx::WorkerCx,
-    filter::{
-        Connection, NetworkFilterConfig, NetworkFilterFactory, NetworkFilterInstance, TerminalNetworkFilter,
-    },
+    filter::{Connection, NetworkFilterConfig, NetworkFilterFactory, NetworkFilterInstance, TerminalNetworkFilter},
     info::ConnectionInfo,
     stats::{Group, Scope},
 };
@@ -42,7 +40,11 @@ pub(crate) static EXTENSION: Extension<dyn NetworkFilterConfig> = Extension {
 };
 
 fn build(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Arc<dyn NetworkFilterConfig>, ConfigError> {
-    Ok(Arc::new(Zmq { settings: Arc::new(Settings::read(config, cx)?), handshakes: Arc::default(), bus: Arc::default() }))
+    Ok(Arc::new(Zmq {
+        settings: Arc::new(Settings::read(config, cx)?),
+        handshakes: Arc::default(),
+        bus: Arc::default(),
+    }))
 }
 
 /// What all threads share.
@@ -108,13 +110,13 @@ async fn serve(worker: Rc<Worker>, mut connection: Connection) {
     let (info, cx) = (Rc::clone(connection.info()), connection.worker().clone());
     let Some(gate) = Gate::open(&worker.settings, &worker.handshakes, &worker.stats, &info) else { return };
     if let Some(cluster) = &worker.settings.passthrough_cluster {
-        return passthrough::serve(&worker, connection, cluster).await;
+        return Box::pin(passthrough::serve(&worker, connection, cluster)).await;
     }
     let outbox = Rc::new(Outbox::new(worker.settings.watermark));
     let end = match &worker.broker {
         Some(broker) => {
             let mut client = Client::new(gate, broker, &outbox, &info);
-            pump::run(&mut connection, &cx, &worker.surroundings, &outbox, &mut client).await
+            Box::pin(pump::run(&mut connection, &cx, &worker.surroundings, &outbox, &mut client)).await
         }
         None => {
             let mut echo = Echo { gate, outbox: Rc::clone(&outbox) };

@@ -93,11 +93,6 @@ impl Outbox {
         self.state.borrow().queue.is_empty()
     }
 
-    /// Whether the connection is gone.
-    pub(super) fn is_closed(&self) -> bool {
-        self.state.borrow().closed
-    }
-
     /// Adds something at the end. Whoever adds messages asks for room before.
     pub(super) fn push(&self, outgoing: Outgoing) {
         let mut state = self.state.borrow_mut();
@@ -205,7 +200,7 @@ mod tests {
         outbox.push(message(1000));
         assert!(!outbox.has_room());
         assert_eq!(outbox.close().len(), 1);
-        assert!(outbox.is_closed() && !outbox.has_room() && outbox.poll_room(cx).is_ready());
+        assert!(!outbox.has_room() && outbox.poll_room(cx).is_ready());
         outbox.push(message(1));
         assert!(outbox.is_empty(), "nobody would send it");
     }

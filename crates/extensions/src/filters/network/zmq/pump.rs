@@ -5,7 +5,7 @@
 use super::outbox::{Hop, Outbox, Outgoing};
 use futures_io::{AsyncRead, AsyncWrite};
 use sota_codec::zmtp::{self, Assembler, Credentials, Event, Message, Options, Peer, ZmtpError};
-use sota_plugin::{LocalFuture, cx::WorkerCx, filter::Connection};
+use sota_plugin::{LocalFuture, cx::WorkerCx, filter::Connection, stream::Stream};
 use std::{
     cell::Cell,
     future::{Future, poll_fn},
@@ -27,12 +27,19 @@ const ROUNDS: usize = 8;
 const TICK: Duration = Duration::from_millis(20);
 
 /// What a connection goes over.
-pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin {
+pub(super) trait Transport {
+    /// What is read and written.
+    fn stream(&mut self) -> &mut Stream;
+
     /// Ready once the connection shall finish what runs and end.
     fn poll_draining(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 impl Transport for Connection {
+    fn stream(&mut self) -> &mut Stream {
+        self
+    }
+
     fn poll_draining(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         pin!(self.draining()).poll(cx)
     }
@@ -280,7 +287,7 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
     }
 
     fn read(&mut self, input: &mut [u8], cx: &mut Context<'_>) -> Result<bool, End> {
-        let read = match Pin::new(&mut *self.io).poll_read(cx, input) {
+        let read = match Pin::new(self.io.stream()).poll_read(cx, input) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Err(error)) => return Err(End::Io(error)),
             Poll::Ready(Ok(0)) => {
@@ -409,14 +416,14 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
     /// Writes `out`, and a payload behind it.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
-            self.written += ready!(write(self.io, rest, cx))?;
+            self.written += ready!(write(self.io.stream(), rest, cx))?;
         }
         self.out.clear();
         self.written = 0;
         if let Some(Sending { message, frame, payload: Some(written) }) = &mut self.sending {
             let payload = message.frame(*frame).unwrap_or_default();
             while let Some(rest) = payload.get(*written..).filter(|rest| !rest.is_empty()) {
-                *written += ready!(write(self.io, rest, cx))?;
+                *written += ready!(write(self.io.stream(), rest, cx))?;
             }
             // All of it went by the codec.
             let _ = self.zmtp.skip_frame(payload.len() as u64);
@@ -426,7 +433,7 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
             }
             self.send_frames();
         }
-        Pin::new(&mut *self.io).poll_flush(cx)
+        Pin::new(self.io.stream()).poll_flush(cx)
     }
 
     /// Does what is due, and waits for what is next.
@@ -487,14 +494,13 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
         } else {
             None
         };
-        let handshake =
-            if self.zmtp.is_ready() { None } else { after(self.begun, options.handshake_timeout + TICK) };
+        let handshake = if self.zmtp.is_ready() { None } else { after(self.begun, options.handshake_timeout + TICK) };
         let write = self.stalled.and_then(|since| after(since, self.surroundings.patience.write));
         [codec, handshake, write, self.handler.deadline()].into_iter().flatten().min()
     }
 }
 
-fn write(io: &mut (impl AsyncWrite + Unpin), bytes: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+fn write(io: &mut Stream, bytes: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     let written = ready!(Pin::new(io).poll_write(cx, bytes))?;
     Poll::Ready(if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) })
 }

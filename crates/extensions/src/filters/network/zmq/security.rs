@@ -107,9 +107,9 @@ impl Admission {
         match (self, credentials) {
             (Self::Users(users), Credentials::Plain { username, password }) => {
                 // Every user is compared, so that the time says nothing about which of them there are.
-                users.iter().fold(false, |found, (name, secret)| {
-                    found | (same(name, username) & same(secret, password))
-                })
+                users
+                    .iter()
+                    .fold(false, |found, (name, secret)| found | (same(name, username) & same(secret, password)))
             }
             (Self::Keys(keys), Credentials::Curve(key)) => keys.contains(&key),
             (Self::AnyKey, Credentials::Curve(_)) => true,

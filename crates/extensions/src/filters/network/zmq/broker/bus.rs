@@ -83,8 +83,8 @@ impl Inbox {
         }
         let mut state = self.state();
         let bytes = message.payload_bytes();
-        let has_room = state.messages.is_empty()
-            || state.messages.len() < self.limit.messages && state.bytes < self.limit.bytes;
+        let has_room =
+            state.messages.is_empty() || state.messages.len() < self.limit.messages && state.bytes < self.limit.bytes;
         if !has_room {
             return false;
         }

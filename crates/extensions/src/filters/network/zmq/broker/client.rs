@@ -13,10 +13,7 @@ use super::{
     topics::Subscriber,
 };
 use sota_codec::zmtp::{Credentials, Message, Peer, SocketType};
-use sota_plugin::{
-    info::ConnectionInfo,
-    upstream::HostChoice,
-};
+use sota_plugin::{info::ConnectionInfo, upstream::HostChoice};
 use std::{
     rc::Rc,
     sync::Arc,

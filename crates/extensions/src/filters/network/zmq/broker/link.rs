@@ -5,12 +5,9 @@ use super::{
     Broker,
     links::{Link, Links},
 };
-use futures_io::{AsyncRead, AsyncWrite};
 use sota_codec::zmtp::{Message, Peer, SocketType};
-use sota_plugin::{LocalFuture, upstream::UpstreamConnection};
+use sota_plugin::{LocalFuture, stream::Stream, upstream::UpstreamConnection};
 use std::{
-    io,
-    pin::Pin,
     rc::{Rc, Weak},
     task::{Context, Poll},
 };
@@ -28,27 +25,11 @@ impl HostTransport {
     }
 }
 
-impl AsyncRead for HostTransport {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.get_mut().connection).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for HostTransport {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.get_mut().connection).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.get_mut().connection).poll_flush(cx)
-    }
-
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.get_mut().connection).poll_close(cx)
-    }
-}
-
 impl Transport for HostTransport {
+    fn stream(&mut self) -> &mut Stream {
+        &mut self.connection
+    }
+
     fn poll_draining(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(draining) = &mut self.draining {
             if draining.as_mut().poll(cx).is_pending() {
@@ -85,11 +66,7 @@ async fn serve(links: &Rc<Links>, link: &Rc<Link>, weak: &Weak<Broker>) -> bool 
     // The broker ends with its last client, not with its last connection.
     drop(broker);
     let mut transport = HostTransport::new(connection, link);
-    let mut handler = HostHandler {
-        links: Rc::clone(links),
-        link: Rc::clone(link),
-        broker: Weak::clone(weak),
-    };
+    let mut handler = HostHandler { links: Rc::clone(links), link: Rc::clone(link), broker: Weak::clone(weak) };
     let end = pump::run(&mut transport, &worker, &surroundings, &link.outbox, &mut handler).await;
     if link.is_ready.replace(false) {
         stats.upstream_cx_ready.dec();
@@ -102,8 +79,9 @@ async fn serve(links: &Rc<Links>, link: &Rc<Link>, weak: &Weak<Broker>) -> bool 
             tracing::warn!("zmq: closed the connection to {}: {error}", link.host.address());
             true
         }
-        End::Io(_) | End::WriteTimeout => {
+        end @ (End::Io(_) | End::WriteTimeout) => {
             stats.upstream_cx_failed.inc();
+            tracing::debug!("zmq: lost the connection to {}: {end:?}", link.host.address());
             true
         }
     }

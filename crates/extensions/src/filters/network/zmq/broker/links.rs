@@ -51,7 +51,6 @@ impl Link {
         })
     }
 
-
     fn is_usable(&self) -> bool {
         !self.is_draining.get() && self.outbox.has_room()
     }
@@ -110,8 +109,8 @@ impl Links {
         known.as_ref().map(|(cluster, _)| cluster.clone())
     }
 
-    /// A connection with room for a message, chosen by the cluster's policy; those that are there before those that
-    /// are still made. Pending: all are full, or can't be made now. An error says why there is no hope.
+    /// A connection with room for a message, chosen by the cluster's policy among those whose handshake is done; others
+    /// are begun. Pending: all are full, or still being made. An error says why there is no hope.
     pub(super) fn poll_link(
         self: &Rc<Self>,
         cx: &Context<'_>,
@@ -120,7 +119,6 @@ impl Links {
         let Some(broker) = self.broker.upgrade() else { return Poll::Ready(Err("shutting down")) };
         let Some(cluster) = self.cluster(&broker) else { return Poll::Ready(Err("no such cluster")) };
         let mut tried: Vec<Host> = Vec::new();
-        let mut connecting = None;
         while tried.len() < MAX_TRIES {
             let choice = HostChoice { excluded: &tried, ..*choice };
             let Ok(host) = cluster.choose(&choice) else { break };
@@ -128,20 +126,15 @@ impl Links {
                 break;
             }
             if let Some(link) = self.link_to(&host, &broker)
+                && link.is_ready.get()
                 && link.is_usable()
             {
-                if link.is_ready.get() {
-                    return Poll::Ready(Ok(link));
-                }
-                connecting.get_or_insert(link);
+                return Poll::Ready(Ok(link));
             }
             tried.push(host);
         }
         if tried.is_empty() {
             return Poll::Ready(Err("no worker"));
-        }
-        if let Some(link) = connecting {
-            return Poll::Ready(Ok(link));
         }
         for link in self.links.borrow().values() {
             let _ = link.outbox.poll_room(cx);
@@ -171,6 +164,11 @@ impl Links {
         for topic in self.topics.borrow().keys() {
             link.outbox.push(Outgoing::Subscribe(Arc::clone(topic)));
         }
+        self.give_orphans(link);
+        self.wake();
+    }
+
+    fn give_orphans(&self, link: &Rc<Link>) {
         for orphan in self.orphans.take() {
             if let (Some(broker), Outgoing::Message { hop: Some(hop), .. }) = (self.broker.upgrade(), &orphan)
                 && !broker.requests.moved(*hop, link)
@@ -180,7 +178,6 @@ impl Links {
             }
             link.outbox.push(orphan);
         }
-        self.wake();
     }
 
     /// A connection is no more, or could not be made.
@@ -236,11 +233,9 @@ impl Links {
             return;
         }
         let cx = Context::from_waker(Waker::noop());
-        // Being connected is enough: what waits is told then.
-        if let Poll::Ready(Ok(link)) = self.poll_link(&cx, &HostChoice::default())
-            && link.is_ready.get()
-        {
-            self.on_ready(&link);
+        // If there is none, one is begun, which asks for them when it is there.
+        if let Poll::Ready(Ok(link)) = self.poll_link(&cx, &HostChoice::default()) {
+            self.give_orphans(&link);
         }
     }
 

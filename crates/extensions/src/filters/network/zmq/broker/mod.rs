@@ -15,7 +15,6 @@ pub(super) use client::Client;
 
 use super::{
     config::Settings,
-    outbox::Outbox,
     pump::{Patience, Scratch, Surroundings},
     routes::Routes,
     stats::ZmqStats,
@@ -80,11 +79,6 @@ impl Broker {
             inbox: bus.join(settings.watermark),
             is_listening: Cell::new(false),
         })
-    }
-
-    /// A queue for a connection.
-    pub(super) fn new_outbox(&self) -> Rc<Outbox> {
-        Rc::new(Outbox::new(self.settings.watermark))
     }
 
     fn routes(&self) -> Option<&Routes> {

@@ -34,9 +34,9 @@ async fn run(broker: Rc<Broker>, link: Rc<Link>, socket_type: SocketType, client
             broker.stats.upstream_cx_total.inc();
             let surroundings = broker.upstream_surroundings(socket_type);
             let mut transport = HostTransport::new(connection, &link);
-            let mut handler = SplicedHost { broker: Rc::clone(&broker), link: Rc::clone(&link), client: Rc::clone(&client) };
-            let end =
-                pump::run(&mut transport, &broker.worker, &surroundings, &link.outbox, &mut handler).await;
+            let mut handler =
+                SplicedHost { broker: Rc::clone(&broker), link: Rc::clone(&link), client: Rc::clone(&client) };
+            let end = pump::run(&mut transport, &broker.worker, &surroundings, &link.outbox, &mut handler).await;
             if link.is_ready.replace(false) {
                 broker.stats.upstream_cx_ready.dec();
             }
