@@ -80,7 +80,7 @@ impl Secret {
 }
 
 impl User {
-    fn read(&self) -> Result<(Box<[u8]>, Box<[u8]>), String> {
+    fn read(&self) -> Result<NameAndPassword, String> {
         let (username, password) = (self.username.as_bytes(), self.password.read()?);
         if username.len() > 255 || password.len() > 255 {
             return Err("user names and passwords have at most 255 octets".to_owned());
@@ -89,12 +89,14 @@ impl User {
     }
 }
 
+type NameAndPassword = (Box<[u8]>, Box<[u8]>);
+
 /// Whom the server lets in.
 pub(super) enum Admission {
     /// There is nothing to be proved.
     Anybody,
     /// Who knows the password of a user.
-    Users(Vec<(Box<[u8]>, Box<[u8]>)>),
+    Users(Vec<NameAndPassword>),
     /// Who has one of these keys.
     Keys(Vec<CurvePublicKey>),
     /// Who has any key, as long as it knows ours.

@@ -40,7 +40,7 @@ pub(super) struct Broker {
     worker: WorkerCx,
     stats: Group<ZmqStats>,
     scratch: Rc<Scratch>,
-    myself: Weak<Broker>,
+    myself: Weak<Self>,
     /// By the cluster's place in the routes, and our socket type.
     links: RefCell<HashMap<(usize, SocketType), Rc<Links>>>,
     surroundings: RefCell<HashMap<SocketType, Rc<Surroundings>>>,

@@ -139,10 +139,8 @@ impl Requester {
     /// Gives up what has waited for too long.
     pub(super) fn on_deadline(&self, now: Instant, broker: &Broker) {
         loop {
-            let number = match self.state.borrow_mut().deadlines.pop_front_if(|(deadline, _)| *deadline <= now) {
-                Some((_, number)) => number,
-                None => return,
-            };
+            let overdue = self.state.borrow_mut().deadlines.pop_front_if(|(deadline, _)| *deadline <= now);
+            let Some((_, number)) = overdue else { return };
             if let Some(envelope) = self.take(number, Outcome::Timeout, broker) {
                 broker.stats.reply_timeout.inc();
                 self.fail(&envelope, "reply timeout", broker);

@@ -30,10 +30,12 @@ pub(super) struct Delivered {
     pub(super) dropped: u64,
 }
 
+type ByTopic = HashMap<Box<[u8]>, Vec<Rc<Subscriber>>>;
+
 /// The subscribers by topic. Finding those of a publication takes one look-up for each length that topics have.
 #[derive(Default)]
 pub(super) struct Topics {
-    subscribers: RefCell<HashMap<Box<[u8]>, Vec<Rc<Subscriber>>>>,
+    subscribers: RefCell<ByTopic>,
     /// How many topics have each length.
     lengths: RefCell<BTreeMap<usize, usize>>,
     publications: Cell<u64>,
