@@ -1,9 +1,8 @@
 //! The `sota-mesh` binary: the command line over the built-in extensions.
 
-use std::process::ExitCode;
+mod allocator;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
     sota_mesh::cli::run(sota_mesh::builtin_extensions)

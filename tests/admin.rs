@@ -44,6 +44,11 @@ fn paths_methods_and_formats() {
     let origin = Origin::named("one");
     let proxy = ProxyProcess::start(BINARY, &config(&origin));
     assert_eq!(get(proxy.listener("front"), "/").status(), 200);
+    // What the admin interface answers cannot be had from a listener: the origin is asked.
+    assert_eq!(get(proxy.listener("front"), "/server_info").text(), "one");
+    for path in ["/../../etc/passwd", "/%2e%2e/etc/passwd", "/stats/../../etc/passwd", "//ready", "/ready/"] {
+        assert_eq!(proxy.admin(path).status(), 404, "{path}");
+    }
 
     let unknown = proxy.admin("/nonsense");
     assert_eq!(unknown.status(), 404);
@@ -64,9 +69,9 @@ fn paths_methods_and_formats() {
         assert_eq!((answer.status(), answer.header("cache-control")), (200, Some("no-cache, max-age=0")), "{path}");
     }
     let clusters = proxy.admin("/clusters").text();
-    assert!(clusters.contains(&format!("origin::127.0.0.1:{}::rq_success::1\n", origin.port())), "{clusters}");
+    assert!(clusters.contains(&format!("origin::127.0.0.1:{}::rq_success::2\n", origin.port())), "{clusters}");
     let filtered = proxy.admin("/stats?filter=^http\\.front\\.downstream_rq_2xx$").text();
-    assert_eq!(filtered, "http.front.downstream_rq_2xx: 1\n");
+    assert_eq!(filtered, "http.front.downstream_rq_2xx: 2\n");
     assert_eq!(proxy.admin("/stats?filter=(").status(), 400);
     let prometheus = proxy.admin("/stats/prometheus?filter=^cluster\\.origin\\.membership_total$").text();
     assert!(prometheus.contains("envoy_cluster_membership_total{envoy_cluster_name=\"origin\"} 1\n"), "{prometheus}");
@@ -80,8 +85,7 @@ fn paths_methods_and_formats() {
     ] {
         assert!(dump.contains(part), "{part} is missing in:\n{dump}");
     }
-    assert!(!proxy.admin("/config_dump?name_regex=front").text().contains("\"name\": \"origin\""));
-    assert_eq!(proxy.admin("/config_dump?name_regex=(").status(), 400);
+    assert_eq!(proxy.admin("/clusters?filter=(").text(), "Invalid re2 regex");
 }
 
 #[test]
@@ -90,6 +94,11 @@ fn commands_that_change_something() {
     let proxy = ProxyProcess::start(BINARY, &config(&origin));
     assert_eq!(get(proxy.listener("front"), "/").status(), 200);
     assert_eq!(proxy.stat("http.front.downstream_rq_2xx"), 1);
+    let listener = "listener.127.0.0.1_0";
+    let by_listener = proxy.stat(&format!("{listener}.http.front.downstream_rq_2xx"));
+    assert_eq!((by_listener, proxy.stat(&format!("{listener}.downstream_cx_total"))), (1, 1));
+    assert_eq!((proxy.stat("runtime.num_layers"), proxy.stat("runtime.num_keys")), (2, 1));
+    assert!(proxy.stat("http.admin.downstream_rq_2xx") > 0 && proxy.stat("http.admin.downstream_cx_active") > 0);
     assert_eq!(proxy.admin_post("/reset_counters").text(), "OK\n");
     assert_eq!(proxy.stat("http.front.downstream_rq_2xx"), 0);
 
@@ -102,6 +111,9 @@ fn commands_that_change_something() {
     assert_eq!(proxy.admin_post("/runtime_modify?a=2").text(), "OK\n");
     assert!(proxy.admin("/runtime").text().contains("\"final_value\": \"2\""));
     assert_eq!(proxy.admin_post("/runtime_modify").status(), 400);
+    assert_eq!((proxy.stat("runtime.admin_overrides_active"), proxy.stat("runtime.num_keys")), (1, 1));
+    assert_eq!(proxy.admin_post("/runtime_modify?b=1").text(), "OK\n");
+    assert_eq!((proxy.stat("runtime.admin_overrides_active"), proxy.stat("runtime.num_keys")), (2, 2));
 
     assert_eq!(proxy.admin_post("/logging?http=debug").status(), 200);
     assert!(proxy.admin_post("/logging").text().contains("  http: debug\n"));
@@ -109,6 +121,15 @@ fn commands_that_change_something() {
     assert_eq!(proxy.admin_post("/logging?nobody=info").status(), 400);
 
     let front = proxy.listener("front");
+    for parameters in ["skip_exit", "skip_exit&graceful", "graceful", "inboundonly"] {
+        assert_eq!(proxy.admin_post(&format!("/drain_listeners?{parameters}")).text(), "OK\n");
+    }
+    let draining = request(front, "GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(
+        (draining.status(), draining.header("connection")),
+        (200, Some("close")),
+        "accepted after the drain began"
+    );
     assert_eq!(proxy.admin_post("/drain_listeners").text(), "OK\n");
     wait_until("a drained listener refuses", Duration::from_secs(5), || Client::try_connect(front).is_err());
 }
@@ -136,4 +157,82 @@ fn a_slow_reader_and_bad_requests_hold_up_nobody() {
     assert_eq!(get(proxy.listener("front"), "/").status(), 200);
     assert_eq!(proxy.admin_post("/quitquitquit").text(), "OK\n");
     assert_eq!(proxy.wait(Duration::from_secs(10)), Some(0));
+}
+
+#[test]
+fn parts_of_the_configuration() {
+    let origin = Origin::named("one");
+    let proxy = ProxyProcess::start(
+        BINARY,
+        &config(&origin).replace("virtual_hosts:", "name: routes\n            virtual_hosts:"),
+    );
+    let dump = |query: &str| {
+        let answer = proxy.admin(&format!("/config_dump?{query}"));
+        (answer.status(), answer.text())
+    };
+    let head = "{\n \"configs\": [\n  {\n   \"@type\": \"type.googleapis.com/envoy.admin.v3.";
+    let (_, all) = dump("mask=static_clusters");
+    assert!(
+        all.starts_with(&format!(
+            "{head}ClustersConfigDump\",\n   \"static_clusters\": [\n    {{\n     \"cluster\": {{\n"
+        )) && all.ends_with("    }\n   ]\n  }\n ]\n}\n")
+            && !all.contains("ListenersConfigDump"),
+        "{all}"
+    );
+    let (_, names) = dump("resource=static_clusters&mask=cluster.name");
+    let name = "   \"cluster\": {\n    \"@type\": \"type.googleapis.com/envoy.config.cluster.v3.Cluster\",\n    \"name\": \"origin\"\n   }";
+    assert_eq!(names, format!("{head}ClustersConfigDump.StaticCluster\",\n{name}\n  }}\n ]\n}}\n"));
+    let (_, routes) = dump("resource=static_route_configs&mask=route_config.virtual_hosts");
+    assert!(routes.contains("\"prefix\": \"/\"") && !routes.contains("\"name\": \"routes\""), "{routes}");
+    let (_, node) = dump("mask=bootstrap.layered_runtime,bootstrap.admin");
+    assert!(node.contains("\"static_layer\"") && !node.contains("static_resources"), "{node}");
+    let (_, hosts) = dump("include_eds&resource=static_endpoint_configs");
+    assert!(hosts.contains(&format!("\"port_value\": {}\n", origin.port())), "{hosts}");
+    assert_eq!(dump("resource=dynamic_listeners"), (200, "{}\n".to_owned()));
+    assert_eq!(dump("resource=static_clusters&name_regex=ori"), (200, "{}\n".to_owned()));
+    assert!(dump("name_regex=.*").1.contains("\"name\": \"origin\""));
+    let (_, fronts) = dump("name_regex=front&resource=static_listeners");
+    assert!(fronts.contains("\"name\": \"front\""), "{fronts}");
+    for (query, status, text) in [
+        ("resource=bootstrap", 400, "bootstrap is not a repeated field. Use ?mask=bootstrap to get only this field"),
+        ("resource=nonsense", 404, "nonsense not found in config dump"),
+        ("mask=nonsense", 400, "FieldMask nonsense could not be successfully applied to any configs."),
+        ("mask=static_clusters.cluster", 400, "FieldMask static_clusters.cluster could not be successfully applied"),
+        ("mask=bootstrap.nonsense", 400, "FieldMask bootstrap.nonsense could not be"),
+        ("resource=static_clusters&mask=cluster", 400, "FieldMask cluster could not be successfully used."),
+        ("resource=static_clusters&mask=cluster.nonsense", 400, "FieldMask cluster.nonsense could not be"),
+        ("resource=static_endpoint_configs", 404, "static_endpoint_configs not found in config dump"),
+        ("name_regex=(", 400, "INVALID_ARGUMENT: Error while parsing name_regex from (: "),
+    ] {
+        let (code, answer) = dump(query);
+        assert!(code == status && answer.starts_with(text), "{query}: {code} {answer}");
+    }
+}
+
+#[test]
+fn levels_of_the_log_change_all_at_once_or_not_at_all() {
+    let origin = Origin::named("one");
+    let proxy = ProxyProcess::start(BINARY, &config(&origin));
+    for (query, reason) in [
+        ("paths=http:debug,nobody:info", "unknown logger name"),
+        ("paths=http:debug,upstream", "empty logger name or empty logger level"),
+        ("paths=http:debug,upstream:loud", "unknown logger level"),
+        ("group=http:debug", "group parameter requires fine-grain logging to be enabled"),
+        ("http=debug&upstream=debug", "invalid number of parameters"),
+    ] {
+        let answer = proxy.admin_post(&format!("/logging?{query}"));
+        assert!(answer.text().starts_with(&format!("error: {reason}\n\nusage: ")), "{query}: {}", answer.text());
+        assert!(answer.status() == 400 && answer.text().contains("  http: info\n"), "{query}: {}", answer.text());
+    }
+    let levels = proxy.admin_post("/logging?paths=http:debug,upstream:trace").text();
+    assert!(levels.contains("  http: debug\n") && levels.contains("  upstream: trace\n"), "{levels}");
+    assert!(proxy.admin_post("/logging?level=error").text().contains("  http: error\n"));
+}
+
+#[test]
+fn memory_at_the_start_is_small() {
+    let origin = Origin::named("one");
+    let proxy = ProxyProcess::start_with(BINARY, &config(&origin), &["--concurrency", "1"]);
+    // The allocator's own reserve would be 6 MB.
+    assert!(proxy.rss_anon_kib() < 5 * 1024, "{} KiB", proxy.rss_anon_kib());
 }

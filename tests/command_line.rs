@@ -288,3 +288,20 @@ fn a_file_that_a_configuration_names_may_be_missing_where_it_is_only_checked() {
         assert!(code == Some(1) && (text.contains("/nowhere/at/all") || text.contains("SOTA_NOT_SET")), "{text}");
     }
 }
+
+#[test]
+fn a_file_of_100_megabytes_is_refused() {
+    let folder = temp_dir();
+    for (name, line) in
+        [("x.yaml", &b"# a comment that goes on and on and on and on and on and on\n"[..]), ("x.pb", &[0; 64])]
+    {
+        let file = folder.path().join(name);
+        fs::write(&file, line.repeat((100 << 20) / line.len())).unwrap();
+        for command in ["validate", "start"] {
+            let (code, text) = run(&[command, "-c", file.to_str().unwrap()]);
+            assert_eq!(code, Some(1), "{text}");
+            assert!(text.contains(name) && text.contains("at most") && !text.contains("panicked"), "{text}");
+        }
+        fs::remove_file(&file).unwrap();
+    }
+}

@@ -1,8 +1,17 @@
 //! The life of the process: draining on signals, and a configuration that changes while it is served.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use sota_testkit::{Client, Origin, ProxyProcess, Reply, get, is_listening, wait_until};
-use std::time::Duration;
+use sota_envoy::{CheckOptions, check, encode, parse_text};
+use sota_testkit::{Client, Origin, Process, ProxyProcess, Reply, free_port, get, is_listening, temp_dir, wait_until};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::Ipv4Addr,
+    os::unix::net::UnixStream,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sota-mesh");
 const LIMIT: Duration = Duration::from_secs(10);
@@ -124,4 +133,95 @@ fn a_changed_file_is_applied_as_a_difference() {
         assert_eq!(get(changed, "/").text(), "two");
         assert_eq!(client.exchange(GET).text(), "one");
     }
+}
+
+#[test]
+fn what_does_not_finish_is_cut_when_the_shutdown_time_is_over() {
+    let origin = Origin::http(|_| Reply::silence());
+    let arguments = ["--concurrency", "1", "--drain-delay-s", "0", "--shutdown-time-s", "1"];
+    let mut proxy = ProxyProcess::start_with(BINARY, &forwarding(origin.port()), &arguments);
+    let mut running = Client::connect(proxy.listener("main"));
+    running.send(GET).unwrap();
+    wait_until("the request is on its way", LIMIT, || origin.requests() == 1);
+    let told = Instant::now();
+    proxy.terminate();
+    assert_eq!(proxy.wait(LIMIT), Some(0));
+    assert!(told.elapsed() >= Duration::from_secs(1), "{:?}", told.elapsed());
+    assert!(proxy.log().contains("1 connections did not finish in time"), "{}", proxy.log());
+    assert_ne!(running.read_response(false).status(), 200);
+}
+
+/// The answer to one line on a Unix socket that echoes.
+fn echoed(path: &Path) -> Option<String> {
+    let mut stream = UnixStream::connect(path).ok()?;
+    stream.write_all(b"ping\n").ok()?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).ok()?;
+    Some(line)
+}
+
+#[test]
+fn a_unix_socket_that_nobody_answers_is_taken_over() {
+    let folder = temp_dir();
+    let path = folder.path().join("x.sock");
+    let config = format!(
+        "static_resources:
+  listeners:
+  - name: echoing
+    address: {{pipe: {{path: {}}}}}
+    filter_chains: [{{filters: [{{name: envoy.filters.network.echo}}]}}]
+",
+        path.display()
+    );
+    let mut first = ProxyProcess::start(BINARY, &config);
+    assert_eq!(echoed(&path).as_deref(), Some("ping\n"));
+
+    // Somebody answers: the second gives up and the first goes on.
+    let file = folder.path().join("second.yaml");
+    fs::write(&file, &config).unwrap();
+    let mut command = Command::new(BINARY);
+    command.args(["start", "--concurrency", "1", "-c"]).arg(&file);
+    let mut second = Process::spawn(command, &folder.path().join("log"));
+    assert_eq!(second.wait(LIMIT), Some(1), "{}", second.log());
+    assert!(second.log().contains("echoing") && second.log().contains("x.sock"), "{}", second.log());
+    assert_eq!(echoed(&path).as_deref(), Some("ping\n"));
+
+    // A killed process leaves its socket behind.
+    first.kill();
+    assert!(path.exists() && echoed(&path).is_none());
+    let mut third = ProxyProcess::start(BINARY, &config);
+    assert_eq!(echoed(&path).as_deref(), Some("ping\n"));
+    third.signal(INTERRUPT);
+    assert_eq!(third.wait(LIMIT), Some(0));
+    assert!(!path.exists(), "an orderly end leaves nothing behind");
+}
+
+#[test]
+fn a_bootstrap_in_protobuf_is_served() {
+    let (folder, port) = (temp_dir(), free_port());
+    let text = answering(&[("main", "from-bytes")]).replace("port_value: 0", &format!("port_value: {port}"));
+    let options = CheckOptions {
+        static_config: true,
+        allow_unknown_fields: false,
+        allow_unsupported: false,
+        relaxed: false,
+        claims: &|_| false,
+    };
+    const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
+    let (node, findings) = check(&parse_text(text.as_bytes()).unwrap(), BOOTSTRAP, &options);
+    assert!(!findings.is_fatal(), "{findings}");
+    let file = folder.path().join("x.pb");
+    fs::write(&file, encode(&node, BOOTSTRAP).unwrap()).unwrap();
+    let mut command = Command::new(BINARY);
+    command.args(["start", "--concurrency", "1", "-c"]).arg(&file);
+    let mut process = Process::spawn(command, &folder.path().join("log"));
+    let address = (Ipv4Addr::LOCALHOST, port).into();
+    wait_until("it listens", LIMIT, || is_listening(address));
+    assert_eq!(get(address, "/").text(), "from-bytes");
+    process.kill();
+
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[..whole.len() - 3]).unwrap();
+    let output = Command::new(BINARY).args(["validate", "-c"]).arg(&file).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
 }

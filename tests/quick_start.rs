@@ -1,9 +1,11 @@
 //! The quick start: `conf/simple.yaml` over two servers, `conf/line.yaml`, and what a client sees when a server is gone.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use sota_testkit::{Client, Load, Origin, ProxyProcess, get, wait_until};
+use sota_testkit::{Client, Load, Origin, Process, ProxyProcess, free_port, get, is_listening, temp_dir, wait_until};
 use std::fs;
-use std::path::Path;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sota-mesh");
@@ -95,4 +97,45 @@ fn a_server_that_dies_under_load_costs_local_replies_only() {
     assert_eq!(outcomes.ok() + local, outcomes.total(), "{outcomes:?}");
     assert_eq!(outcomes.wrong_body, 0, "{outcomes:?}");
     assert!(outcomes.ok() > 100 && local > 0, "{outcomes:?}");
+}
+
+/// The demo server, which the tests of its own package build; alone, this test builds it.
+fn demo_server() -> PathBuf {
+    let binary = Path::new(BINARY).with_file_name("httpserver");
+    if !binary.exists() {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let built = Command::new(cargo).args(["build", "-q", "-p", "sota-samples", "--bin", "httpserver"]).status();
+        assert!(built.is_ok_and(|status| status.success()) && binary.exists(), "{}", binary.display());
+    }
+    binary
+}
+
+#[test]
+fn the_demo_servers_answer_in_turn() {
+    let folder = temp_dir();
+    let servers = [free_port(), free_port()].map(|port| {
+        let mut command = Command::new(demo_server());
+        command.arg(port.to_string());
+        let process = Process::spawn(command, &folder.path().join(port.to_string()));
+        wait_until("the server listens", Duration::from_secs(10), || is_listening((Ipv4Addr::LOCALHOST, port).into()));
+        (port, process)
+    });
+    let [(first, one), (second, two)] = servers;
+    let proxy = ProxyProcess::start(BINARY, &simple(first, second));
+    let address = proxy.listener("listener_https");
+    for _ in 0..3 {
+        let answer = get(address, "/");
+        assert_eq!(answer.status(), 200);
+        // A line of JSON with the request's fields, as the proxy sends them.
+        let text = answer.text();
+        assert!(text.starts_with('{') && text.contains("X-Request-Id"), "{text}");
+    }
+    let printed = |process: &Process| process.log().matches("X-Request-Id").count();
+    wait_until("both have printed their requests", Duration::from_secs(10), || printed(&one) + printed(&two) == 3);
+    assert!(printed(&one) >= 1 && printed(&two) >= 1, "{} {}", printed(&one), printed(&two));
+    for (path, process) in [("/sleep", &one), ("/bar", &two)] {
+        let before = printed(process);
+        assert_eq!(get(address, path).status(), 200);
+        wait_until("its server has printed it", Duration::from_secs(10), || printed(process) == before + 1);
+    }
 }

@@ -1,10 +1,12 @@
 """Runs a case on one proxy and compares what two of them did."""
 
+import gzip
 import re
 import socket
 import struct
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 from origin import BlackHole, Origin, refused_port
@@ -143,11 +145,22 @@ def describe(seen, prefix, message, ports):
     for number, (line, fields) in enumerate(message.informational):
         seen[f"{prefix}informational{number}"] = line
         add_fields(seen, f"{prefix}informational{number}:", fields, ports)
-    body = message.body
+    body = decoded(message)
     text = body.decode("latin-1") if len(body) <= 2000 else f"{len(body)} bytes, hash {hash(body)}"
     seen[f"{prefix}body"] = plain(text, ports)
     nothing = message.end == "reset" and not start
     seen[f"{prefix}end"] = "closed" if nothing else message.end
+
+
+def decoded(message):
+    """The body as what it stands for: libraries compress differently. A coding that is not known here hides it."""
+    coding = message.value("content-encoding")
+    if coding not in ("gzip", "br", "zstd") or not message.body:
+        return message.body
+    try:
+        return b"(gzip) " + gzip.decompress(message.body) if coding == "gzip" else f"({coding})".encode()
+    except (OSError, EOFError, zlib.error):
+        return message.body
 
 
 def add_fields(seen, prefix, fields, ports):
@@ -163,6 +176,7 @@ def add_fields(seen, prefix, fields, ports):
 
 def plain(text, ports):
     """Ports and ids by name."""
+    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "<time>", text)
     text = re.sub(r"\b[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b", "<uuid>", text)
     # After a colon, as in an address or in JSON, or alone.
     return re.sub(r"(^|: ?)(\d{4,5})\b", lambda found: found[1] + ports.get(int(found[2]), found[2]), text)

@@ -16,7 +16,7 @@ class Origin:
         self.replies = replies
         self.seen = []
         self.lock = threading.Lock()
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener = socket.create_server(("", 0))
         self.port = self.listener.getsockname()[1]
         self.ended = threading.Event()
         threading.Thread(target=self.accept, daemon=True).start()

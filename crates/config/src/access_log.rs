@@ -2,7 +2,7 @@
 
 use crate::{
     extension::ExtensionConfig,
-    matcher::{FractionalPercent, HeaderMatcher},
+    matcher::{FractionalPercent, HeaderMatcher, MetadataMatcher},
     node::Node,
 };
 use std::sync::Arc;
@@ -41,6 +41,20 @@ pub enum AccessLogFilter {
     GrpcStatus {
         /// The statuses.
         statuses: Vec<u32>,
+        /// Whether these are left out instead.
+        exclude: bool,
+    },
+    /// Dynamic metadata.
+    Metadata {
+        /// What it must be; `None`: whatever it is counts as absent. Its `invert` does not count here, as in Envoy.
+        matcher: Option<MetadataMatcher>,
+        /// What counts where the value is absent.
+        match_if_absent: bool,
+    },
+    /// The moment of the entry is one of these, such as `DownstreamEnd`; `exclude` inverts.
+    LogType {
+        /// The moments.
+        types: Vec<String>,
         /// Whether these are left out instead.
         exclude: bool,
     },

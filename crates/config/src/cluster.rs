@@ -4,6 +4,7 @@ use crate::{
     address::{Address, BindConfig, TcpKeepalive},
     extension::ExtensionConfig,
     http::{Http1Options, HttpProtocolOptions},
+    load_balancer::{LbConfig, LbPolicy},
     node::Node,
 };
 use std::{sync::Arc, time::Duration};
@@ -29,6 +30,8 @@ pub struct Cluster {
     pub lb_config: LbConfig,
     /// Limits: default priority, high priority.
     pub circuit_breakers: [CircuitBreakerThresholds; 2],
+    /// Which HTTP is spoken.
+    pub protocol: UpstreamProtocol,
     /// Options of HTTP upstream.
     pub http: HttpProtocolOptions,
     /// Options of HTTP/1.1 upstream.
@@ -47,10 +50,27 @@ pub struct Cluster {
     pub close_connections_on_host_health_failure: bool,
     /// Take hosts out at once when discovery drops them.
     pub ignore_health_on_host_removal: bool,
+    /// `sota.clusters.deadline`: tells hosts in this field, in milliseconds, how long the request may still take as a
+    /// whole.
+    pub deadline_header: Option<String>,
     /// The extension `sota.clusters.overload` (the original's ejection loop), when configured.
     pub overload: Option<ExtensionConfig>,
     /// The cluster as read, for `/config_dump`.
     pub source: Option<Arc<Node>>,
+}
+
+/// Which HTTP is spoken with a cluster's hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+    /// What the client speaks.
+    Downstream,
+    /// What TLS agrees on (ALPN).
+    Auto,
 }
 
 /// Where a cluster's hosts are from.
@@ -168,29 +188,6 @@ pub enum HealthStatus {
     Degraded,
 }
 
-/// How a host is chosen.
-#[derive(Debug, Clone, PartialEq)]
-pub enum LbPolicy {
-    /// Smooth weighted round robin.
-    RoundRobin,
-    /// The host with the fewest active requests of `choice_count` random ones.
-    LeastRequest {
-        /// How many to compare; default 2.
-        choice_count: u32,
-    },
-    /// At random.
-    Random,
-    /// The cluster's own way (`ORIGINAL_DST`).
-    ClusterProvided,
-}
-
-/// `CommonLbConfig`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LbConfig {
-    /// Below this percentage of healthy hosts, all are used; default 50.
-    pub healthy_panic_threshold: f64,
-}
-
 /// `CircuitBreakers.Thresholds`; `u32::MAX` is no limit in practice.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CircuitBreakerThresholds {
@@ -202,8 +199,19 @@ pub struct CircuitBreakerThresholds {
     pub max_requests: u32,
     /// Retries at once; default 3.
     pub max_retries: u32,
+    /// Limits retries in proportion to requests, in the place of `max_retries`.
+    pub retry_budget: Option<RetryBudget>,
     /// Publish `remaining_*` gauges.
     pub track_remaining: bool,
+}
+
+/// `CircuitBreakers.Thresholds.RetryBudget`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RetryBudget {
+    /// Retries at once, in percent of the requests that run or wait; default 20.
+    pub percent: f64,
+    /// So many are always allowed; default 3.
+    pub min_concurrency: u32,
 }
 
 impl Default for CircuitBreakerThresholds {
@@ -213,6 +221,7 @@ impl Default for CircuitBreakerThresholds {
             max_pending_requests: 1024,
             max_requests: 1024,
             max_retries: 3,
+            retry_budget: None,
             track_remaining: false,
         }
     }

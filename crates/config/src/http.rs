@@ -4,6 +4,7 @@ use crate::{
     access_log::{AccessLog, AccessLogFilter, FormatString},
     address::CidrRange,
     extension::ExtensionConfig,
+    matcher::StringMatcher,
     route::{HeaderMutations, RouteConfiguration},
 };
 use std::{sync::Arc, time::Duration};
@@ -45,6 +46,11 @@ pub struct HttpConnectionManager {
     pub xff_num_trusted_hops: u32,
     /// Leave `x-forwarded-for` as it is.
     pub skip_xff_append: bool,
+    /// Where else the client's address is looked for; the first that finds one counts. Empty: `x-forwarded-for`, with
+    /// `xff_num_trusted_hops`. Not with `use_remote_address`.
+    pub original_ip_detection: Vec<OriginalIpDetection>,
+    /// Changes to requests before anything is decided by them.
+    pub early_header_mutations: Vec<HeaderMutation>,
     /// Which peers are internal; `None`: Envoy's default (none but Unix sockets since 1.33… see the translator).
     pub internal_address_config: InternalAddressConfig,
     /// Write IPv4 addresses in IPv6 form.
@@ -131,10 +137,12 @@ pub enum HttpFilterKind {
 }
 
 /// `envoy.extensions.filters.http.router.v3.Router`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RouterConfig {
     /// Count per response code and by zone (default true).
     pub dynamic_stats: bool,
+    /// Believe `x-envoy-expected-rq-timeout-ms` of a proxy before this one.
+    pub respect_expected_rq_timeout: bool,
     /// Add no `x-envoy-*` field of our own.
     pub suppress_envoy_headers: bool,
     /// Logs of each upstream attempt.
@@ -236,6 +244,38 @@ pub struct InternalAddressConfig {
     pub unix_sockets: bool,
     /// Ranges of internal addresses.
     pub cidr_ranges: Vec<CidrRange>,
+}
+
+/// Where the client's address stands (`envoy.http.original_ip_detection.*`).
+#[derive(Debug, Clone, PartialEq)]
+pub enum OriginalIpDetection {
+    /// In `x-forwarded-for`.
+    ForwardedFor {
+        /// So many of its last addresses are left out.
+        trusted_hops: u32,
+        /// Where the peer is in one of these, the last address that is in none.
+        trusted_ranges: Vec<CidrRange>,
+        /// Append the peer to the field.
+        append: bool,
+    },
+    /// In a field of its own.
+    Header {
+        /// Its name in lower case.
+        name: String,
+        /// Whether that address may count as internal.
+        is_trusted: bool,
+        /// The answer to requests without an address there; `None`: go on.
+        reject_status: Option<u16>,
+    },
+}
+
+/// `envoy.config.common.mutation_rules.v3.HeaderMutation`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HeaderMutation {
+    /// Fields of one name are removed, or one is added.
+    Field(HeaderMutations),
+    /// Removes the fields whose names match, in lower case.
+    RemoveMatching(StringMatcher),
 }
 
 /// `path_with_escaped_slashes_action`.

@@ -1,5 +1,6 @@
 //! Matchers as configured; `sota_plugin::matcher` compiles them.
 
+use crate::address::CidrRange;
 use std::ops::Range;
 
 /// The largest program that a regular expression may compile to. Envoy's engine stops at 8 MiB of its own form; ten of
@@ -72,4 +73,72 @@ pub struct FractionalPercent {
     pub denominator: u32,
     /// The runtime key that overrides it.
     pub runtime_key: Option<String>,
+}
+
+/// `envoy.config.route.v3.CookieMatcher`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CookieMatcher {
+    /// The cookie's name.
+    pub name: String,
+    /// What its value must be; a cookie that is not there does not match.
+    pub value: StringMatcher,
+    /// The opposite counts.
+    pub invert: bool,
+}
+
+/// `envoy.type.matcher.v3.MetadataMatcher`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetadataMatcher {
+    /// The namespace (`filter`).
+    pub namespace: String,
+    /// The keys that lead to the value.
+    pub path: Vec<String>,
+    /// What the value must be.
+    pub value: ValueMatcher,
+    /// The opposite counts.
+    pub invert: bool,
+}
+
+/// `envoy.type.matcher.v3.ValueMatcher`. A value that is not there matches nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ValueMatcher {
+    /// It is null.
+    Null,
+    /// It is this number.
+    Number(f64),
+    /// It is a number in this half-open range.
+    Range(Range<f64>),
+    /// It is text.
+    String(StringMatcher),
+    /// It is this truth value.
+    Bool(bool),
+    /// It is there; `false` never matches.
+    Present(bool),
+    /// It is a list, and one of its items matches.
+    OneOf(Box<Self>),
+    /// One of these matches.
+    Or(Vec<Self>),
+}
+
+/// `envoy.type.matcher.v3.FilterStateMatcher`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FilterStateMatcher {
+    /// The object's name.
+    pub key: String,
+    /// What it must be.
+    pub pattern: FilterStatePattern,
+}
+
+/// What a filter state object must be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FilterStatePattern {
+    /// Its text matches.
+    String(StringMatcher),
+    /// It is an address in one of these ranges.
+    Address {
+        /// The ranges.
+        ranges: Vec<CidrRange>,
+        /// The opposite counts.
+        invert: bool,
+    },
 }

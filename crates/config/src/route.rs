@@ -1,9 +1,15 @@
 //! Route configurations (`envoy.config.route.v3`).
 
 use crate::{
+    access_log::FormatString,
     extension::ExtensionConfig,
-    matcher::{FractionalPercent, HeaderMatcher, QueryParameterMatcher},
+    load_balancer::HashPolicy,
+    match_tree::MatchTree,
+    matcher::{
+        CookieMatcher, FilterStateMatcher, FractionalPercent, HeaderMatcher, MetadataMatcher, QueryParameterMatcher,
+    },
     node::Node,
+    retry::{GrpcTimeout, InternalRedirectPolicy, MirrorPolicy, RetryPolicy},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +34,8 @@ pub struct RouteConfiguration {
     pub ignore_port_in_host_matching: bool,
     /// Largest body of a direct response; default 4096.
     pub max_direct_response_body_size_bytes: u32,
+    /// Copies of virtual hosts that have none.
+    pub mirrors: Vec<MirrorPolicy>,
     /// Filter configuration for all.
     pub typed_per_filter_config: Vec<PerFilterConfig>,
     /// The configuration as read, for `/config_dump`.
@@ -41,8 +49,16 @@ pub struct VirtualHost {
     pub name: String,
     /// Domains: exact, `*.suffix`, `prefix.*` or `*`.
     pub domains: Vec<String>,
-    /// Routes; the first match counts.
+    /// Routes; the first match counts. Empty with `matcher`.
     pub routes: Vec<Arc<Route>>,
+    /// Chooses among routes in the place of a list.
+    pub matcher: Option<MatchTree<Vec<Arc<Route>>>>,
+    /// Whose requests are redirected to `https`.
+    pub require_tls: TlsRequirement,
+    /// Kinds of requests that are counted for themselves; the first match counts.
+    pub virtual_clusters: Vec<VirtualCluster>,
+    /// Octets of a request's body that are kept for another attempt; `None`: the connection's buffer limit.
+    pub request_body_buffer_limit: Option<u64>,
     /// Changes to requests.
     pub request_headers: HeaderMutations,
     /// Changes to responses.
@@ -55,6 +71,35 @@ pub struct VirtualHost {
     pub include_attempt_count_in_response: bool,
     /// The retry policy of routes that have none.
     pub retry_policy: Option<RetryPolicy>,
+    /// Rate limits (`envoy.config.route.v3.RateLimit`, checked), for filters that count requests.
+    pub rate_limits: Vec<Node>,
+    /// Hedging of routes that say nothing of it.
+    pub hedge_on_per_try_timeout: bool,
+    /// `x-envoy-is-timeout-retry` to the upstream of another attempt.
+    pub include_is_timeout_retry_header: bool,
+    /// Copies of routes that have none; empty: those of the route configuration.
+    pub mirrors: Vec<MirrorPolicy>,
+}
+
+/// Whose requests have to be encrypted (`VirtualHost.TlsRequirementType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsRequirement {
+    /// Nobody's.
+    #[default]
+    None,
+    /// Those of clients that are not internal.
+    ExternalOnly,
+    /// All.
+    All,
+}
+
+/// `envoy.config.route.v3.VirtualCluster`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VirtualCluster {
+    /// Stats are below `vhost.<virtual host>.vcluster.<name>.`.
+    pub name: String,
+    /// Which requests it counts.
+    pub headers: Vec<HeaderMatcher>,
 }
 
 /// Configuration of an HTTP filter at a route, virtual host or weighted cluster.
@@ -89,6 +134,8 @@ pub struct Route {
     pub metadata: Option<Arc<Node>>,
     /// Stats of the route below `vhost.<vhost>.route.<stat_prefix>.`.
     pub stat_prefix: String,
+    /// Overrides the virtual host's.
+    pub request_body_buffer_limit: Option<u64>,
 }
 
 /// Which requests a route takes: all parts must agree.
@@ -102,8 +149,45 @@ pub struct RouteMatch {
     pub headers: Vec<HeaderMatcher>,
     /// Query parameters.
     pub query_parameters: Vec<QueryParameterMatcher>,
+    /// Cookies.
+    pub cookies: Vec<CookieMatcher>,
     /// A part of the requests.
     pub runtime_fraction: Option<FractionalPercent>,
+    /// Only gRPC calls.
+    pub grpc: bool,
+    /// The client's certificate.
+    pub tls_context: TlsContextMatch,
+    /// Metadata that filters have set.
+    pub dynamic_metadata: Vec<MetadataMatcher>,
+    /// State that filters have set.
+    pub filter_state: Vec<FilterStateMatcher>,
+}
+
+impl RouteMatch {
+    /// Everything that has this path.
+    pub fn path(path: PathMatcher) -> Self {
+        Self {
+            path,
+            case_sensitive: true,
+            headers: Vec::new(),
+            query_parameters: Vec::new(),
+            cookies: Vec::new(),
+            runtime_fraction: None,
+            grpc: false,
+            tls_context: TlsContextMatch::default(),
+            dynamic_metadata: Vec::new(),
+            filter_state: Vec::new(),
+        }
+    }
+}
+
+/// `RouteMatch.TlsContextMatchOptions`; `None` does not care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TlsContextMatch {
+    /// Whether the client has shown a certificate.
+    pub presented: Option<bool>,
+    /// Whether that was found valid.
+    pub validated: Option<bool>,
 }
 
 /// How a path is matched.
@@ -117,6 +201,10 @@ pub enum PathMatcher {
     PathSeparatedPrefix(String),
     /// RE2 syntax against the whole path.
     Regex(String),
+    /// A URI template against the whole path (`envoy.path.match.uri_template.uri_template_matcher`).
+    Template(String),
+    /// CONNECT requests, whatever their path.
+    Connect,
 }
 
 /// What a route does.
@@ -149,10 +237,26 @@ pub struct RouteAction {
     pub idle_timeout: Option<Option<Duration>>,
     /// Overrides the stream's largest duration; `Some(None)` switches it off.
     pub max_stream_duration: Option<Option<Duration>>,
+    /// What a gRPC request's own timeout does.
+    pub grpc_timeout: GrpcTimeout,
     /// Retries.
     pub retry_policy: Option<RetryPolicy>,
+    /// What is hashed, for clusters that choose by a hash.
+    pub hash_policy: Vec<HashPolicy>,
+    /// The metadata (`envoy.lb`) that hosts must have in clusters with subsets, sorted by key.
+    pub metadata_match: Vec<(Arc<str>, Node)>,
+    /// Send another attempt beside one that takes longer than `per_try_timeout`; `None`: as the virtual host says.
+    pub hedge_on_per_try_timeout: Option<bool>,
+    /// Copies to other clusters; empty: those of the virtual host.
+    pub mirrors: Vec<MirrorPolicy>,
+    /// Redirects that are followed here.
+    pub internal_redirects: Option<InternalRedirectPolicy>,
     /// Which circuit breakers count.
     pub priority: RoutingPriority,
+    /// Rate limits (`envoy.config.route.v3.RateLimit`, checked), for filters that count requests.
+    pub rate_limits: Vec<Node>,
+    /// The virtual host's rate limits count as well.
+    pub include_vh_rate_limits: bool,
 }
 
 /// Which circuit breakers count a request.
@@ -173,15 +277,28 @@ pub enum ClusterSpecifier {
     /// The cluster that this request header names.
     ClusterHeader(String),
     /// One of several.
-    Weighted(Vec<WeightedCluster>),
+    Weighted(WeightedClusters),
+}
+
+/// `envoy.config.route.v3.WeightedCluster`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightedClusters {
+    /// The clusters; the sum of their weights fits `u32` and is above 0.
+    pub clusters: Vec<WeightedCluster>,
+    /// Runtime keys `<prefix>.<cluster>` override the weights.
+    pub runtime_key_prefix: Option<String>,
+    /// A request header whose number chooses, in the place of chance.
+    pub header_name: Option<String>,
 }
 
 /// A cluster of several with its share and changes of its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WeightedCluster {
-    /// The cluster's name.
+    /// The cluster's name; empty with `cluster_header`.
     pub name: String,
-    /// Its share; the sum fits `u32` and is above 0.
+    /// The request header that names the cluster.
+    pub cluster_header: Option<String>,
+    /// Its share.
     pub weight: u32,
     /// Changes to requests.
     pub request_headers: HeaderMutations,
@@ -191,6 +308,8 @@ pub struct WeightedCluster {
     pub typed_per_filter_config: Vec<PerFilterConfig>,
     /// The host sent upstream.
     pub host_rewrite: Option<String>,
+    /// Further metadata that hosts must have, sorted by key.
+    pub metadata_match: Vec<(Arc<str>, Node)>,
 }
 
 /// How the path is rewritten.
@@ -205,6 +324,10 @@ pub enum PathRewrite {
         /// With `\0`–`\9`.
         substitution: String,
     },
+    /// A URI template with the variables of the path's (`envoy.path.rewrite.uri_template.uri_template_rewriter`).
+    Template(String),
+    /// A format string that makes the whole path.
+    Format(String),
 }
 
 /// How the host is rewritten.
@@ -216,6 +339,8 @@ pub enum HostRewrite {
     Auto,
     /// The value of a request header.
     Header(String),
+    /// A format string.
+    Format(String),
     /// The path with a substitution applied.
     PathRegex {
         /// RE2 syntax.
@@ -240,7 +365,7 @@ pub struct RedirectAction {
     pub port: Option<u16>,
     /// `path_redirect`.
     pub path: Option<String>,
-    /// `prefix_rewrite` or `regex_rewrite`.
+    /// `prefix_rewrite`, `regex_rewrite` or `path_rewrite`.
     pub path_rewrite: Option<PathRewrite>,
     /// Leave the query out.
     pub strip_query: bool,
@@ -253,23 +378,8 @@ pub struct DirectResponse {
     pub status: u16,
     /// The body.
     pub body: Option<crate::secret::DataSource>,
-}
-
-/// `envoy.config.route.v3.RetryPolicy`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RetryPolicy {
-    /// The conditions, as named in `retry_on`.
-    pub retry_on: Vec<String>,
-    /// How many retries; default 1.
-    pub num_retries: u32,
-    /// For each try.
-    pub per_try_timeout: Option<Duration>,
-    /// Statuses for `retriable-status-codes`.
-    pub retriable_status_codes: Vec<u16>,
-    /// First back-off; default 25 ms.
-    pub base_interval: Duration,
-    /// Longest back-off; default ten times the first.
-    pub max_interval: Duration,
+    /// Makes the body; the one above is its `%LOCAL_REPLY_BODY%`.
+    pub body_format: Option<FormatString>,
 }
 
 /// Fields to add and remove.

@@ -1,6 +1,6 @@
 //! A checked tree as the JSON of Envoy's dumps.
 //!
-//! Proto field names in declaration order, defaults left out, 64-bit numbers and durations as text, bytes in base64,
+//! Proto field names in the order of their numbers, defaults left out, 64-bit numbers and durations as text, bytes in base64,
 //! one space of indentation. Fields that are marked sensitive are shown the way Envoy redacts them
 //! (`MessageUtil::redact`): texts become `[redacted]`, bytes its base64, numbers and booleans are left out, and in
 //! messages this goes for everything inside.
@@ -15,14 +15,24 @@ use std::fmt::{Result, Write};
 
 const REDACTED: &str = "[redacted]";
 
-/// Writes a checked tree as JSON the way Envoy's dumps do: proto field names in declaration order, defaults left
-/// out, sensitive fields `[redacted]`. Ends without a line break.
-pub fn dump_json(node: &Node, message: &str, out: &mut dyn Write) -> Result {
-    let mut dump = Dump { out, indent: 0, redact: false };
+/// Writes a checked tree as JSON the way Envoy's dumps do: proto field names in the order of their numbers, defaults left
+/// out, sensitive fields `[redacted]`. What follows the first line is indented by `indent` and more; ends without a line
+/// break.
+pub fn dump_json(node: &Node, message: &str, indent: usize, out: &mut dyn Write) -> Result {
+    let mut dump = Dump { out, indent, redact: false };
     match Message::find(message) {
         Some(message) => dump.message(node, message),
         None => dump.plain(node),
     }
+}
+
+/// [`dump_json`] of the message in an `Any`.
+pub fn dump_json_any(node: &Node, message: &str, indent: usize, out: &mut dyn Write) -> Result {
+    Dump { out, indent, redact: false }.object(|dump, first| {
+        dump.key(TYPE_KEY, first)?;
+        dump.string(&format!("type.googleapis.com/{message}"))?;
+        Message::find(message).map_or(Ok(()), |message| dump.fields(node, message, first))
+    })
 }
 
 struct Dump<'a> {
@@ -42,13 +52,13 @@ impl Dump<'_> {
 
     /// The fields of a message, after those that were written into the same object.
     fn fields(&mut self, node: &Node, message: Message, first: &mut bool) -> Result {
-        let mut fields: Vec<(usize, Field, &Node)> = node
+        let mut fields: Vec<(u32, Field, &Node)> = node
             .pairs()
             .iter()
-            .filter_map(|(key, value)| message.field_by_key(key).map(|field| (message.position(field), field, value)))
+            .filter_map(|(key, value)| message.field_by_key(key).map(|field| (field.number(), field, value)))
             .filter(|(_, field, value)| field.has_presence() || !is_default(value, *field))
             .collect();
-        fields.sort_by_key(|(position, ..)| *position);
+        fields.sort_by_key(|(number, ..)| *number);
         for (_, field, value) in fields {
             let outer = self.redact;
             self.redact |= field.is_sensitive();

@@ -31,7 +31,7 @@ pub fn fuzz_check(data: &[u8]) {
         let (again, errors) = check(&node, BOOTSTRAP, &LENIENT);
         assert!(!errors.is_fatal() && again == node, "{errors}");
         let mut json = String::new();
-        assert!(dump_json(&node, BOOTSTRAP, &mut json).is_ok());
+        assert!(dump_json(&node, BOOTSTRAP, 0, &mut json).is_ok());
         assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{json}");
         if let Ok(bytes) = encode(&node, BOOTSTRAP) {
             fuzz_wire(&bytes);

@@ -8,6 +8,7 @@
 
 mod check;
 mod dump;
+mod field_mask;
 pub mod fuzzing;
 mod load;
 mod native;
@@ -20,7 +21,8 @@ mod well_known;
 mod wire;
 
 pub use check::{CheckOptions, check, check_wire};
-pub use dump::dump_json;
+pub use dump::{dump_json, dump_json_any};
+pub use field_mask::FieldMask;
 pub use load::{ENVOY, LoadOptions, Loaded, SOTA, load};
 pub use render::render;
 pub use text::{MAX_TEXT_BYTES, parse_text};

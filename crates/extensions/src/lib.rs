@@ -2,8 +2,13 @@
 //! the one list of them.
 
 mod access_loggers;
+mod compression;
+mod cookie;
 mod data_source;
 mod filters;
+mod format;
+mod header_options;
+mod lazy_stats;
 mod matchers;
 
 #[cfg(test)]
@@ -33,10 +38,22 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         registry.network_filters.add(extension)?;
     }
     for extension in [
+        &http::bandwidth_limit::EXTENSION,
         &http::buffer::EXTENSION,
+        &http::compressor::EXTENSION,
         &http::cors::EXTENSION,
+        &http::csrf::EXTENSION,
+        &http::decompressor::EXTENSION,
+        &http::fault::EXTENSION,
+        &http::grpc_http1_bridge::EXTENSION,
+        &http::grpc_stats::EXTENSION,
+        &http::grpc_web::EXTENSION,
         &http::header_mutation::EXTENSION,
+        &http::header_to_metadata::EXTENSION,
         &http::health_check::EXTENSION,
+        &http::local_ratelimit::EXTENSION,
+        &http::set_filter_state::EXTENSION,
+        &http::set_metadata::EXTENSION,
         &http::sota_router::EXTENSION,
     ] {
         registry.http_filters.add(extension)?;

@@ -1,21 +1,17 @@
 //! Matchers and shares of requests, read from the checked configuration of filters. Each is built at once; an error
 //! stands at `path`, which counts from the filter's own configuration.
 
-use sota_config::{
-    ConfigError, Node,
-    matcher::{
-        FractionalPercent as FractionConfig, HeaderCondition, HeaderMatcher as HeaderConfig,
-        StringMatcher as StringConfig, StringPattern,
-    },
-};
+use sota_config::{ConfigError, Node, matcher::FractionalPercent as FractionConfig};
 use sota_plugin::{
     FactoryContext,
-    matcher::{FractionalPercent, HeaderMatcher, StringMatcher},
+    matcher::{FractionalPercent, HeaderMatcher, StringMatcher, read},
+    runtime::Runtime,
 };
+use std::sync::Arc;
 
 /// `envoy.type.matcher.v3.StringMatcher`
 pub(crate) fn string(node: &Node, path: &str, cx: &FactoryContext<'_>) -> Result<StringMatcher, ConfigError> {
-    StringMatcher::build(&string_config(node)).map_err(|error| cx.error(path, node.mark, error.reason))
+    StringMatcher::build(&read::string_matcher(node)).map_err(|error| cx.error(path, node.mark, error.reason))
 }
 
 /// A list of `envoy.type.matcher.v3.StringMatcher` in a field.
@@ -29,7 +25,7 @@ pub(crate) fn headers(node: &Node, key: &str, cx: &FactoryContext<'_>) -> Result
     let items = node.list(key).iter().enumerate();
     items
         .map(|(at, item)| {
-            HeaderMatcher::build(&header_config(item))
+            HeaderMatcher::build(&read::header_matcher(item))
                 .map_err(|error| cx.error(&format!("{key}[{at}]"), item.mark, error.reason))
         })
         .collect()
@@ -38,53 +34,47 @@ pub(crate) fn headers(node: &Node, key: &str, cx: &FactoryContext<'_>) -> Result
 /// `envoy.config.core.v3.RuntimeFractionalPercent` in a field; `None` when it is absent.
 pub(crate) fn fraction(node: &Node, key: &str, cx: &FactoryContext<'_>) -> Option<FractionalPercent> {
     let node = node.get(key)?;
-    let value = node.field("default_value");
+    let runtime_key = node.get("runtime_key").and_then(Node::as_str);
+    Some(percent(node.field("default_value"), runtime_key, cx))
+}
+
+/// `envoy.type.v3.FractionalPercent`, which a runtime key may override.
+pub(crate) fn percent(node: &Node, runtime_key: Option<&str>, cx: &FactoryContext<'_>) -> FractionalPercent {
     let config = FractionConfig {
-        numerator: value.u32("numerator").unwrap_or(0),
-        denominator: match value.str("denominator") {
+        numerator: node.u32("numerator").unwrap_or(0),
+        denominator: match node.str("denominator") {
             "TEN_THOUSAND" => 10_000,
             "MILLION" => 1_000_000,
             _ => 100,
         },
-        runtime_key: node.get("runtime_key").and_then(Node::as_str).map(str::to_owned),
+        runtime_key: runtime_key.map(str::to_owned),
     };
-    Some(FractionalPercent::build(&config, cx.runtime))
+    FractionalPercent::build(&config, cx.runtime)
 }
 
-fn string_config(node: &Node) -> StringConfig {
-    let text = |key: &str| node.get(key).and_then(Node::as_str).map(str::to_owned);
-    let pattern = text("exact")
-        .map(StringPattern::Exact)
-        .or_else(|| text("prefix").map(StringPattern::Prefix))
-        .or_else(|| text("suffix").map(StringPattern::Suffix))
-        .or_else(|| text("contains").map(StringPattern::Contains))
-        .unwrap_or_else(|| StringPattern::Regex(node.field("safe_regex").str("regex").to_owned()));
-    StringConfig { pattern, ignore_case: node.bool("ignore_case") }
+/// `envoy.config.core.v3.RuntimeFeatureFlag` in a field; on where it is absent.
+pub(crate) fn switch(node: &Node, key: &str, cx: &FactoryContext<'_>) -> Switch {
+    let node = node.field(key);
+    let key = Some(node.str("runtime_key")).filter(|key| !key.is_empty());
+    Switch {
+        default: node.bool_or("default_value", true),
+        runtime: key.map(|key| (key.into(), Arc::clone(cx.runtime))),
+    }
 }
 
-fn header_config(node: &Node) -> HeaderConfig {
-    let text = |key: &str| node.get(key).and_then(Node::as_str).map(str::to_owned);
-    let pattern = text("exact_match")
-        .map(StringPattern::Exact)
-        .or_else(|| text("prefix_match").map(StringPattern::Prefix))
-        .or_else(|| text("suffix_match").map(StringPattern::Suffix))
-        .or_else(|| text("contains_match").map(StringPattern::Contains))
-        .or_else(|| node.get("safe_regex_match").map(|regex| StringPattern::Regex(regex.str("regex").to_owned())));
-    let condition = if let Some(pattern) = pattern {
-        HeaderCondition::String(StringConfig { pattern, ignore_case: false })
-    } else if let Some(matcher) = node.get("string_match") {
-        HeaderCondition::String(string_config(matcher))
-    } else if let Some(range) = node.get("range_match") {
-        let bound = |key: &str| range.field(key).as_i64().unwrap_or(0);
-        HeaderCondition::Range(bound("start")..bound("end"))
-    } else {
-        HeaderCondition::Present(node.bool_or("present_match", true))
-    };
-    HeaderConfig {
-        name: node.str("name").to_ascii_lowercase(),
-        condition,
-        invert: node.bool("invert_match"),
-        treat_missing_as_empty: node.bool("treat_missing_header_as_empty"),
+/// A switch that a runtime key may turn.
+#[derive(Debug, Clone)]
+pub(crate) struct Switch {
+    default: bool,
+    runtime: Option<(Box<str>, Arc<Runtime>)>,
+}
+
+impl Switch {
+    pub(crate) fn is_on(&self) -> bool {
+        match &self.runtime {
+            Some((key, runtime)) => runtime.enabled(key, self.default),
+            None => self.default,
+        }
     }
 }
 
@@ -94,7 +84,6 @@ mod tests {
     use crate::testing::{building, config, request, unchecked};
     use sota_config::TypedConfig;
     use sota_plugin::http::Method;
-    use std::sync::Arc;
 
     fn node(config: TypedConfig) -> Arc<Node> {
         match config {

@@ -9,6 +9,7 @@ use sota_plugin::{
     filter::{ListenerCx, ListenerFilter, Peek},
     http::{Headers, Protocol, RequestHead},
     info::{ConnectionInfo, RouteInfo, StreamInfo},
+    rate_limit::RouteRateLimits,
     runtime::Runtime,
     stats::{Kind, Reading, Registry},
     upstream::Cluster,
@@ -211,6 +212,9 @@ pub(crate) struct Route {
     pub(crate) configs: Vec<Arc<dyn Any + Send + Sync>>,
     /// It answers itself.
     pub(crate) is_direct: bool,
+    /// Where it forwards to.
+    pub(crate) cluster: String,
+    pub(crate) rate_limits: Option<RouteRateLimits>,
 }
 
 impl std::fmt::Debug for Route {
@@ -226,6 +230,14 @@ impl RouteInfo for Route {
 
     fn is_forwarding(&self) -> bool {
         !self.is_direct
+    }
+
+    fn cluster_name(&self) -> &str {
+        &self.cluster
+    }
+
+    fn rate_limits(&self) -> Option<&RouteRateLimits> {
+        self.rate_limits.as_ref()
     }
 
     fn virtual_host(&self) -> &str {

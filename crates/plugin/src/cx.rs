@@ -3,12 +3,12 @@
 use crate::{
     LocalFuture,
     future::{First, race},
-    http::{Headers, RequestHead},
+    http::{Headers, RequestHead, ResponseHead},
     info::{RouteInfo, StreamInfo},
     stats::Scope,
     upstream::{Cluster, UpstreamError},
 };
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::{any::Any, fmt, future::Future, rc::Rc, time::Duration};
 
 /// What the data plane does for extensions on a worker.
@@ -120,8 +120,11 @@ impl fmt::Debug for WorkerCx {
     }
 }
 
+/// A change to the head of a response.
+pub type ResponseEdit = Box<dyn FnOnce(&mut ResponseHead)>;
+
 /// What a filter asks of its stream beyond its answer.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Effects {
     /// Choose the route anew before the router runs.
     pub clear_route: bool,
@@ -129,6 +132,21 @@ pub struct Effects {
     pub trailers: Option<Box<Headers>>,
     /// How many octets of the body may be held for filters of this stream, instead of the connection's limit.
     pub buffer_limit: Option<usize>,
+    /// What the filter keeps back of the data that it lets go.
+    pub rest: Option<Bytes>,
+    /// A change to the head of the response that the filter holds.
+    pub response_edit: Option<ResponseEdit>,
+}
+
+impl fmt::Debug for Effects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Effects")
+            .field("clear_route", &self.clear_route)
+            .field("trailers", &self.trailers)
+            .field("buffer_limit", &self.buffer_limit)
+            .field("rest", &self.rest)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A stream as the filter that is called sees it.
@@ -175,6 +193,19 @@ impl StreamCx<'_> {
     /// limit of the connection is. Call it in the hook for the head.
     pub fn set_buffer_limit(&mut self, bytes: usize) {
         self.effects.buffer_limit = Some(bytes);
+    }
+
+    /// Keeps a part of the data that the hook lets go, or that a wait ends with: the hook is called with it again, before
+    /// anything else comes in this direction. For filters that let data pass slowly; such a hook waits before it keeps
+    /// something.
+    pub fn keep_rest(&mut self, rest: Bytes) {
+        self.effects.rest = (!rest.is_empty()).then_some(rest);
+    }
+
+    /// Changes the head of the response that this filter holds. For the hooks of the response's data and trailers;
+    /// elsewhere it does nothing.
+    pub fn edit_response_head(&mut self, edit: impl FnOnce(&mut ResponseHead) + 'static) {
+        self.effects.response_edit = Some(Box::new(edit));
     }
 
     /// Adds trailers behind the last data, in the direction of the hook that runs.

@@ -3,6 +3,7 @@
 use crate::{
     access_log::{AccessLoggerConfig, LogOpener},
     filter::{HttpFilterConfig, ListenerFilterConfig, NetworkFilterConfig},
+    load_balancer::LoadBalancerConfig,
     runtime::Runtime,
 };
 use sota_config::{ConfigError, ExtensionConfig, Mark, TypedConfig, bootstrap::NodeInfo, dialect::Dialect};
@@ -131,6 +132,8 @@ pub struct Registry {
     pub http_filters: Category<dyn HttpFilterConfig>,
     /// Access loggers.
     pub access_loggers: Category<dyn AccessLoggerConfig>,
+    /// Load balancers, beside those that are built in.
+    pub load_balancers: Category<dyn LoadBalancerConfig>,
     /// Dialects of the configuration, beside Envoy's and the native one.
     pub dialects: Vec<&'static dyn Dialect>,
 }
@@ -142,6 +145,7 @@ impl Default for Registry {
             network_filters: Category::new("network filter"),
             http_filters: Category::new("HTTP filter"),
             access_loggers: Category::new("access logger"),
+            load_balancers: Category::new("load balancer"),
             dialects: Vec::new(),
         }
     }

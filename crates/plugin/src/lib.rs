@@ -13,11 +13,15 @@ pub mod extension;
 pub mod filter;
 pub mod format;
 pub mod future;
+pub mod hash;
 pub mod http;
 pub mod info;
+pub mod load_balancer;
 pub mod matcher;
+pub mod rate_limit;
 pub mod runtime;
 pub mod stats;
+pub mod token_bucket;
 pub mod stream;
 pub mod upstream;
 

@@ -29,6 +29,8 @@ pub enum Deadline {
     Route,
     /// One attempt at it.
     Try,
+    /// Something comes from the upstream on an attempt.
+    TryIdle,
     /// The pause before another attempt.
     BackOff,
     /// Entries of the access log while the stream lasts.
@@ -36,7 +38,7 @@ pub enum Deadline {
 }
 
 /// So many there are.
-const COUNT: usize = 11;
+const COUNT: usize = 12;
 const ALL: [Deadline; COUNT] = [
     Deadline::ConnectionIdle,
     Deadline::ConnectionDuration,
@@ -47,6 +49,7 @@ const ALL: [Deadline; COUNT] = [
     Deadline::StreamDuration,
     Deadline::Route,
     Deadline::Try,
+    Deadline::TryIdle,
     Deadline::BackOff,
     Deadline::LogFlush,
 ];
@@ -83,6 +86,11 @@ impl Deadlines {
     /// Whether it is set.
     pub fn is_set(&self, which: Deadline) -> bool {
         self.slot(which).get().is_some()
+    }
+
+    /// When it is.
+    pub fn at(&self, which: Deadline) -> Option<Instant> {
+        self.slot(which).get()
     }
 
     /// Takes away all that belong to a stream.

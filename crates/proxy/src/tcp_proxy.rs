@@ -7,9 +7,12 @@ use crate::{
     downstream::Downstream,
     socket::Socket,
     timer::Timer,
-    upstream::{Cluster, LbContext, Outcome, TcpConnection},
+    upstream::{Cluster, HashPolicies, LbContext, MetadataMatch, Outcome, TcpConnection},
 };
-use sota_config::{ConfigErrors, tcp_proxy::TcpProxy as Model};
+use sota_config::{
+    ConfigErrors,
+    tcp_proxy::{TcpProxy as Model, WeightedCluster},
+};
 use sota_plugin::{
     FactoryContext,
     access_log::{LogEntry, LogKind},
@@ -49,13 +52,26 @@ stat_group! {
 pub struct TcpProxyConfig {
     model: Arc<Model>,
     total_weight: u64,
+    hash_policies: Option<HashPolicies>,
+    /// For each cluster: the metadata that its hosts must have.
+    metadata_match: Box<[Option<MetadataMatch>]>,
     access_logs: Arc<AccessLogs>,
 }
 
 impl TcpProxyConfig {
     /// Builds it, with every error there is.
     pub fn build(model: &Arc<Model>, cx: &FactoryContext<'_>) -> Result<Arc<Self>, ConfigErrors> {
+        let hash_policies = match &*model.hash_policy {
+            [] => None,
+            policies => Some(HashPolicies::build(policies).map_err(|error| cx.place(error))?),
+        };
+        let metadata_match = |cluster: &WeightedCluster| {
+            let pairs = [&*model.metadata_match, &*cluster.metadata_match].concat();
+            (!pairs.is_empty()).then(|| MetadataMatch::new(pairs))
+        };
         Ok(Arc::new(Self {
+            hash_policies,
+            metadata_match: model.clusters.iter().map(metadata_match).collect(),
             total_weight: model.clusters.iter().map(|cluster| u64::from(cluster.weight)).sum(),
             access_logs: AccessLogs::build(&model.access_log, cx)?,
             model: Arc::clone(model),
@@ -63,12 +79,12 @@ impl TcpProxyConfig {
     }
 
     /// The cluster of a connection, by weight.
-    fn pick_cluster(&self, random: u64) -> Option<&str> {
+    fn pick_cluster(&self, random: u64) -> Option<(&str, Option<&MetadataMatch>)> {
         let mut left = random.checked_rem(self.total_weight)?;
-        for cluster in &self.model.clusters {
+        for (cluster, metadata) in self.model.clusters.iter().zip(&self.metadata_match) {
             match left.checked_sub(u64::from(cluster.weight)) {
                 Some(rest) => left = rest,
-                None => return Some(&cluster.name),
+                None => return Some((&cluster.name, metadata.as_ref())),
             }
         }
         None
@@ -135,16 +151,20 @@ impl TcpProxy {
 
     /// Connects to a host of the cluster, or to another one when that fails, as often as configured.
     async fn connect(&self, downstream: &Downstream, info: &mut StreamInfo) -> Option<TcpConnection> {
-        let cluster = self.config.pick_cluster(fastrand::u64(..)).and_then(|name| self.context.clusters.get(name));
-        let Some(cluster) = cluster else {
+        let picked = self.config.pick_cluster(fastrand::u64(..));
+        let picked = picked.and_then(|(name, metadata)| Some((self.context.clusters.get(name)?, metadata)));
+        let Some((cluster, metadata)) = picked else {
             self.stats.downstream_cx_no_route.inc();
             info.response_flags.set(ResponseFlag::NoClusterFound);
             return None;
         };
         info.upstream.cluster = Some(Arc::clone(cluster.name()));
         info.upstream.cluster_metadata.clone_from(&cluster.config().model().metadata);
+        let policies = cluster.hash_policies(|| self.config.hash_policies.as_ref());
+        let hash = policies.and_then(|policies| policies.hash(None, info).hash);
+        let choice = LbContext { hash, metadata, connection: Some(&downstream.info), ..LbContext::default() };
         for _ in 0..self.config.model.max_connect_attempts.max(1) {
-            match self.connect_once(&cluster, downstream, info).await {
+            match self.connect_once(&cluster, &choice, info).await {
                 Attempt::Connected(connection) => return Some(connection),
                 Attempt::Failed => info.upstream.connect_attempts += 1,
                 Attempt::Hopeless => return None,
@@ -155,9 +175,8 @@ impl TcpProxy {
         None
     }
 
-    async fn connect_once(&self, cluster: &Cluster, downstream: &Downstream, info: &mut StreamInfo) -> Attempt {
-        let choice = LbContext { connection: Some(&downstream.info), ..LbContext::default() };
-        let Some(host) = cluster.choose_host(&choice) else {
+    async fn connect_once(&self, cluster: &Cluster, choice: &LbContext<'_>, info: &mut StreamInfo) -> Attempt {
+        let Some(host) = cluster.choose_host(choice) else {
             info.response_flags.set(ResponseFlag::NoHealthyUpstream);
             return Attempt::Hopeless;
         };

@@ -69,11 +69,12 @@ struct RegisteredExtensions<'a>(&'a Registry);
 
 impl Extensions for RegisteredExtensions<'_> {
     fn claims(&self, type_url: &str) -> bool {
-        let Registry { listener_filters, network_filters, http_filters, access_loggers, .. } = self.0;
+        let Registry { listener_filters, network_filters, http_filters, access_loggers, load_balancers, .. } = self.0;
         listener_filters.claims(type_url)
             || network_filters.claims(type_url)
             || http_filters.claims(type_url)
             || access_loggers.claims(type_url)
+            || load_balancers.claims(type_url)
     }
 
     fn find(&self, category: &str, name: &str) -> Option<ExtensionName> {

@@ -10,7 +10,7 @@ use crate::{
     reload::Reload,
     resources::{BuildInputs, Change, Current, Resources},
     runtime::RuntimeLayers,
-    server_stats::ServerStats,
+    server_stats::{AdminStats, RuntimeStats, ServerStats},
     stats::Store,
 };
 use sota_config::bootstrap::Bootstrap;
@@ -82,6 +82,9 @@ pub(crate) struct Server {
     pub started: Instant,
     state: Cell<State>,
     own_stats: Group<ServerStats>,
+    runtime_stats: Group<RuntimeStats>,
+    /// What the admin interface counts.
+    pub admin_stats: Group<AdminStats>,
     inputs: BuildInputs,
     stop: Notify,
 }
@@ -190,6 +193,8 @@ impl Server {
         process.set_drain_time(options.drain_time);
         let logs = LogFiles::start(&scope).map_err(failed("cannot start the log thread"))?;
         let runtime = RuntimeLayers::new(&bootstrap.layered_runtime);
+        let runtime_stats: Group<RuntimeStats> = scope.child("runtime.").group();
+        runtime_stats.loaded(&runtime);
         process.set_max_connections(runtime.runtime.integer("overload.global_downstream_max_connections", 0));
         let workers =
             Workers::start(concurrency, &process, || stats.shard()).map_err(failed("cannot start workers"))?;
@@ -209,6 +214,8 @@ impl Server {
             runtime,
             resources: Resources::new(&workers, &scope),
             own_stats: scope.child("server.").group(),
+            runtime_stats,
+            admin_stats: scope.child("http.admin.").group(),
             stats,
             scope,
             workers,
@@ -242,6 +249,7 @@ impl Server {
 
     /// Puts runtime values in force that are not read where they are used.
     pub(crate) fn apply_runtime(&self) {
+        self.runtime_stats.loaded(&self.runtime);
         let max = self.runtime.runtime.integer("overload.global_downstream_max_connections", 0);
         self.process.set_max_connections(max);
     }

@@ -1,7 +1,10 @@
 //! `server.`: the process about itself.
 
-use crate::server::{Server, State};
-use sota_plugin::stat_group;
+use crate::{
+    runtime::RuntimeLayers,
+    server::{Server, State},
+};
+use sota_plugin::{http::StatusCode, stat_group};
 use std::{fs, sync::atomic::Ordering};
 
 stat_group! {
@@ -27,6 +30,60 @@ stat_group! {
         initialization_time_ms: histogram(Milliseconds),
         /// Panics that ended a connection or task and nothing else.
         panics: gauge,
+    }
+}
+
+stat_group! {
+    /// `runtime.`
+    pub struct RuntimeStats {
+        /// Values of `/runtime_modify` that are in force.
+        admin_overrides_active: gauge,
+        /// Keys with a value.
+        num_keys: gauge,
+        /// Layers.
+        num_layers: gauge,
+        /// Snapshots made: one at the start and one for each change.
+        load_success: counter,
+    }
+}
+
+impl RuntimeStats {
+    /// A snapshot was made.
+    pub(crate) fn loaded(&self, runtime: &RuntimeLayers) {
+        let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let layers = runtime.layers();
+        let overrides = layers.iter().filter(|layer| layer.is_admin).map(|layer| layer.values.len()).sum();
+        self.load_success.inc();
+        self.admin_overrides_active.set(gauge(overrides));
+        self.num_keys.set(gauge(runtime.runtime.snapshot().len()));
+        self.num_layers.set(gauge(layers.len()));
+    }
+}
+
+stat_group! {
+    /// `http.admin.`: the connections of the admin interface.
+    pub struct AdminStats {
+        downstream_cx_total: counter,
+        downstream_cx_active: gauge,
+        downstream_rq_total: counter,
+        downstream_rq_active: gauge,
+        downstream_rq_completed: counter,
+        downstream_rq_2xx: counter,
+        downstream_rq_4xx: counter,
+        downstream_rq_5xx: counter,
+    }
+}
+
+impl AdminStats {
+    /// Counts an answer; there are no others than these.
+    pub(crate) fn count(&self, status: StatusCode) {
+        self.downstream_rq_completed.inc();
+        match status.class() {
+            2 => self.downstream_rq_2xx.inc(),
+            4 => self.downstream_rq_4xx.inc(),
+            5 => self.downstream_rq_5xx.inc(),
+            _ => {}
+        }
     }
 }
 

@@ -8,6 +8,8 @@
 //!
 //! let (_, taken) = sota_testkit::alloc::count(|| vec![0_u8; 64]);
 //! assert_eq!((taken.allocations, taken.bytes), (1, 64));
+//! let (_kept, bytes) = sota_testkit::alloc::held(|| vec![vec![0_u8; 64], vec![0_u8; 32]].pop());
+//! assert_eq!(bytes, 32);
 //! ```
 #![allow(unsafe_code, reason = "GlobalAlloc is an unsafe trait")]
 
@@ -28,7 +30,18 @@ pub struct Taken {
     pub bytes: u64,
 }
 
+/// Runs `f` and tells how many bytes more than before this thread holds afterwards.
+pub fn held<R>(f: impl FnOnce() -> R) -> (R, u64) {
+    let ((result, taken), freed) = {
+        let before = FREED.get();
+        let counted = count(f);
+        (counted, FREED.get() - before)
+    };
+    (result, taken.bytes.saturating_sub(freed))
+}
+
 thread_local! {
+    static FREED: Cell<u64> = const { Cell::new(0) };
     static TAKEN: Cell<Taken> = const { Cell::new(Taken { allocations: 0, bytes: 0 }) };
 }
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -46,6 +59,10 @@ pub fn count<R>(f: impl FnOnce() -> R) -> (R, Taken) {
 /// What all threads have allocated since the start. Zero for ever if [`Counting`] is not the allocator.
 pub fn total() -> Taken {
     Taken { allocations: ALLOCATIONS.load(Ordering::Relaxed), bytes: BYTES.load(Ordering::Relaxed) }
+}
+
+fn note_freed(bytes: usize) {
+    let _ = FREED.try_with(|freed| freed.set(freed.get() + bytes as u64));
 }
 
 fn note(bytes: usize) {
@@ -74,11 +91,13 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         note(size.saturating_sub(layout.size()));
+        note_freed(layout.size().saturating_sub(size));
         // SAFETY: the caller keeps the contract of `realloc`.
         unsafe { System.realloc(old, layout, size) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        note_freed(layout.size());
         // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(block, layout) }
     }

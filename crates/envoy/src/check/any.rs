@@ -28,15 +28,23 @@ impl Walker<'_> {
             self.error(url_node.mark, format!("\"{TYPE_KEY}\" must be text, got {}", describe(url_node)));
             return node.clone();
         };
+        let claimed = (self.options.claims)(url);
+        if std::mem::take(&mut self.is_alternative) && enforce && !claimed {
+            let known = Message::find(type_name(url)).is_some_and(|message| message.is_listed());
+            if !known {
+                self.warning(url_node.mark, format!("the type \"{url}\" is not supported; the next one counts"));
+                return Node { value: Value::Map(Vec::new()), mark: node.mark };
+            }
+        }
         let Some(message) = Message::find(type_name(url)) else {
-            if !is_optional && !(self.options.claims)(url) {
+            if !is_optional && !claimed {
                 self.error(url_node.mark, unknown_type(url));
             }
             return node.clone();
         };
         let is_typed_struct = message.short_name() == "TypedStruct";
         let listed = message.is_listed() || message.well_known().is_some() || is_typed_struct;
-        if enforce && !listed && !is_optional && !(self.options.claims)(url) {
+        if enforce && !listed && !is_optional && !claimed {
             self.error(url_node.mark, format!("the type \"{url}\" is not supported"));
         }
         let enforce = enforce && listed;

@@ -8,6 +8,9 @@ use crate::{
 use sota_config::{Mark, Node, Value};
 use std::sync::Arc;
 
+/// One of several policies: those of unknown types are passed over.
+const LB_POLICY: &str = "envoy.config.cluster.v3.LoadBalancingPolicy.Policy";
+
 /// A message whose fields are being collected.
 struct Collected {
     message: Message,
@@ -88,6 +91,7 @@ impl Walker<'_> {
         }
         let support = field.support();
         let inside = enforce && support == Support::Full;
+        self.is_alternative |= collected.message.name() == LB_POLICY;
         let node = self.at_field(name, |walker| walker.field(value, field, inside, is_optional));
         if enforce
             && let Support::None(reason) = support

@@ -85,11 +85,21 @@ pub(crate) struct Walker<'a> {
     path: String,
     depth: usize,
     names: HashMap<u32, Arc<str>>,
+    /// The next `Any` is one of several of which the first that is supported counts.
+    is_alternative: bool,
 }
 
 impl<'a> Walker<'a> {
     fn new(options: &'a CheckOptions<'a>) -> Self {
-        Self { options, errors: Vec::new(), left_out: 0, path: String::new(), depth: 0, names: HashMap::new() }
+        Self {
+            options,
+            errors: Vec::new(),
+            left_out: 0,
+            path: String::new(),
+            depth: 0,
+            names: HashMap::new(),
+            is_alternative: false,
+        }
     }
 
     fn root(&mut self, node: &Node, message: Message) -> Node {

@@ -189,17 +189,17 @@ fn security_is_refused_whatever_is_allowed() {
     let (_, errors) = run(CLUSTER, &text, &LENIENT);
     assert!(errors.is_fatal(), "{errors}");
     assert!(errors.to_string().contains("is not supported"));
-    let text = "name: v\ndomains: ['*']\nrequire_tls: ALL\n";
-    let (_, errors) = run("envoy.config.route.v3.VirtualHost", text, &LENIENT);
-    assert_eq!(errors.to_string(), "require_tls: the value \"ALL\" is not supported: there is no TLS yet");
+    let (_, errors) = run("xds.type.matcher.v3.Matcher.OnMatch", "keep_matching: true\n", &LENIENT);
+    let expected = "\"keep_matching\" is not supported: the search ends at its first match";
+    assert!(errors.to_string().contains(expected), "{errors}");
     assert!(errors.is_fatal());
 }
 
 #[test]
 fn unsupported_values_are_refused_by_name() {
     assert_eq!(
-        one(CLUSTER, &cluster("lb_policy: MAGLEV")),
-        "2:1: lb_policy: the value \"MAGLEV\" is not supported: no load balancer here hashes"
+        one(CLUSTER, &cluster("type: EDS")),
+        "2:1: type: the value \"EDS\" is not supported: there is no xDS yet"
     );
 }
 

@@ -9,10 +9,11 @@ use crate::native::NAMED_URL_PREFIX;
 use sota_config::{Node, Value};
 
 const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
-const SHORT_FORMS: [&str; 2] = ["endpoints", "overload"];
+const SHORT_FORMS: [&str; 3] = ["endpoints", "deadline_header", "overload"];
 const ENDPOINT: &str = "envoy.config.endpoint.v3.LbEndpoint";
 const ENDPOINT_FORMS: [&str; 3] = ["address", "hostname", "weight"];
 const OVERLOAD: &str = "sota.clusters.overload";
+const DEADLINE: &str = "sota.clusters.deadline";
 const CATEGORY: &str = "envoy.clusters";
 
 /// A cluster: Envoy's fields, with `endpoints` and `overload` beside them.
@@ -29,16 +30,18 @@ pub(super) fn cluster(lower: &mut Lower<'_>, node: &Node, place: &Place) -> Node
                 let made = load_assignment(lower, node, value, place);
                 out.push("load_assignment", made);
             }
-            "overload" => {
-                let made = overload(lower, value, place);
-                out.push("typed_extension_protocol_options", made);
-            }
+            // Together, below.
+            "overload" | "deadline_header" | "typed_extension_protocol_options" => {}
             _ => {
                 if let Some(name) = lower.known(key, value, CLUSTER, &SHORT_FORMS, place) {
                     out.push(name, value.clone());
                 }
             }
         }
+    }
+    let options = protocol_options(lower, node, place);
+    if !options.is_empty() {
+        out.push("typed_extension_protocol_options", options.build());
     }
     let endpoints = node.list("endpoints");
     if !out.has("type") && endpoints.iter().any(|endpoint| is_host_name(endpoint_address(endpoint))) {
@@ -104,16 +107,24 @@ fn endpoint(lower: &mut Lower<'_>, node: &Node, place: &Place) -> Node {
     out.or(node)
 }
 
-/// The ejection of overloaded hosts, as the extension's options of this cluster.
-fn overload(lower: &mut Lower<'_>, value: &Node, place: &Place) -> Node {
-    let url = find(lower, CATEGORY, OVERLOAD).map_or_else(|| format!("{NAMED_URL_PREFIX}{OVERLOAD}"), |f| f.url());
-    let written = place.field("overload").written;
-    lower.at(&written, format!("{}.typed_extension_protocol_options", place.made));
-    lower.at(&written, format!("{}.typed_extension_protocol_options[{OVERLOAD:?}]", place.made));
-    let config = match value.value {
-        // A switch is enough where the defaults are.
-        Value::Bool(true) => Node { value: Value::Map(Vec::new()), mark: value.mark },
-        _ => value.clone(),
-    };
-    Node { value: Value::Map(vec![(OVERLOAD.into(), any(value, &url, Some(&config)))]), mark: value.mark }
+/// The options of extensions: as they are, and what stands beside the cluster's own fields.
+fn protocol_options(lower: &mut Lower<'_>, node: &Node, place: &Place) -> Fields {
+    let mut out = Fields::new(node);
+    for (key, value) in node.field("typed_extension_protocol_options").pairs() {
+        out.push(key, value.clone());
+    }
+    for (key, name) in [("overload", OVERLOAD), ("deadline_header", DEADLINE)] {
+        let Some(value) = node.get(key) else { continue };
+        let url = find(lower, CATEGORY, name).map_or_else(|| format!("{NAMED_URL_PREFIX}{name}"), |found| found.url());
+        let written = place.field(key).written;
+        lower.at(&written, format!("{}.typed_extension_protocol_options[{name:?}]", place.made));
+        let config = match value.value {
+            // A switch is enough where the defaults are.
+            Value::Bool(true) if key == "overload" => Node { value: Value::Map(Vec::new()), mark: value.mark },
+            _ if key == "deadline_header" => wrap("header", value.clone()),
+            _ => value.clone(),
+        };
+        out.push(name, any(value, &url, Some(&config)));
+    }
+    out
 }

@@ -4,7 +4,7 @@ use super::{
     context::Cx,
     data_source,
     extension::extension,
-    matcher::{header_matcher, runtime_fraction},
+    matcher::{header_matcher, metadata_matcher, runtime_fraction},
 };
 use sota_config::{
     Node,
@@ -61,6 +61,21 @@ pub(super) fn filter(cx: &mut Cx<'_>, node: &Node) -> Option<AccessLogFilter> {
                 statuses: inner.strings("statuses").iter().filter_map(|name| grpc_status(name)).collect(),
                 exclude: inner.bool("exclude"),
             },
+            "metadata_filter" => AccessLogFilter::Metadata {
+                matcher: match inner.get("matcher") {
+                    Some(matcher) => {
+                        if matcher.bool("invert") {
+                            cx.field_warning(matcher, "invert", "access logs do not look at it");
+                        }
+                        Some(cx.optional(inner, "matcher", metadata_matcher)?)
+                    }
+                    None => None,
+                },
+                match_if_absent: inner.bool_or("match_if_key_not_found", true),
+            },
+            "log_type_filter" => {
+                AccessLogFilter::LogType { types: inner.strings("types"), exclude: inner.bool("exclude") }
+            }
             _ => {
                 if !cx.is_refused_field(inner.mark) {
                     cx.error(inner.mark, "this filter is not supported, and without it too much would be logged");

@@ -7,18 +7,21 @@ use super::{
     endpoint::load_assignment,
     extension::{any_extension, extension, transport_socket},
     http_options::{http_protocol_options, http1_options},
+    load_balancer::load_balancing,
     matcher::{Pseudo, header_name},
 };
 use crate::check::{TYPE_KEY, type_name};
 use sota_config::{
     ExtensionConfig, Node,
-    cluster::{Cluster, Discovery, DnsConfig, DnsLookupFamily, LbConfig, LbPolicy, LoadAssignment, OriginalDstConfig},
+    cluster::{Cluster, Discovery, DnsConfig, DnsLookupFamily, LoadAssignment, OriginalDstConfig},
     http::{Http1Options, HttpProtocolOptions},
 };
 use std::{sync::Arc, time::Duration};
 
 /// The extension that ejects, probes and tries hosts; it is configured beside the protocol options.
 const OVERLOAD: &str = "sota.clusters.overload";
+/// Tells hosts how long a request may still take.
+const DEADLINE: &str = "sota.clusters.deadline";
 const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 /// Another name under which Envoy finds the same options.
 const PROTOCOL_OPTIONS_NAME: &str = "envoy.upstreams.http.http_protocol_options";
@@ -27,8 +30,6 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_BUFFER_LIMIT: u32 = 1024 * 1024;
 const DEFAULT_DNS_REFRESH_RATE: Duration = Duration::from_secs(5);
 const DEFAULT_CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
-const DEFAULT_PANIC_THRESHOLD: f64 = 50.0;
-const DEFAULT_CHOICE_COUNT: u32 = 2;
 
 /// A cluster.
 pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
@@ -42,26 +43,23 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
     let options = protocol_options(cx, node);
     let upstream_bind_config = cx.optional(node, "upstream_bind_config", |cx, node| Some(bind_config(cx, node)));
     let name = node.str("name");
+    let (lb_policy, lb_config) = load_balancing(cx, node, &discovery)?;
     Some(Cluster {
         name: name.to_owned(),
         stat_name: match node.str("alt_stat_name") {
             "" => name.to_owned(),
             stat_name => stat_name.to_owned(),
         },
-        lb_policy: lb_policy(cx, node, &discovery)?,
+        lb_policy,
+        lb_config,
         discovery,
         load_assignment,
         connect_timeout: cx.duration(node, "connect_timeout").unwrap_or(DEFAULT_CONNECT_TIMEOUT),
         per_connection_buffer_limit_bytes: node
             .u32("per_connection_buffer_limit_bytes")
             .unwrap_or(DEFAULT_BUFFER_LIMIT),
-        lb_config: LbConfig {
-            healthy_panic_threshold: node
-                .field("common_lb_config")
-                .get("healthy_panic_threshold")
-                .map_or(DEFAULT_PANIC_THRESHOLD, |percent| percent.f64("value").unwrap_or(0.0)),
-        },
         circuit_breakers: circuit_breakers(node.field("circuit_breakers")),
+        protocol: Default::default(),
         http: options.http,
         http1: options.http1,
         upstream_bind_config,
@@ -71,6 +69,7 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
         dns_resolver: cx.optional(node, "typed_dns_resolver_config", |cx, node| Some(extension(cx, node))),
         close_connections_on_host_health_failure: node.bool("close_connections_on_host_health_failure"),
         ignore_health_on_host_removal: node.bool("ignore_health_on_host_removal"),
+        deadline_header: options.deadline_header,
         overload: options.overload,
         source: Some(Arc::new(node.clone())),
     })
@@ -163,41 +162,17 @@ fn endpoints(cx: &mut Cx<'_>, node: &Node, discovery: &Discovery) -> LoadAssignm
     endpoints
 }
 
-fn lb_policy(cx: &mut Cx<'_>, node: &Node, discovery: &Discovery) -> Option<LbPolicy> {
-    let is_original_dst = matches!(discovery, Discovery::OriginalDst(_));
-    let policy = node.str("lb_policy");
-    match policy {
-        "CLUSTER_PROVIDED" if is_original_dst => return Some(LbPolicy::ClusterProvided),
-        "CLUSTER_PROVIDED" => {
-            cx.field_error(node, "lb_policy", "only clusters of type ORIGINAL_DST bring a policy of their own");
-            return None;
-        }
-        _ if is_original_dst => {
-            cx.field_error(node, "lb_policy", "clusters of type ORIGINAL_DST take CLUSTER_PROVIDED only");
-            return None;
-        }
-        "LEAST_REQUEST" => {
-            let choice_count =
-                node.field("least_request_lb_config").u32("choice_count").unwrap_or(DEFAULT_CHOICE_COUNT);
-            return Some(LbPolicy::LeastRequest { choice_count });
-        }
-        "RANDOM" => return Some(LbPolicy::Random),
-        // Refused by the check; with --allow-unsupported the usual policy takes their place.
-        _ => {}
-    }
-    Some(LbPolicy::RoundRobin)
-}
-
 /// What `typed_extension_protocol_options` and the older fields beside it say.
 struct ProtocolOptions {
     http: HttpProtocolOptions,
     http1: Http1Options,
+    deadline_header: Option<String>,
     overload: Option<ExtensionConfig>,
 }
 
 fn protocol_options(cx: &mut Cx<'_>, node: &Node) -> ProtocolOptions {
     let has_tls = node.has("transport_socket") && cx.with("transport_socket", |cx| cx.is_refused());
-    let mut overload = None;
+    let (mut overload, mut deadline_header) = (None, None);
     let mut typed = None;
     cx.entries(node, "typed_extension_protocol_options", |cx, name, any| -> Option<()> {
         match name {
@@ -207,6 +182,7 @@ fn protocol_options(cx: &mut Cx<'_>, node: &Node) -> ProtocolOptions {
             PROTOCOL_OPTIONS | PROTOCOL_OPTIONS_NAME => {
                 cx.error(any.mark, format!("a configuration of the type {PROTOCOL_OPTIONS} belongs here"));
             }
+            DEADLINE => deadline_header = deadline(cx, any),
             OVERLOAD => overload = Some(any_extension(cx, name.to_owned(), any)),
             _ => cx.error(any.mark, format!("there are no protocol options of the name \"{}\"", name.escape_debug())),
         }
@@ -220,7 +196,20 @@ fn protocol_options(cx: &mut Cx<'_>, node: &Node) -> ProtocolOptions {
     if http.max_requests_per_connection.is_none() {
         http.max_requests_per_connection = node.u32("max_requests_per_connection").filter(|requests| *requests > 0);
     }
-    ProtocolOptions { http, http1, overload }
+    ProtocolOptions { http, http1, deadline_header, overload }
+}
+
+/// `sota.clusters.deadline`: a `Struct` with `header`.
+fn deadline(cx: &mut Cx<'_>, any: &Node) -> Option<String> {
+    let fields = any.get("value").unwrap_or(any);
+    for (key, value) in fields.pairs().iter().filter(|(key, _)| !matches!(&**key, TYPE_KEY | "header")) {
+        cx.error(value.mark, format!("unknown field \"{}\"; there is \"header\"", key.escape_debug()));
+    }
+    let header = header_name(cx, fields, "header", Pseudo::Refused);
+    if !fields.has("header") {
+        cx.error(any.mark, "\"header\" is missing: the field that says how many milliseconds are left");
+    }
+    header
 }
 
 /// `envoy.extensions.upstreams.http.v3.HttpProtocolOptions`.

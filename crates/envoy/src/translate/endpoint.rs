@@ -3,11 +3,12 @@
 use super::{
     address::{AddressUse, address},
     context::Cx,
+    load_balancer::health_status,
 };
 use sota_config::{
     Node,
     address::Address,
-    cluster::{Endpoint, HealthStatus, LoadAssignment, LocalityEndpoints},
+    cluster::{Endpoint, LoadAssignment, LocalityEndpoints},
 };
 use std::{collections::HashMap, sync::Arc};
 
@@ -75,14 +76,7 @@ fn endpoint(cx: &mut Cx<'_>, node: &Node, usage: AddressUse) -> Option<Endpoint>
         address: place,
         hostname,
         weight: node.u32("load_balancing_weight").unwrap_or(1),
-        health: match node.str("health_status") {
-            "HEALTHY" => HealthStatus::Healthy,
-            "UNHEALTHY" => HealthStatus::Unhealthy,
-            "DRAINING" => HealthStatus::Draining,
-            "TIMEOUT" => HealthStatus::Timeout,
-            "DEGRADED" => HealthStatus::Degraded,
-            _ => HealthStatus::Unknown,
-        },
+        health: health_status(node.str("health_status")),
         metadata: node.get("metadata").map(|metadata| Arc::new(metadata.clone())),
     })
 }

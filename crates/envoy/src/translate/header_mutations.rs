@@ -2,10 +2,11 @@
 
 use super::{
     context::Cx,
-    matcher::{Pseudo, header_name_text},
+    matcher::{Pseudo, header_name_text, string_matcher},
 };
 use sota_config::{
     Mark, Node,
+    http::HeaderMutation,
     route::{AppendAction, HeaderMutations, HeaderValueOption},
 };
 
@@ -26,6 +27,23 @@ pub(super) fn both(cx: &mut Cx<'_>, node: &Node) -> (HeaderMutations, HeaderMuta
         header_mutations(cx, node, "request_headers_to_add", "request_headers_to_remove"),
         header_mutations(cx, node, "response_headers_to_add", "response_headers_to_remove"),
     )
+}
+
+/// `envoy.config.common.mutation_rules.v3.HeaderMutation`.
+pub(super) fn header_mutation(cx: &mut Cx<'_>, node: &Node) -> Option<HeaderMutation> {
+    if node.has("remove_on_match") {
+        let names =
+            cx.with("remove_on_match", |cx| cx.optional(node.field("remove_on_match"), "key_matcher", string_matcher));
+        return names.map(HeaderMutation::RemoveMatching);
+    }
+    let mut fields = HeaderMutations::default();
+    if node.has("append") {
+        fields.add.push(cx.optional(node, "append", header_value_option)?);
+    } else {
+        let mark = node.field("remove").mark;
+        fields.remove.push(cx.with("remove", |cx| name_of(cx, node.str("remove"), mark, "removed"))?);
+    }
+    Some(HeaderMutation::Field(fields))
 }
 
 /// `envoy.config.core.v3.HeaderValueOption`.

@@ -4,9 +4,11 @@ use super::{
     access_log::access_log,
     address::cidr_range,
     context::Cx,
+    early_mutations::early_header_mutations,
     extension::{extension, is_filter},
     http_options::{http_protocol_options, http1_options},
     local_reply::local_reply,
+    original_ip::original_ip_detection,
     route::route_configuration,
 };
 use sota_config::{
@@ -78,6 +80,8 @@ pub(super) fn http_connection_manager(cx: &mut Cx<'_>, node: &Node) -> Option<Ht
         use_remote_address: node.bool("use_remote_address"),
         xff_num_trusted_hops: node.u32("xff_num_trusted_hops").unwrap_or(0),
         skip_xff_append: node.bool("skip_xff_append"),
+        original_ip_detection: original_ip_detection(cx, node),
+        early_header_mutations: early_header_mutations(cx, node),
         internal_address_config: cx
             .optional(node, "internal_address_config", |cx, node| {
                 Some(InternalAddressConfig {
@@ -185,6 +189,7 @@ fn http_filter(cx: &mut Cx<'_>, node: &Node, is_last: bool) -> Option<HttpFilter
 fn router(cx: &mut Cx<'_>, node: &Node) -> RouterConfig {
     RouterConfig {
         dynamic_stats: node.bool_or("dynamic_stats", true),
+        respect_expected_rq_timeout: node.bool("respect_expected_rq_timeout"),
         suppress_envoy_headers: node.bool("suppress_envoy_headers"),
         upstream_log: cx.each(node, "upstream_log", access_log),
     }

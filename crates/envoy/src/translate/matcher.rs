@@ -1,12 +1,12 @@
-//! Matchers of strings, headers and query parameters; shares of requests.
+//! Matchers of strings, headers, query parameters, cookies, metadata and filter state; shares of requests.
 
-use super::context::Cx;
+use super::{address::cidr_range, context::Cx};
 use regex::RegexBuilder;
 use sota_config::{
     Mark, Node,
     matcher::{
-        FractionalPercent, HeaderCondition, HeaderMatcher, MAX_REGEX_PROGRAM_BYTES, QueryParameterMatcher,
-        StringMatcher, StringPattern,
+        CookieMatcher, FilterStateMatcher, FilterStatePattern, FractionalPercent, HeaderCondition, HeaderMatcher,
+        MAX_REGEX_PROGRAM_BYTES, MetadataMatcher, QueryParameterMatcher, StringMatcher, StringPattern, ValueMatcher,
     },
 };
 
@@ -123,6 +123,68 @@ pub(super) fn query_parameter_matcher(cx: &mut Cx<'_>, node: &Node) -> Option<Qu
         false => None,
     };
     Some(QueryParameterMatcher { name: node.str("name").to_owned(), value })
+}
+
+/// `envoy.config.route.v3.CookieMatcher`.
+pub(super) fn cookie_matcher(cx: &mut Cx<'_>, node: &Node) -> Option<CookieMatcher> {
+    let value = cx.optional(node, "string_match", string_matcher)?;
+    Some(CookieMatcher { name: node.str("name").to_owned(), value, invert: node.bool("invert_match") })
+}
+
+/// `envoy.type.matcher.v3.MetadataMatcher`.
+pub(super) fn metadata_matcher(cx: &mut Cx<'_>, node: &Node) -> Option<MetadataMatcher> {
+    Some(MetadataMatcher {
+        namespace: node.str("filter").to_owned(),
+        path: metadata_path(node),
+        value: cx.optional(node, "value", value_matcher)?,
+        invert: node.bool("invert"),
+    })
+}
+
+/// The keys of a `path` of segments.
+pub(super) fn metadata_path(node: &Node) -> Vec<String> {
+    node.list("path").iter().map(|segment| segment.str("key").to_owned()).collect()
+}
+
+/// `envoy.type.matcher.v3.ValueMatcher`.
+fn value_matcher(cx: &mut Cx<'_>, node: &Node) -> Option<ValueMatcher> {
+    let (kind, inner) = node.pairs().iter().find(|(_, inner)| !inner.is_null())?;
+    cx.with(kind, |cx| {
+        Some(match &**kind {
+            "null_match" => ValueMatcher::Null,
+            "double_match" => match inner.get("range") {
+                Some(range) => ValueMatcher::Range(range.f64("start").unwrap_or(0.0)..range.f64("end").unwrap_or(0.0)),
+                None => ValueMatcher::Number(inner.f64("exact").unwrap_or(0.0)),
+            },
+            "string_match" => ValueMatcher::String(string_matcher(cx, inner)?),
+            "bool_match" => ValueMatcher::Bool(inner.as_bool().unwrap_or(false)),
+            "present_match" => ValueMatcher::Present(inner.as_bool().unwrap_or(false)),
+            "list_match" => ValueMatcher::OneOf(Box::new(cx.optional(inner, "one_of", value_matcher)?)),
+            "or_match" => {
+                let matchers = cx.each(inner, "value_matchers", value_matcher);
+                if matchers.len() != inner.list("value_matchers").len() {
+                    return None;
+                }
+                ValueMatcher::Or(matchers)
+            }
+            _ => return None,
+        })
+    })
+}
+
+/// `envoy.type.matcher.v3.FilterStateMatcher`.
+pub(super) fn filter_state_matcher(cx: &mut Cx<'_>, node: &Node) -> Option<FilterStateMatcher> {
+    let pattern = match node.get("address_match") {
+        Some(address) => {
+            let ranges = cx.with("address_match", |cx| cx.each(address, "ranges", cidr_range));
+            if ranges.len() != address.list("ranges").len() {
+                return None;
+            }
+            FilterStatePattern::Address { ranges, invert: address.bool("invert_match") }
+        }
+        None => FilterStatePattern::String(cx.optional(node, "string_match", string_matcher)?),
+    };
+    Some(FilterStateMatcher { key: node.str("key").to_owned(), pattern })
 }
 
 /// Whether a header name may be one of HTTP/2's pseudo-headers.

@@ -1,10 +1,18 @@
 //! Retry policies (`envoy.config.route.v3.RetryPolicy`).
 
-use super::context::Cx;
-use sota_config::{Node, route::RetryPolicy};
-use std::time::Duration;
+use super::{
+    context::Cx,
+    extension::is_filter,
+    matcher::{Pseudo, header_matcher, header_name},
+};
+use sota_config::{
+    Node,
+    retry::{RateLimitedBackOff, ResetHeader, RetryHostPredicate, RetryPolicy},
+};
+use std::{sync::Arc, time::Duration};
 
 const DEFAULT_BASE_INTERVAL: Duration = Duration::from_millis(25);
+const DEFAULT_MAX_RESET: Duration = Duration::from_secs(300);
 /// Envoy rounds shorter intervals up to this.
 const MIN_BASE_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -53,12 +61,69 @@ pub(super) fn retry_policy(cx: &mut Cx<'_>, node: &Node) -> Option<RetryPolicy> 
         }
         code
     });
+    let max_attempts = node.get("host_selection_retry_max_attempts").and_then(Node::as_i64).filter(|most| *most > 0);
     Some(RetryPolicy {
         retry_on,
         num_retries: node.u32("num_retries").unwrap_or(1),
         per_try_timeout: cx.timeout(node, "per_try_timeout", None),
+        per_try_idle_timeout: cx.timeout(node, "per_try_idle_timeout", None),
         retriable_status_codes,
+        retriable_headers: cx.each(node, "retriable_headers", header_matcher),
+        retriable_request_headers: cx.each(node, "retriable_request_headers", header_matcher),
+        host_predicates: cx.each(node, "retry_host_predicate", host_predicate),
+        host_selection_max_attempts: max_attempts.map_or(1, |most| u32::try_from(most).unwrap_or(u32::MAX)),
+        previous_priorities: cx.optional(node, "retry_priority", retry_priority),
         base_interval,
         max_interval,
+        rate_limited_back_off: cx.optional(node, "rate_limited_retry_back_off", rate_limited_back_off),
     })
+}
+
+/// Whether this is the extension of this name among those of retries.
+fn is(node: &Node, kind: &str, name: &str, message: &str) -> bool {
+    is_filter(node, &format!("envoy.{kind}.{name}"), &format!("envoy.extensions.retry.{message}"))
+}
+
+fn host_predicate(cx: &mut Cx<'_>, node: &Node) -> Option<RetryHostPredicate> {
+    let is = |name, message| is(node, "retry_host_predicates", name, message);
+    if is("previous_hosts", "host.previous_hosts.v3.PreviousHostsPredicate") {
+        return Some(RetryHostPredicate::PreviousHosts);
+    }
+    if is("omit_canary_hosts", "host.omit_canary_hosts.v3.OmitCanaryHostsPredicate") {
+        return Some(RetryHostPredicate::OmitCanaryHosts);
+    }
+    if is("omit_host_metadata", "host.omit_host_metadata.v3.OmitHostMetadataConfig") {
+        let metadata = node.field("typed_config").field("metadata_match").field("filter_metadata").field("envoy.lb");
+        return Some(RetryHostPredicate::OmitHostMetadata(Arc::new(metadata.clone())));
+    }
+    unknown(cx, node, "retry host predicate");
+    None
+}
+
+fn retry_priority(cx: &mut Cx<'_>, node: &Node) -> Option<u32> {
+    const MESSAGE: &str = "priority.previous_priorities.v3.PreviousPrioritiesConfig";
+    if is(node, "retry_priorities", "previous_priorities", MESSAGE) {
+        let frequency = node.field("typed_config").get("update_frequency").and_then(Node::as_i64);
+        if frequency.is_none_or(|frequency| frequency <= 0) {
+            cx.error(node.mark, "previous_priorities needs an update_frequency above 0");
+        }
+        return frequency.and_then(|frequency| u32::try_from(frequency).ok()).filter(|frequency| *frequency > 0);
+    }
+    unknown(cx, node, "retry priority");
+    None
+}
+
+fn unknown(cx: &mut Cx<'_>, node: &Node, what: &str) {
+    if !cx.is_refused() {
+        cx.error(node.mark, format!("there is no {what} of the name \"{}\"", node.str("name").escape_debug()));
+    }
+}
+
+fn rate_limited_back_off(cx: &mut Cx<'_>, node: &Node) -> Option<RateLimitedBackOff> {
+    let reset_headers = cx.each(node, "reset_headers", |cx, node| {
+        let name = header_name(cx, node, "name", Pseudo::Refused)?;
+        Some(ResetHeader { name, is_timestamp: node.str("format") == "UNIX_TIMESTAMP" })
+    });
+    let max_interval = cx.duration(node, "max_interval").unwrap_or(DEFAULT_MAX_RESET);
+    Some(RateLimitedBackOff { reset_headers, max_interval })
 }

@@ -1,6 +1,6 @@
 //! Route configurations (`envoy.config.route.v3.RouteConfiguration`).
 
-use super::{context::Cx, extension::any_extension, header_mutations, virtual_host};
+use super::{context::Cx, extension::any_extension, header_mutations, mirror::mirrors, virtual_host};
 use crate::check::{TYPE_KEY, type_name};
 use sota_config::{
     Node,
@@ -47,6 +47,7 @@ pub(super) fn route_configuration(cx: &mut Cx<'_>, node: &Node, validate_by_defa
         validate_clusters,
         ignore_port_in_host_matching: node.bool("ignore_port_in_host_matching"),
         max_direct_response_body_size_bytes,
+        mirrors: mirrors(cx, node, scope),
         typed_per_filter_config: per_filter_config(cx, node),
         source: Some(Arc::new(node.clone())),
     }

@@ -1,23 +1,29 @@
 //! What routes do: forward, redirect, answer.
 
 use super::{
+    access_log::format_string,
     context::Cx,
     data_source::data_source,
+    extension::message_name,
+    hash_policy::{hash_policy, metadata_match},
     header_mutations,
     matcher::{Pseudo, header_name, regex_rewrite},
+    mirror::{internal_redirects, mirrors},
     retry::retry_policy,
     route::{RouteScope, per_filter_config},
 };
 use sota_config::{
     Mark, Node,
+    retry::GrpcTimeout,
     route::{
         ClusterSpecifier, DirectResponse, HostRewrite, PathRewrite, RedirectAction, RouteAction, RouteActionKind,
-        RoutingPriority, WeightedCluster,
+        RoutingPriority, WeightedCluster, WeightedClusters,
     },
     secret::DataSource,
 };
 use std::time::Duration;
 
+const URI_TEMPLATE_REWRITE: &str = "envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The action of a route.
@@ -54,8 +60,10 @@ fn forward(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Place<'_>) ->
     let cluster = cluster_specifier(cx, node, scope, place);
     let host_rewrite = host_rewrite(cx, node);
     let path_rewrite = path_rewrite(cx, node);
-    if node.has("prefix_rewrite") && !node.str("prefix_rewrite").is_empty() && node.has("regex_rewrite") {
-        cx.field_error(node, "regex_rewrite", "specify only one of prefix_rewrite and regex_rewrite");
+    let rewrites = ["prefix_rewrite", "path_rewrite", "regex_rewrite", "path_rewrite_policy"];
+    let mut rewrites = rewrites.into_iter().filter(|key| node.has(key) && node.field(key).as_str() != Some(""));
+    if let (Some(first), Some(second)) = (rewrites.next(), rewrites.next()) {
+        cx.field_error(node, second, format!("specify only one of {first} and {second}"));
     }
     let idle_timeout = node.has("idle_timeout").then(|| cx.timeout(node, "idle_timeout", None));
     let max_stream_duration = cx.optional(node, "max_stream_duration", |cx, node| {
@@ -65,6 +73,10 @@ fn forward(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Place<'_>) ->
         timeout: cx.timeout(node, "timeout", Some(DEFAULT_TIMEOUT)),
         idle_timeout,
         max_stream_duration,
+        grpc_timeout: grpc_timeout(cx, node),
+        hedge_on_per_try_timeout: node.get("hedge_policy").map(|hedge| hedge.bool("hedge_on_per_try_timeout")),
+        mirrors: mirrors(cx, node, scope),
+        internal_redirects: cx.optional(node, "internal_redirect_policy", internal_redirects),
         retry_policy: cx.optional(node, "retry_policy", retry_policy),
         cluster: cluster?,
         cluster_not_found_response_code: match node.str("cluster_not_found_response_code") {
@@ -75,8 +87,23 @@ fn forward(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Place<'_>) ->
         path_rewrite,
         host_rewrite,
         append_x_forwarded_host: node.bool("append_x_forwarded_host"),
+        hash_policy: cx.each(node, "hash_policy", hash_policy),
+        metadata_match: metadata_match(node),
         priority: if node.str("priority") == "HIGH" { RoutingPriority::High } else { RoutingPriority::Default },
+        rate_limits: node.list("rate_limits").to_vec(),
+        include_vh_rate_limits: node.bool("include_vh_rate_limits"),
     })
+}
+
+fn grpc_timeout(cx: &mut Cx<'_>, node: &Node) -> GrpcTimeout {
+    let stream = node.field("max_stream_duration");
+    GrpcTimeout {
+        is_by_stream: node.has("max_stream_duration"),
+        max: cx.duration(node, "max_grpc_timeout"),
+        offset: cx.duration(node, "grpc_timeout_offset"),
+        header_max: cx.with("max_stream_duration", |cx| cx.duration(stream, "grpc_timeout_header_max")),
+        header_offset: cx.with("max_stream_duration", |cx| cx.duration(stream, "grpc_timeout_header_offset")),
+    }
 }
 
 fn cluster_specifier(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Place<'_>) -> Option<ClusterSpecifier> {
@@ -89,13 +116,17 @@ fn cluster_specifier(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Pla
         return header_name(cx, node, "cluster_header", Pseudo::Allowed).map(ClusterSpecifier::ClusterHeader);
     }
     let weighted = node.get("weighted_clusters")?;
-    let clusters = cx.with("weighted_clusters", |cx| {
+    cx.with("weighted_clusters", |cx| {
         let clusters = cx.each(weighted, "clusters", |cx, node| weighted_cluster(cx, node, scope, place));
         let weights = weighted.list("clusters").iter().map(|c| c.u32("weight").unwrap_or(0));
         check_weights(cx, weighted.mark, weights);
-        clusters
-    });
-    Some(ClusterSpecifier::Weighted(clusters))
+        let header_name = match weighted.has("header_name") {
+            true => Some(header_name(cx, weighted, "header_name", Pseudo::Refused)?),
+            false => None,
+        };
+        let runtime_key_prefix = non_empty(weighted, "runtime_key_prefix");
+        Some(ClusterSpecifier::Weighted(WeightedClusters { clusters, runtime_key_prefix, header_name }))
+    })
 }
 
 /// Weights are shares of their sum, which must be above 0 and within 32 bits..
@@ -111,23 +142,28 @@ pub(super) fn check_weights(cx: &mut Cx<'_>, mark: Mark, weights: impl ExactSize
 
 fn weighted_cluster(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Place<'_>) -> Option<WeightedCluster> {
     let name = node.str("name");
-    if name.is_empty() {
-        // Envoy takes a cluster_header instead, which the support table refuses here.
-        if !node.has("cluster_header") {
-            cx.error(node.mark, "the field \"name\" is required");
-        }
-    } else {
+    let has_header = !node.str("cluster_header").is_empty();
+    if name.is_empty() != has_header {
+        cx.error(node.mark, "exactly one of name and cluster_header is required");
+    }
+    let cluster_header = match has_header {
+        true => Some(header_name(cx, node, "cluster_header", Pseudo::Allowed)?),
+        false => None,
+    };
+    if !name.is_empty() {
         let mark = node.field("name").mark;
         cx.with("name", |cx| known_cluster(cx, name, mark, scope, place));
     }
     let (request_headers, response_headers) = header_mutations::both(cx, node);
     Some(WeightedCluster {
         name: name.to_owned(),
+        cluster_header,
         weight: node.u32("weight").unwrap_or(0),
         request_headers,
         response_headers,
         typed_per_filter_config: per_filter_config(cx, node),
         host_rewrite: non_empty(node, "host_rewrite_literal"),
+        metadata_match: metadata_match(node),
     })
 }
 
@@ -145,6 +181,18 @@ fn path_rewrite(cx: &mut Cx<'_>, node: &Node) -> Option<PathRewrite> {
     if let Some(prefix) = non_empty(node, "prefix_rewrite") {
         return Some(PathRewrite::Prefix(prefix));
     }
+    if let Some(policy) = node.get("path_rewrite_policy") {
+        if message_name(policy) != Some(URI_TEMPLATE_REWRITE) {
+            if !cx.with("path_rewrite_policy", |cx| cx.is_refused()) {
+                cx.field_error(node, "path_rewrite_policy", format!("the only policy is {URI_TEMPLATE_REWRITE}"));
+            }
+            return None;
+        }
+        return Some(PathRewrite::Template(policy.field("typed_config").str("path_template_rewrite").to_owned()));
+    }
+    if let Some(format) = non_empty(node, "path_rewrite") {
+        return Some(PathRewrite::Format(format));
+    }
     let (pattern, substitution) = cx.optional(node, "regex_rewrite", regex_rewrite)?;
     Some(PathRewrite::Regex { pattern, substitution })
 }
@@ -158,6 +206,9 @@ fn host_rewrite(cx: &mut Cx<'_>, node: &Node) -> Option<HostRewrite> {
     }
     if node.has("host_rewrite_header") {
         return header_name(cx, node, "host_rewrite_header", Pseudo::Allowed).map(HostRewrite::Header);
+    }
+    if let Some(format) = non_empty(node, "host_rewrite") {
+        return Some(HostRewrite::Format(format));
     }
     let (pattern, substitution) = cx.optional(node, "host_rewrite_path_regex", regex_rewrite)?;
     Some(HostRewrite::PathRegex { pattern, substitution })
@@ -199,7 +250,8 @@ fn direct_response(cx: &mut Cx<'_>, node: &Node, scope: RouteScope) -> Option<Di
         }
         Some(source)
     });
-    Some(DirectResponse { status: u16::try_from(node.uint("status")?).ok()?, body })
+    let body_format = cx.optional(node, "body_format", format_string);
+    Some(DirectResponse { status: u16::try_from(node.uint("status")?).ok()?, body, body_format })
 }
 
 /// A text field that is there and not empty.

@@ -1,6 +1,11 @@
 //! The TCP proxy (`envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`).
 
-use super::{access_log::access_log, context::Cx, route_action::check_weights};
+use super::{
+    access_log::access_log,
+    context::Cx,
+    hash_policy::{hash_policy, metadata_match},
+    route_action::check_weights,
+};
 use sota_config::{
     Mark, Node,
     tcp_proxy::{TcpProxy, WeightedCluster},
@@ -15,7 +20,7 @@ pub(super) fn tcp_proxy(cx: &mut Cx<'_>, node: &Node) -> TcpProxy {
         Some(cluster) => {
             let name = cluster.as_str().unwrap_or("");
             cx.with("cluster", |cx| known_cluster(cx, name, cluster.mark));
-            vec![WeightedCluster { name: name.to_owned(), weight: 1 }]
+            vec![WeightedCluster { name: name.to_owned(), weight: 1, metadata_match: Vec::new() }]
         }
         None => {
             let weighted = node.field("weighted_clusters");
@@ -29,7 +34,11 @@ pub(super) fn tcp_proxy(cx: &mut Cx<'_>, node: &Node) -> TcpProxy {
                     let name = node.str("name");
                     let mark = node.field("name").mark;
                     cx.with("name", |cx| known_cluster(cx, name, mark));
-                    Some(WeightedCluster { name: name.to_owned(), weight: node.u32("weight").unwrap_or(0) })
+                    Some(WeightedCluster {
+                        name: name.to_owned(),
+                        weight: node.u32("weight").unwrap_or(0),
+                        metadata_match: metadata_match(node),
+                    })
                 })
             })
         }
@@ -40,6 +49,8 @@ pub(super) fn tcp_proxy(cx: &mut Cx<'_>, node: &Node) -> TcpProxy {
         idle_timeout: cx.timeout(node, "idle_timeout", Some(DEFAULT_IDLE_TIMEOUT)),
         max_downstream_connection_duration: cx.timeout(node, "max_downstream_connection_duration", None),
         max_connect_attempts: node.u32("max_connect_attempts").unwrap_or(1).max(1),
+        hash_policy: cx.each(node, "hash_policy", hash_policy),
+        metadata_match: metadata_match(node),
         access_log: cx.each(node, "access_log", access_log),
     }
 }

@@ -1,6 +1,7 @@
 //! `envoy.access_loggers.file`: writes a line for each entry to a file.
 
-use super::{format, writer::Writer};
+use super::writer::Writer;
+use crate::format;
 use sota_config::{ConfigError, Node, TypedConfig};
 use sota_plugin::{Extension, FactoryContext, access_log::AccessLoggerConfig, format::Format};
 use std::sync::Arc;

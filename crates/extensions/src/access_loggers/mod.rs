@@ -1,6 +1,5 @@
 //! Access loggers. What they have in common stands in `writer` and `format`.
 
-mod format;
 mod writer;
 
 pub(crate) mod file;

@@ -1,6 +1,7 @@
 //! `envoy.access_loggers.stdout` and `envoy.access_loggers.stderr`: write a line for each entry to a stream of the process.
 
-use super::{format, writer::Writer};
+use super::writer::Writer;
+use crate::format;
 use sota_config::{ConfigError, Node, TypedConfig};
 use sota_plugin::{Extension, FactoryContext, access_log::AccessLoggerConfig};
 use std::sync::Arc;

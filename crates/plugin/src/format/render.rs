@@ -58,7 +58,7 @@ pub(super) static PLAIN: &[(&str, Plain)] = &[
         "ROUTE_NAME",
         Plain::Text(|cx, out| text(cx.info.route.as_deref().map(|route| route.name()).filter(is_some), out)),
     ),
-    ("VIRTUAL_CLUSTER_NAME", Plain::Absent),
+    ("VIRTUAL_CLUSTER_NAME", Plain::Text(|cx, out| text(cx.info.virtual_cluster.as_deref(), out))),
     (
         "FILTER_CHAIN_NAME",
         Plain::Text(|cx, out| text(Some(&*cx.info.connection.filter_chain_name).filter(is_some), out)),

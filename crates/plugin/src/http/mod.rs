@@ -13,7 +13,7 @@ mod request;
 mod response;
 mod status;
 
-pub use grpc::GrpcStatus;
+pub use grpc::{GrpcStatus, grpc_message};
 pub use header_id::HeaderId;
 pub use header_name::{AsHeaderName, HeaderName, NameRef, is_token};
 pub use headers::{Field, Headers, InvalidField, Span};

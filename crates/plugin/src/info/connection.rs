@@ -63,6 +63,18 @@ pub struct ProxyTlv {
     pub value: Box<[u8]>,
 }
 
+/// What is known of a client's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PeerCertificate {
+    /// There is none, as on every connection without TLS.
+    #[default]
+    Absent,
+    /// The client has shown one that was not checked, or not found valid.
+    Presented,
+    /// It was found valid.
+    Validated,
+}
+
 /// What is known about a downstream connection. Listener filters fill it in; afterwards it does not change, but for
 /// metadata and filter state.
 #[derive(Debug)]
@@ -89,6 +101,8 @@ pub struct ConnectionInfo {
     pub transport_protocol: &'static str,
     /// The application protocols that the client offers or was seen to speak.
     pub application_protocols: Vec<Box<str>>,
+    /// What is known of the client's certificate.
+    pub peer_certificate: PeerCertificate,
     /// What the PROXY protocol brought, as far as configuration keeps it.
     pub proxy_tlvs: Vec<ProxyTlv>,
     /// The name of the filter chain; empty when it has none.
@@ -118,6 +132,7 @@ impl ConnectionInfo {
             server_name: None,
             transport_protocol: "",
             application_protocols: Vec::new(),
+            peer_certificate: PeerCertificate::Absent,
             proxy_tlvs: Vec::new(),
             filter_chain_name: "".into(),
             listener_name: "".into(),

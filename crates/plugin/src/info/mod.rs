@@ -5,7 +5,7 @@ mod flags;
 mod state;
 mod stream;
 
-pub use connection::{ConnectionInfo, PeerAddress, ProxyTlv};
+pub use connection::{ConnectionInfo, PeerAddress, PeerCertificate, ProxyTlv};
 pub use flags::{ResponseFlag, ResponseFlags};
-pub use state::{FilterState, FilterStateValue, Metadata};
-pub use stream::{Details, RouteInfo, StreamInfo, Timing, UpstreamAttempt, UpstreamInfo};
+pub use state::{FilterState, FilterStateValue, HashableString, Metadata};
+pub use stream::{Details, HostOverride, RouteInfo, StreamInfo, Timing, UpstreamAttempt, UpstreamInfo};

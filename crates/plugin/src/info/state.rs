@@ -70,6 +70,11 @@ pub trait FilterStateValue: Any {
         None
     }
 
+    /// What a `hash_policy` of `filter_state` hashes it to; `None`: it is not for that.
+    fn hash(&self) -> Option<u64> {
+        None
+    }
+
     /// For casting back.
     fn as_any(&self) -> &dyn Any;
 }
@@ -113,6 +118,24 @@ impl fmt::Debug for FilterState {
 impl FilterStateValue for String {
     fn to_text(&self) -> Option<String> {
         Some(self.clone())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Text that hash policies may name (`envoy.hashable_string`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HashableString(pub String);
+
+impl FilterStateValue for HashableString {
+    fn to_text(&self) -> Option<String> {
+        Some(self.0.clone())
+    }
+
+    fn hash(&self) -> Option<u64> {
+        Some(crate::hash::xx_hash64(self.0.as_bytes(), 0))
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -1,7 +1,10 @@
 //! Facts about a stream: one request with its response, or one TCP connection that is proxied.
 
 use super::{ConnectionInfo, FilterState, Metadata, PeerAddress, ResponseFlags};
-use crate::http::{Protocol, StatusCode};
+use crate::{
+    http::{Protocol, StatusCode},
+    rate_limit::RouteRateLimits,
+};
 use sota_config::Node;
 use std::{
     any::Any,
@@ -51,6 +54,8 @@ pub struct StreamInfo {
     pub response_flags: ResponseFlags,
     /// The route, once one is chosen.
     pub route: Option<Rc<dyn RouteInfo>>,
+    /// The name of the virtual cluster that counts the request, if its virtual host has some.
+    pub virtual_cluster: Option<Arc<str>>,
     /// The upstream side, once there is one.
     pub upstream: UpstreamInfo,
     /// Metadata of filters.
@@ -65,6 +70,8 @@ pub struct StreamInfo {
     pub is_internal: bool,
     /// Whether the request is traced.
     pub is_traced: bool,
+    /// The request came as a gRPC call, whatever filters have made of it.
+    pub is_grpc: bool,
 }
 
 impl StreamInfo {
@@ -87,6 +94,7 @@ impl StreamInfo {
             response_code_details: None,
             response_flags: ResponseFlags::default(),
             route: None,
+            virtual_cluster: None,
             upstream: UpstreamInfo::default(),
             metadata: Metadata::default(),
             filter_state: FilterState::default(),
@@ -94,6 +102,7 @@ impl StreamInfo {
             is_health_check: false,
             is_internal: false,
             is_traced: false,
+            is_grpc: false,
         }
     }
 
@@ -196,6 +205,22 @@ pub struct UpstreamInfo {
     pub header_bytes_received: u64,
     /// How many hosts failed to connect before (TCP).
     pub connect_attempts: u32,
+    /// The host that a filter asks for, such as the one that a session belongs to. The first attempt goes there in
+    /// place of the balancer's choice if the cluster has a host of this address whose health allows it
+    /// (`override_host_status`); retries do not.
+    ///
+    /// A filter sets it in the hook for the request's head: `cx.info.upstream.host_override = Some(..)`. In the hook
+    /// for the response's head, [`Self::address`] says which host it was in the end.
+    pub host_override: Option<HostOverride>,
+}
+
+/// A host that a filter asks for, whatever the balancer would choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostOverride {
+    /// Its address, as an endpoint of the cluster.
+    pub address: PeerAddress,
+    /// Without that host there is none (503 UH); otherwise the balancer chooses then.
+    pub strict: bool,
 }
 
 /// An attempt that was not the last.
@@ -217,6 +242,16 @@ pub trait RouteInfo: std::fmt::Debug {
     /// Whether it sends requests to a cluster; false when it answers them itself (redirects, direct responses).
     fn is_forwarding(&self) -> bool {
         true
+    }
+
+    /// The cluster that it sends this request to; empty when there is none.
+    fn cluster_name(&self) -> &str {
+        ""
+    }
+
+    /// The rate limits of the route and its virtual host.
+    fn rate_limits(&self) -> Option<&RouteRateLimits> {
+        None
     }
 
     /// The name of its virtual host.

@@ -1,6 +1,6 @@
 //! Which entries an access log writes.
 
-use super::{FractionalPercent, HeaderMatcher, error};
+use super::{FractionalPercent, HeaderMatcher, MetadataMatcher, error};
 use crate::{
     access_log::LogEntry,
     http::{GrpcStatus, RequestHead},
@@ -28,7 +28,19 @@ enum Kind {
     Or(Vec<AccessLogFilter>),
     Header(HeaderMatcher),
     ResponseFlag(Vec<ResponseFlag>),
-    GrpcStatus { statuses: Vec<i64>, exclude: bool },
+    GrpcStatus {
+        statuses: Vec<i64>,
+        exclude: bool,
+    },
+    Metadata {
+        matcher: Option<MetadataMatcher>,
+        match_if_absent: bool,
+    },
+    /// By the names of the moments: those that never come are among them.
+    LogType {
+        types: Vec<String>,
+        exclude: bool,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -62,6 +74,11 @@ impl AccessLogFilter {
             Config::GrpcStatus { statuses, exclude } => {
                 Kind::GrpcStatus { statuses: statuses.iter().map(|n| i64::from(*n)).collect(), exclude: *exclude }
             }
+            Config::Metadata { matcher, match_if_absent } => Kind::Metadata {
+                matcher: matcher.as_ref().map(MetadataMatcher::build).transpose()?,
+                match_if_absent: *match_if_absent,
+            },
+            Config::LogType { types, exclude } => Kind::LogType { types: types.clone(), exclude: *exclude },
         }))
     }
 
@@ -90,6 +107,13 @@ impl AccessLogFilter {
                 let status = GrpcStatus::of(entry.response_trailers, entry.response, info.response_code);
                 statuses.contains(&status.unwrap_or(GrpcStatus::UNKNOWN).0) != *exclude
             }
+            Kind::Metadata { matcher, match_if_absent } => {
+                let found = matcher
+                    .as_ref()
+                    .and_then(|matcher| Some((matcher, matcher.find(|namespace| info.metadata.get(namespace))?)));
+                found.map_or(*match_if_absent, |(matcher, value)| matcher.matches_value(value))
+            }
+            Kind::LogType { types, exclude } => types.iter().any(|name| name == entry.kind.as_str()) != *exclude,
         }
     }
 
@@ -254,5 +278,46 @@ mod tests {
         assert!(grpc(&[5], false).matches(&entry) && !grpc(&[5], true).matches(&entry));
         assert!(!grpc(&[0, 2], false).matches(&entry) && grpc(&[0], true).matches(&entry));
         assert!(grpc(&[2], false).matches(&LogEntry::new(&info, LogKind::DownstreamEnd)));
+    }
+
+    #[test]
+    fn metadata_and_moments() {
+        use sota_config::{
+            Node,
+            matcher::{MetadataMatcher as MetadataConfig, ValueMatcher},
+        };
+        let mut info = info();
+        let metadata = |match_if_absent| {
+            let matcher = MetadataConfig {
+                namespace: "a".into(),
+                path: vec!["b".into()],
+                value: ValueMatcher::Bool(true),
+                invert: false,
+            };
+            filter(Config::Metadata { matcher: Some(matcher), match_if_absent })
+        };
+        assert!(
+            metadata(true).matches(&LogEntry::new(&info, LogKind::DownstreamEnd))
+                && !metadata(false).matches(&LogEntry::new(&info, LogKind::DownstreamEnd))
+        );
+        assert!(
+            filter(Config::Metadata { matcher: None, match_if_absent: true })
+                .matches(&LogEntry::new(&info, LogKind::DownstreamEnd))
+        );
+        for value in [true, false] {
+            info.metadata.set("a", "b", Node::new(sota_config::Value::Bool(value)));
+            assert_eq!(metadata(!value).matches(&LogEntry::new(&info, LogKind::DownstreamEnd)), value);
+        }
+        let types = |types: &[&str], exclude| {
+            filter(Config::LogType { types: types.iter().map(|name| (*name).to_owned()).collect(), exclude })
+        };
+        assert!(
+            types(&["DownstreamStart", "DownstreamEnd"], false).matches(&LogEntry::new(&info, LogKind::DownstreamEnd))
+        );
+        assert!(!types(&["DownstreamEnd"], true).matches(&LogEntry::new(&info, LogKind::DownstreamEnd)));
+        assert!(
+            !types(&["UdpPeriodic"], false).matches(&LogEntry::new(&info, LogKind::DownstreamEnd))
+                && types(&[], true).matches(&LogEntry::new(&info, LogKind::DownstreamEnd))
+        );
     }
 }

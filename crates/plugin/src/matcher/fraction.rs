@@ -31,6 +31,16 @@ impl FractionalPercent {
         random % denominator < numerator
     }
 
+    /// Like [`Self::sample`], with another runtime key, and with a numerator of the request's own that cannot raise the
+    /// configured one.
+    pub fn sample_for(&self, random: u64, key: Option<&str>, at_most: Option<u64>) -> bool {
+        let key = key.or_else(|| self.runtime.as_ref().map(|(key, _)| &**key));
+        let overridden = self.runtime.as_ref().zip(key).and_then(|((_, runtime), key)| read_share(&runtime.get(key)?));
+        let numerator = at_most.map_or(self.numerator, |most| most.min(self.numerator));
+        let (numerator, denominator) = overridden.unwrap_or((numerator, self.denominator));
+        random % denominator < numerator
+    }
+
     /// Like [`Self::sample`], but the runtime value counts in parts of the configured denominator: what
     /// `envoy.config.accesslog.v3.RuntimeFilter` means.
     pub fn sample_parts(&self, random: u64) -> bool {
@@ -43,24 +53,38 @@ impl FractionalPercent {
 
     fn overridden(&self) -> Option<(u64, u64)> {
         let (key, runtime) = self.runtime.as_ref()?;
-        let text = runtime.get(key)?;
-        if let Ok(percent) = text.trim().parse() {
-            return Some((percent, 100));
-        }
-        let value: serde_json::Value = serde_json::from_str(&text).ok()?;
-        let denominator = match value.get("denominator").and_then(serde_json::Value::as_str) {
-            Some("TEN_THOUSAND") => 10_000,
-            Some("MILLION") => 1_000_000,
-            Some("HUNDRED") | None => 100,
-            Some(_) => return None,
-        };
-        Some((value.get("numerator").map_or(Some(0), serde_json::Value::as_u64)?, denominator))
+        read_share(&runtime.get(key)?)
     }
+}
+
+/// Numerator and denominator: a percentage, or a `FractionalPercent` in JSON.
+fn read_share(text: &str) -> Option<(u64, u64)> {
+    if let Ok(percent) = text.trim().parse() {
+        return Some((percent, 100));
+    }
+    let value: serde_json::Value = serde_json::from_str(text).ok()?;
+    let denominator = match value.get("denominator").and_then(serde_json::Value::as_str) {
+        Some("TEN_THOUSAND") => 10_000,
+        Some("MILLION") => 1_000_000,
+        Some("HUNDRED") | None => 100,
+        Some(_) => return None,
+    };
+    Some((value.get("numerator").map_or(Some(0), serde_json::Value::as_u64)?, denominator))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_of_a_request() {
+        let runtime = Arc::new(Runtime::new([("other".to_owned(), "70".to_owned())].into()));
+        let config = Config { numerator: 50, denominator: 100, runtime_key: Some("k".to_owned()) };
+        let fraction = FractionalPercent::build(&config, &runtime);
+        let share = |key, most| (0..100).filter(|n| fraction.sample_for(*n, key, most)).count();
+        assert_eq!((share(None, None), share(None, Some(20)), share(None, Some(80))), (50, 20, 50));
+        assert_eq!((share(Some("other"), Some(20)), share(Some("absent"), None)), (70, 50));
+    }
 
     #[test]
     fn shares_with_runtime_values() {

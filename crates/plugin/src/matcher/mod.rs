@@ -1,20 +1,28 @@
-//! Compiled matchers of strings, header fields, query parameters, fractions and log entries, and changes to fields.
+//! Compiled matchers of strings, header fields, query parameters, cookies, metadata, filter state, fractions and log
+//! entries, and changes to fields.
 //!
 //! Each is built once from its form in [`sota_config`]; building may fail and allocate, matching does neither (but for
 //! fields that are repeated, whose values are joined). The errors of `build` say which pattern is wrong and why, and
 //! have no path: the caller knows it and adds it with [`sota_config::ConfigError::at`].
 
 mod access_log_filter;
+mod cookie;
+mod filter_state;
 mod fraction;
 mod header;
+mod metadata;
 mod mutations;
 mod query;
+pub mod read;
 mod regex;
 mod string;
 
 pub use access_log_filter::AccessLogFilter;
+pub use cookie::{CookieMatcher, cookies};
+pub use filter_state::FilterStateMatcher;
 pub use fraction::FractionalPercent;
 pub use header::HeaderMatcher;
+pub use metadata::MetadataMatcher;
 pub use mutations::HeaderMutations;
 pub use query::{QueryParameterMatcher, query_parameters};
 pub use regex::{Regex, RegexSubstitution};

@@ -19,6 +19,7 @@ use sota_config::{
 use sota_plugin::{
     FactoryContext,
     filter::{NetworkFilter, NetworkFilterConfig, NetworkFilterFactory, NetworkFilterInstance},
+    stats::Scope,
 };
 use std::{rc::Rc, sync::Arc};
 
@@ -107,10 +108,12 @@ enum Terminal {
 }
 
 impl WorkerChain {
-    /// The worker's part of a chain.
-    pub fn new(config: &Arc<FilterChainConfig>, context: &Rc<WorkerContext>) -> Self {
+    /// The worker's part of a chain. `listener`: what its listener counts stands below this.
+    pub fn new(config: &Arc<FilterChainConfig>, context: &Rc<WorkerContext>, listener: &Scope) -> Self {
         let terminal = match &config.terminal {
-            TerminalConfig::Http(manager) => Terminal::Http(HttpConnectionManager::for_worker(manager, context)),
+            TerminalConfig::Http(manager) => {
+                Terminal::Http(HttpConnectionManager::for_worker(manager, context, listener))
+            }
             TerminalConfig::TcpProxy(proxy) => Terminal::TcpProxy(TcpProxy::for_worker(proxy, context)),
             TerminalConfig::Extension(config) => Terminal::Extension(config.for_worker(&context.cx)),
             TerminalConfig::None => Terminal::None,

@@ -25,6 +25,8 @@ pub(super) struct Connection {
     pub(super) deadlines: Deadlines,
     /// Requests so far.
     requests: Cell<u64>,
+    /// Accepted when its filter chain drained already: it may send one request.
+    is_late: bool,
     /// The response that comes next says that it is the last.
     is_ending: Cell<bool>,
     /// Octets that were counted already: received, sent.
@@ -58,7 +60,12 @@ impl Connection {
         stats.downstream_cx_http1_active.inc();
         let longest = manager.config.model.common.max_connection_duration;
         deadlines.set_after(Deadline::ConnectionDuration, downstream.info.start, longest);
+        let is_late = downstream.drain.is_draining();
+        if is_late {
+            deadlines.set_after(Deadline::Drain, Instant::now(), Some(manager.config.model.drain_timeout));
+        }
         Self {
+            is_late,
             manager,
             downstream,
             deadlines,
@@ -136,7 +143,8 @@ impl Connection {
         if is_unused || self.deadlines.take_expired(Deadline::Drain) {
             return Some(Next::Close);
         }
-        if self.downstream.drain.poll_draining(cx).is_ready() {
+        let is_awaited = self.is_late && self.requests.get() == 0;
+        if !is_awaited && self.downstream.drain.poll_draining(cx).is_ready() {
             stats.downstream_cx_drain_close.inc();
             return Some(Next::Close);
         }

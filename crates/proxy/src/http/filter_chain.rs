@@ -116,6 +116,8 @@ pub(super) struct Passage<S: Side> {
     /// The head has come out.
     has_left: bool,
     data: Option<Transit>,
+    /// What filters have kept back of the data before; the last comes first.
+    rest: Vec<Transit>,
     trailers: Option<(usize, Box<Headers>)>,
     /// Trailers that a filter wants behind data that has not arrived.
     added: Option<Box<Headers>>,
@@ -140,6 +142,7 @@ impl<S: Side> Default for Passage<S> {
             seen: 0,
             has_left: false,
             data: None,
+            rest: Vec::new(),
             trailers: None,
             added: None,
             wait: None,
@@ -163,6 +166,7 @@ impl<S: Side> Passage<S> {
     pub(super) fn is_open(&self, filters: &Filters<'_>) -> bool {
         self.has_left
             && self.data.is_none()
+            && self.rest.is_empty()
             && self.trailers.is_none()
             && self.added.is_none()
             && self.wait.is_none()
@@ -227,9 +231,15 @@ impl<S: Side> Passage<S> {
                     return Poll::Ready(Ok(Passed::Data { data: transit.data, end_stream: transit.end }));
                 }
                 self.step_data(filters, head, env, transit)?;
+            } else if let Some(rest) = self.rest.pop() {
+                self.data = Some(rest);
             } else if let Some((at, trailers)) = self.trailers.take_if(|_| !self.is_blocked) {
                 if at >= count {
-                    return Poll::Ready(Ok(Passed::Trailers(trailers)));
+                    return Poll::Ready(Ok(match trailers.is_empty() {
+                        // A filter has taken them all.
+                        true => Passed::Data { data: Bytes::new(), end_stream: true },
+                        false => Passed::Trailers(trailers),
+                    }));
                 }
                 self.step_trailers(filters, head, env, at, trailers)?;
             } else if self.is_blocked {
@@ -328,17 +338,7 @@ impl<S: Side> Passage<S> {
         let end = transit.end;
         let (status, effects) =
             self.call(filters, position, env, |filter, cx| S::on_data(filter, &mut transit.data, end, cx));
-        if effects.clear_route {
-            S::clear_route(head, env);
-        }
-        if let Some(trailers) = effects.trailers {
-            if end {
-                transit.end = false;
-                self.trailers = Some((position + 1, trailers));
-            } else {
-                self.added = Some(trailers);
-            }
-        }
+        self.note_effects(head, env, effects, &mut transit);
         match status {
             DataStatus::Continue => self.pass_data(head, transit),
             DataStatus::Buffer => {
@@ -358,6 +358,26 @@ impl<S: Side> Passage<S> {
         Ok(())
     }
 
+    /// What the filter that has seen this data asks for.
+    fn note_effects(&mut self, head: &mut S::Head, env: &mut Env<'_>, effects: Effects, transit: &mut Transit) {
+        if effects.clear_route {
+            S::clear_route(head, env);
+        }
+        if let Some(edit) = effects.response_edit.filter(|_| self.is_held && transit.at == self.head_at) {
+            S::edit(head, edit);
+        }
+        if let Some(trailers) = effects.trailers {
+            if std::mem::take(&mut transit.end) {
+                self.trailers = Some((transit.at + 1, trailers));
+            } else {
+                self.added = Some(trailers);
+            }
+        }
+        if let Some(data) = effects.rest {
+            self.rest.push(Transit { at: transit.at, data, end: std::mem::take(&mut transit.end) });
+        }
+    }
+
     /// Data goes on to the next filter behind what was held before it, and so does a head that was held.
     fn pass_data(&mut self, head: &mut S::Head, mut transit: Transit) {
         let position = transit.at;
@@ -372,7 +392,7 @@ impl<S: Side> Passage<S> {
             self.release_head(head, transit.data.len(), transit.end);
         }
         transit.at += 1;
-        if !(self.head_end && transit.data.is_empty()) {
+        if !(transit.data.is_empty() && (self.head_end || !transit.end)) {
             self.data = Some(transit);
         }
     }
@@ -402,14 +422,7 @@ impl<S: Side> Passage<S> {
             Resume::Continue => {}
             Resume::Edit(edit) => {
                 let ((), effects) = self.call(filters, transit.at, env, |_, cx| edit(&mut transit.data, cx));
-                if let Some(trailers) = effects.trailers {
-                    if transit.end {
-                        transit.end = false;
-                        self.trailers = Some((transit.at + 1, trailers));
-                    } else {
-                        self.added = Some(trailers);
-                    }
-                }
+                self.note_effects(head, env, effects, &mut transit);
             }
             Resume::Reply(reply) => return Err(reply),
         }
@@ -430,11 +443,16 @@ impl<S: Side> Passage<S> {
         if let Some(added) = effects.trailers {
             let _ = trailers.append_all(&added);
         }
+        let edit = effects.response_edit.filter(|_| self.is_held && position == self.head_at);
         match status {
             FilterStatus::Continue => {
                 let data = self.take_held(position);
                 if self.is_held && position == self.head_at {
                     self.release_head(head, data.len(), false);
+                }
+                // Behind it, so that the filter may say how long a body is that it has changed.
+                if let Some(edit) = edit {
+                    S::edit(head, edit);
                 }
                 if !data.is_empty() {
                     self.data = Some(Transit { at: position + 1, data, end: false });

@@ -3,7 +3,7 @@
 use super::filter_chain::Env;
 use bytes::Bytes;
 use sota_plugin::{
-    cx::StreamCx,
+    cx::{ResponseEdit, StreamCx},
     filter::{Bodies, DataStatus, FilterStatus, HttpFilter, LocalReply},
     http::{Headers, RequestHead, ResponseHead, StatusCode},
 };
@@ -18,6 +18,7 @@ pub(super) trait Side {
     fn headers(head: &mut Self::Head) -> &mut Headers;
     fn too_large() -> LocalReply;
     fn clear_route(head: &Self::Head, env: &mut Env<'_>);
+    fn edit(head: &mut Self::Head, edit: ResponseEdit);
     fn on_headers(
         f: &mut dyn HttpFilter,
         h: &mut Self::Head,
@@ -53,6 +54,8 @@ impl Side for RequestSide {
     fn clear_route(head: &RequestHead, env: &mut Env<'_>) {
         (env.reroute)(head, env.info);
     }
+
+    fn edit(_head: &mut RequestHead, _edit: ResponseEdit) {}
 
     fn on_headers(
         f: &mut dyn HttpFilter,
@@ -95,6 +98,10 @@ impl Side for ResponseSide {
     }
 
     fn clear_route(_head: &ResponseHead, _env: &mut Env<'_>) {}
+
+    fn edit(head: &mut ResponseHead, edit: ResponseEdit) {
+        edit(head);
+    }
 
     fn on_headers(
         f: &mut dyn HttpFilter,

@@ -5,6 +5,7 @@
 //! response out, `reply` puts an answer of our own in its place, and `finish` counts and logs.
 
 mod connection;
+mod early;
 mod filter_chain;
 mod filter_side;
 mod finish;
@@ -29,6 +30,7 @@ use crate::{
     wire::http1::ServerOptions,
 };
 use connection::Connection;
+use early::EarlyMutations;
 use forwarded::ForwardedRules;
 use local_reply::LocalReplies;
 use normalize::Normalization;
@@ -41,10 +43,10 @@ use sota_config::{
 use sota_plugin::{
     FactoryContext,
     filter::{HttpFilterConfig, HttpFilterFactory},
-    http::{RequestHead, ResponseHead},
-    stats::Group,
+    http::{RequestHead, ResponseHead, StatusCode},
+    stats::{Group, Scope},
 };
-use stats::{CodecStats, HttpStats};
+use stats::{CodecStats, HttpStats, ResponseStats};
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 /// A configured connection manager, shared by all threads.
@@ -59,6 +61,7 @@ pub struct HttpConnectionManagerConfig {
     upstream_logs: Arc<AccessLogs>,
     local_replies: LocalReplies,
     normalization: Normalization,
+    early_mutations: EarlyMutations,
     forwarded: ForwardedRules,
     response_fields: ResponseFields,
 }
@@ -85,6 +88,10 @@ impl HttpConnectionManagerConfig {
         };
         let access_logs = take(AccessLogs::build(&model.access_log, cx), &mut errors);
         let upstream_logs = take(AccessLogs::build(&router.upstream_log, cx), &mut errors);
+        let early_mutations = EarlyMutations::build(&model.early_header_mutations).unwrap_or_else(|error| {
+            errors.push(error.at(&format!("{}.early_header_mutation_extensions", cx.path), cx.mark));
+            EarlyMutations::default()
+        });
         let local_replies = take(LocalReplies::build(&model.local_reply, cx), &mut errors);
         let (Some(access_logs), Some(upstream_logs), Some(local_replies), true) =
             (access_logs, upstream_logs, local_replies, errors.is_empty())
@@ -100,6 +107,7 @@ impl HttpConnectionManagerConfig {
             upstream_logs,
             local_replies,
             normalization: Normalization::build(model),
+            early_mutations,
             forwarded: ForwardedRules::build(model, cx.node, machine_address::machine_address()),
             response_fields: ResponseFields::build(model),
             model: Arc::clone(model),
@@ -163,7 +171,7 @@ fn build_filters(
     let router = router.unwrap_or_else(|| {
         let reason = "the last HTTP filter must be envoy.filters.http.router";
         errors.push(cx.error("http_filters", Mark::NONE, reason));
-        RouterConfig { dynamic_stats: true, suppress_envoy_headers: false, upstream_log: Vec::new() }
+        RouterConfig { dynamic_stats: true, ..RouterConfig::default() }
     });
     (filters, router)
 }
@@ -192,6 +200,8 @@ pub struct HttpConnectionManager {
     config: Arc<HttpConnectionManagerConfig>,
     context: Rc<WorkerContext>,
     stats: Group<HttpStats>,
+    /// Of the manager and of its listener.
+    response_stats: [Group<ResponseStats>; 2],
     codec_stats: Group<CodecStats>,
     routes: RefCell<Option<Rc<Routes>>>,
     filters: Vec<FilterFactory>,
@@ -212,9 +222,14 @@ struct FilterFactory {
 const KEPT_HEADS: usize = 64;
 
 impl HttpConnectionManager {
-    /// The worker's part.
-    pub fn for_worker(config: &Arc<HttpConnectionManagerConfig>, context: &Rc<WorkerContext>) -> Rc<Self> {
+    /// The worker's part. `listener`: what the listener counts stands below this.
+    pub fn for_worker(
+        config: &Arc<HttpConnectionManagerConfig>,
+        context: &Rc<WorkerContext>,
+        listener: &Scope,
+    ) -> Rc<Self> {
         let cx = &context.cx;
+        let prefix = stat_prefix(&config.model);
         let filters = config.filters.iter().map(|filter| FilterFactory {
             name: filter.name.clone(),
             is_disabled: filter.is_disabled,
@@ -222,12 +237,15 @@ impl HttpConnectionManager {
         });
         Rc::new(Self {
             context: Rc::clone(context),
-            stats: cx.stats().child(&stat_prefix(&config.model)).group(),
+            stats: cx.stats().child(&prefix).group(),
+            response_stats: [cx.stats(), listener].map(|scope| scope.child(&prefix).group()),
             codec_stats: cx.stats().child("http1.").group(),
             routes: RefCell::new(config.routes.as_ref().map(Routes::for_worker)),
             filters: filters.collect(),
             router: Rc::new(Router {
                 dynamic_stats: config.router.dynamic_stats,
+                max_stream_duration: config.model.common.max_stream_duration,
+                respect_expected_rq_timeout: config.router.respect_expected_rq_timeout,
                 suppress_envoy_headers: config.router.suppress_envoy_headers,
                 upstream_logs: config.upstream_logs.for_worker(cx),
                 stats: cx.stats().clone(),
@@ -248,6 +266,10 @@ impl HttpConnectionManager {
     // No `async fn`, whose future would have room for the connection twice.
     pub fn serve(self: Rc<Self>, downstream: Downstream) -> impl Future<Output = ()> + 'static {
         Connection::new(self, downstream).serve()
+    }
+
+    fn count_response(&self, status: StatusCode) {
+        self.response_stats.iter().for_each(|stats| stats.count(status));
     }
 
     fn take_heads(&self) -> (RequestHead, ResponseHead) {

@@ -41,12 +41,17 @@ impl Stream<'_> {
             LocalReply::new(timed_out, "stream timeout", "stream_idle_timeout").flag(ResponseFlag::StreamIdleTimeout)
         } else if deadlines.take_expired(Deadline::StreamDuration) {
             stats.downstream_rq_max_duration_reached.inc();
-            LocalReply::new(timed_out, "downstream duration timeout", "max_duration_timeout")
+            let reply = LocalReply::new(timed_out, "downstream duration timeout", "max_duration_timeout");
+            LocalReply { grpc_status: Some(4), ..reply }
         } else if deadlines.take_expired(Deadline::Route) {
             match &mut *self.forward.borrow_mut() {
                 Some(forward) => *forward.time_out(&self.info.borrow()),
                 None => return Ok(()),
             }
+        } else if let Some(reply) =
+            self.forward.borrow_mut().as_mut().and_then(|forward| forward.idle_time_out(deadlines))
+        {
+            *reply
         } else {
             return Ok(());
         };

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     deadline::Deadline,
-    router::{Forward, ForwardCx, SelectedRoute, not_found},
+    router::{Forward, ForwardCx, SelectedRoute, not_found, timeouts::stream_duration},
     wire::http1::{LINE_EXTRA, field_bytes},
 };
 use sota_codec::http1::{RequestInfo, remove_hop_by_hop};
@@ -41,6 +41,7 @@ impl<'c> Stream<'c> {
         let mut info = self.info.borrow_mut();
         let request = self.request.borrow();
         info.protocol = Some(request.protocol);
+        info.is_grpc = request.is_grpc();
         let host = if head.host_missing { 0 } else { "host".len() + request.authority().len() + LINE_EXTRA };
         info.downstream_header_bytes_received = (field_bytes(&request.headers) + host) as u64;
         manager.codec_stats.dropped_headers_with_underscores.add(head.dropped_fields as u64);
@@ -69,7 +70,7 @@ impl<'c> Stream<'c> {
         let mut info = self.info.borrow_mut();
         let head = &mut *request;
         if parsed.expects_continue && !config.model.proxy_100_continue {
-            manager.stats.count_response(StatusCode::CONTINUE);
+            manager.count_response(StatusCode::CONTINUE);
             self.codec.send_continue();
             head.headers.remove(HeaderId::Expect);
         }
@@ -98,16 +99,21 @@ impl<'c> Stream<'c> {
             }
             return Err(Stop::Reply(Box::new(refusal.reply(head))));
         }
-        if head.method == Method::Connect {
+        let is_connect = head.method == Method::Connect;
+        if is_connect {
             // Bytes for the other end of a tunnel may follow already: nothing behind this is read as a request.
             self.close_after();
         }
         let internal_only = self.routes.as_ref().map(|routes| routes.table().internal_only_headers());
-        config.forwarded.apply(head, &mut info, false, internal_only.unwrap_or_default());
+        config.early_mutations.apply(head, &info);
+        if let Err(status) = config.forwarded.apply(head, &mut info, false, internal_only.unwrap_or_default()) {
+            manager.stats.downstream_rq_rejected_via_ip_detection.inc();
+            return Err(reply(status, "rejecting_because_detection_failed"));
+        }
         self.choose_route(head, &mut info);
         drop((request, info));
         self.make_filters();
-        if parsed.wants_upgrade && self.route.borrow().is_some() {
+        if (parsed.wants_upgrade || is_connect) && self.route.borrow().is_some() {
             // Bytes of the other protocol may follow already: nothing behind this is read as a request.
             manager.stats.downstream_rq_ws_on_non_ws_route.inc();
             self.close_after();
@@ -122,7 +128,7 @@ impl<'c> Stream<'c> {
 
     /// Looks the route up, again if a filter has asked for that.
     pub(super) fn choose_route(&self, head: &RequestHead, info: &mut StreamInfo) {
-        let route = self.routes.as_ref().and_then(|routes| routes.route(head, self.random));
+        let route = self.routes.as_ref().and_then(|routes| routes.route(head, info, self.random));
         let cluster = route.as_ref().filter(|route| route.forward().is_some());
         let cluster = cluster.and_then(|route| self.manager().context.clusters.get(route.cluster()));
         let upstream = &mut info.upstream;
@@ -136,7 +142,8 @@ impl<'c> Stream<'c> {
                 self.idle_timeout.set(idle);
                 deadlines.set_after(Deadline::StreamIdle, Instant::now(), idle);
             }
-            if let Some(longest) = action.max_stream_duration {
+            if action.max_stream_duration.is_some() || action.grpc_timeout.header_max.is_some() {
+                let longest = stream_duration(action, head, self.manager().config.model.common.max_stream_duration);
                 deadlines.set_after(Deadline::StreamDuration, info.timing.start, longest);
             }
         }
@@ -174,7 +181,7 @@ impl<'c> Stream<'c> {
         };
         let keep_original = !manager.router.suppress_envoy_headers;
         let mut request = self.request.borrow_mut();
-        if let Some(reply) = route.reply(&mut request, keep_original) {
+        if let Some(reply) = route.reply(&mut request, &self.info.borrow(), keep_original) {
             stats.rq_direct_response.inc();
             return Err(Stop::Reply(Box::new(reply)));
         }

@@ -18,7 +18,7 @@ impl Stream<'_> {
                 filter.informational(&mut head, env);
             }
         });
-        manager.stats.count_response(head.status);
+        manager.count_response(head.status);
         self.codec.send_informational(&head);
     }
 
@@ -40,7 +40,7 @@ impl Stream<'_> {
             stats.downstream_rq_response_before_rq_complete.inc();
         }
         if !info.is_health_check {
-            stats.count_response(head.status);
+            manager.count_response(head.status);
         }
         info.response_code = Some(head.status);
         info.timing.downstream_first_tx = Some(Instant::now());

@@ -34,12 +34,6 @@ stat_group! {
         downstream_rq_http1_total: counter,
         downstream_rq_http2_total: counter,
         downstream_rq_active: gauge,
-        downstream_rq_completed: counter,
-        downstream_rq_1xx: counter,
-        downstream_rq_2xx: counter,
-        downstream_rq_3xx: counter,
-        downstream_rq_4xx: counter,
-        downstream_rq_5xx: counter,
         downstream_rq_time: histogram(Milliseconds),
         downstream_rq_failed_path_normalization: counter,
         downstream_rq_header_timeout: counter,
@@ -64,9 +58,21 @@ stat_group! {
     }
 }
 
-impl HttpStats {
+stat_group! {
+    /// Below `http.<stat_prefix>.`, and once more below the listener's `listener.<address>.`.
+    pub(crate) struct ResponseStats {
+        downstream_rq_completed: counter,
+        downstream_rq_1xx: counter,
+        downstream_rq_2xx: counter,
+        downstream_rq_3xx: counter,
+        downstream_rq_4xx: counter,
+        downstream_rq_5xx: counter,
+    }
+}
+
+impl ResponseStats {
     /// Counts the head of a response.
-    pub(super) fn count_response(&self, status: StatusCode) {
+    pub(super) fn count(&self, status: StatusCode) {
         self.downstream_rq_completed.inc();
         match status.class() {
             1 => self.downstream_rq_1xx.inc(),

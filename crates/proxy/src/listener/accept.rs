@@ -284,7 +284,7 @@ impl WorkerListener {
         let worker_scope = scope.child(&format!("worker_{}.", context.local.id));
         let chain = |chain: &Arc<_>| {
             let kept = old.and_then(|old| old.all_chains().find(|other| Arc::ptr_eq(&other.config, chain)));
-            kept.map_or_else(|| Rc::new(WorkerChain::new(chain, context)), Rc::clone)
+            kept.map_or_else(|| Rc::new(WorkerChain::new(chain, context, &scope)), Rc::clone)
         };
         Self {
             filters: config

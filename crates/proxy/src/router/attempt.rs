@@ -41,6 +41,10 @@ pub(super) struct Attempt {
     pub(super) host: Rc<WorkerHost>,
     pub(super) connection: HttpConnection,
     stream: ClientStream,
+    /// Chunks of the body that it has sent.
+    sent: usize,
+    /// Another attempt was begun beside it.
+    pub(super) is_hedged: bool,
     /// The end of the request was written.
     has_ended: bool,
     /// The host takes no more of the request; what it has to say about that is in its response, if anywhere.
@@ -59,20 +63,25 @@ impl Attempt {
     ) -> Self {
         let end_stream = body.is_empty();
         let stream = ClientStream::begin(&connection.socket, head, end_stream, options, limit);
-        Self { host, connection, stream, has_ended: end_stream, is_deaf: false }
+        Self { host, connection, stream, sent: 0, is_hedged: false, has_ended: end_stream, is_deaf: false }
     }
 
     /// Writes what was given and not written; ready when that is all, and the host takes more.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, body: &mut Outgoing, options: &ClientOptions) -> Poll<()> {
-        while let Some(data) = body.current() {
+        while let Some(data) = body.current(self.sent) {
             ready!(self.poll_data(cx, data));
-            body.advance();
+            body.advance(&mut self.sent);
         }
         if body.has_ended() && !self.has_ended {
             self.has_ended = true;
             self.is_deaf |= self.stream.end(body.trailers(), options).is_err();
         }
         if self.is_deaf { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// It is the only attempt from now on: what it has sent of the body need not be kept.
+    pub(super) fn let_go(&mut self, body: &mut Outgoing) {
+        body.stop_keeping(&mut self.sent);
     }
 
     /// Writes data. While it is pending, call again with the same data.

@@ -1,6 +1,6 @@
 //! Why an upstream request failed, in Envoy's words.
 
-use super::retry_policy;
+use super::retry_state;
 use crate::{
     upstream::PoolFailureKind,
     wire::http2::{ConnectionEnd, StreamEnd},
@@ -90,7 +90,7 @@ impl From<StreamEnd> for ResetReason {
 }
 
 /// As retry policies tell them apart.
-impl From<ResetReason> for retry_policy::ResetReason {
+impl From<ResetReason> for retry_state::ResetReason {
     fn from(reason: ResetReason) -> Self {
         match reason {
             ResetReason::Overflow => Self::Overflow,

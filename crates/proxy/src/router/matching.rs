@@ -1,14 +1,18 @@
 //! Which requests a route takes.
 
-use super::{path_tree::PathTree, path_without_query};
+use super::{path_tree::PathTree, path_without_query, uri_template::UriTemplate};
 use sota_config::{
     ConfigError,
-    route::{PathMatcher, RouteMatch},
+    route::{PathMatcher, RouteMatch, TlsContextMatch},
 };
 use sota_plugin::{
     FactoryContext,
-    http::RequestHead,
-    matcher::{FractionalPercent, HeaderMatcher, QueryParameterMatcher, Regex},
+    http::{Method, RequestHead},
+    info::{ConnectionInfo, PeerCertificate, StreamInfo},
+    matcher::{
+        CookieMatcher, FilterStateMatcher, FractionalPercent, HeaderMatcher, MetadataMatcher, QueryParameterMatcher,
+        Regex,
+    },
 };
 
 /// A compiled [`RouteMatch`]: all of its parts must agree.
@@ -19,6 +23,18 @@ pub(super) struct RouteMatcher {
     headers: Box<[HeaderMatcher]>,
     query_parameters: Box<[QueryParameterMatcher]>,
     runtime_fraction: Option<FractionalPercent>,
+    /// `None` for nearly all routes, which keeps them small.
+    rare: Option<Box<Rare>>,
+}
+
+/// Conditions that few routes have.
+#[derive(Debug)]
+struct Rare {
+    grpc: bool,
+    cookies: Box<[CookieMatcher]>,
+    tls_context: TlsContextMatch,
+    dynamic_metadata: Box<[MetadataMatcher]>,
+    filter_state: Box<[FilterStateMatcher]>,
 }
 
 #[derive(Debug)]
@@ -28,6 +44,7 @@ enum PathMatch {
     PathSeparatedPrefix(Box<[u8]>),
     /// With the text with which all paths that match begin.
     Regex(Regex, Box<[u8]>),
+    Connect,
 }
 
 impl RouteMatcher {
@@ -41,6 +58,16 @@ impl RouteMatcher {
                 let regex = Regex::build(pattern).map_err(|error| error.at("safe_regex", cx.mark))?;
                 PathMatch::Regex(regex, literal_prefix(pattern).as_bytes().into())
             }
+            PathMatcher::Template(text) => {
+                let error = |reason| ConfigError::new("path_match_policy", cx.mark, format!("{text:?}: {reason}"));
+                let regex = UriTemplate::parse(text).map_err(error)?.matcher();
+                let prefix = text.find(['{', '*']).and_then(|end| text.get(..end)).unwrap_or(text);
+                PathMatch::Regex(
+                    regex.map_err(|error| error.at("path_match_policy", cx.mark))?,
+                    prefix.as_bytes().into(),
+                )
+            }
+            PathMatcher::Connect => PathMatch::Connect,
         };
         let headers = HeaderMatcher::build_all(&config.headers).map_err(|error| error.at("headers", cx.mark))?;
         let query_parameters = QueryParameterMatcher::build_all(&config.query_parameters)
@@ -54,37 +81,55 @@ impl RouteMatcher {
                 .runtime_fraction
                 .as_ref()
                 .map(|fraction| FractionalPercent::build(fraction, cx.runtime)),
+            rare: Rare::build(config).map_err(|error| error.at("", cx.mark))?,
         })
+    }
+
+    /// Takes nothing.
+    pub(super) fn never() -> Self {
+        Self {
+            path: PathMatch::Exact(Box::default()),
+            case_sensitive: true,
+            headers: Box::default(),
+            query_parameters: Box::default(),
+            runtime_fraction: None,
+            rare: None,
+        }
     }
 
     /// Puts the route of this number into the tree.
     pub(super) fn add_to(&self, tree: &mut PathTree, route: usize) {
         match &self.path {
             PathMatch::Regex(_, prefix) => tree.add_prefix(prefix, route),
+            PathMatch::Connect => tree.add_prefix(b"", route),
             _ if !self.case_sensitive => tree.add_prefix(b"", route),
             PathMatch::Exact(path) => tree.add_exact(path, route),
             PathMatch::Prefix(prefix) | PathMatch::PathSeparatedPrefix(prefix) => tree.add_prefix(prefix, route),
         }
     }
 
-    /// Whether the route takes this request, whose path without query is `path`.
-    pub(super) fn matches(&self, head: &RequestHead, path: &[u8], random: u64) -> bool {
-        self.matches_path(path)
+    /// Whether the route takes this request, whose path without query is `path` (empty for CONNECT).
+    pub(super) fn matches(&self, head: &RequestHead, path: &[u8], info: &StreamInfo, random: u64) -> bool {
+        self.matches_path(&head.method, path)
             && self.runtime_fraction.as_ref().is_none_or(|fraction| fraction.sample(random))
             && self.headers.iter().all(|matcher| matcher.matches(head))
             && self.query_parameters.iter().all(|matcher| matcher.matches(head))
+            && self.rare.as_ref().is_none_or(|rare| rare.matches(head, info))
     }
 
     /// How much of the path `prefix_rewrite` replaces: what was matched.
     pub(super) fn matched_len(&self, path: &[u8]) -> usize {
         match &self.path {
             PathMatch::Exact(text) | PathMatch::Prefix(text) | PathMatch::PathSeparatedPrefix(text) => text.len(),
-            PathMatch::Regex(..) => path_without_query(path).len(),
+            PathMatch::Regex(..) | PathMatch::Connect => path_without_query(path).len(),
         }
     }
 
-    fn matches_path(&self, path: &[u8]) -> bool {
+    fn matches_path(&self, method: &Method, path: &[u8]) -> bool {
         match &self.path {
+            PathMatch::Connect => *method == Method::Connect,
+            // Compat: the others take no request without a path.
+            _ if path.is_empty() => false,
             PathMatch::Exact(text) => path.len() == text.len() && self.begins(path, text),
             PathMatch::Prefix(text) => self.begins(path, text),
             PathMatch::PathSeparatedPrefix(text) => {
@@ -98,6 +143,41 @@ impl RouteMatcher {
         let start = path.get(..text.len());
         start.is_some_and(|start| if self.case_sensitive { start == text } else { start.eq_ignore_ascii_case(text) })
     }
+}
+
+impl Rare {
+    fn build(config: &RouteMatch) -> Result<Option<Box<Self>>, ConfigError> {
+        let is_empty = !config.grpc
+            && config.cookies.is_empty()
+            && config.tls_context == TlsContextMatch::default()
+            && config.dynamic_metadata.is_empty()
+            && config.filter_state.is_empty();
+        if is_empty {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(Self {
+            grpc: config.grpc,
+            cookies: CookieMatcher::build_all(&config.cookies)?.into(),
+            tls_context: config.tls_context,
+            dynamic_metadata: MetadataMatcher::build_all(&config.dynamic_metadata)?.into(),
+            filter_state: FilterStateMatcher::build_all(&config.filter_state)?.into(),
+        })))
+    }
+
+    fn matches(&self, head: &RequestHead, info: &StreamInfo) -> bool {
+        (!self.grpc || head.is_grpc())
+            && self.cookies.iter().all(|matcher| matcher.matches(head))
+            && tls_matches(self.tls_context, &info.connection)
+            && self.dynamic_metadata.iter().all(|matcher| matcher.matches(|namespace| info.metadata.get(namespace)))
+            && self.filter_state.iter().all(|matcher| matcher.matches(info))
+    }
+}
+
+fn tls_matches(wanted: TlsContextMatch, connection: &ConnectionInfo) -> bool {
+    let presented = connection.peer_certificate != PeerCertificate::Absent;
+    let validated = connection.peer_certificate == PeerCertificate::Validated;
+    wanted.presented.is_none_or(|wanted| wanted == presented)
+        && wanted.validated.is_none_or(|wanted| wanted == validated)
 }
 
 /// The text with which all matches of a regular expression begin, as far as plain to see.

@@ -4,15 +4,19 @@
 //! which find the [`SelectedRoute`] of a request. [`Forward`] then takes the request to a host of its cluster and brings the response.
 
 mod attempt;
+mod choice;
+mod cluster_specifier;
 mod failure;
 mod filter_configs;
 mod forward;
+mod match_tree;
 mod matching;
 mod mutations;
 mod outgoing;
 mod path_tree;
 mod redirect;
 pub mod retry_policy;
+pub mod retry_state;
 mod rewrite;
 mod route;
 mod route_stats;
@@ -21,6 +25,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 pub mod timeouts;
+mod uri_template;
+mod virtual_clusters;
 pub(crate) mod virtual_hosts;
 
 pub use failure::UpstreamFault;

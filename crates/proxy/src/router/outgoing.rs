@@ -8,8 +8,6 @@ use std::collections::VecDeque;
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     chunks: VecDeque<Bytes>,
-    /// The chunk that is sent next.
-    next: usize,
     /// Octets of all chunks.
     size: usize,
     /// Chunks stay when they were sent.
@@ -70,15 +68,15 @@ impl Outgoing {
         self.trailers.as_deref()
     }
 
-    /// What is to be sent next.
-    pub(super) fn current(&self) -> Option<&Bytes> {
-        self.chunks.get(self.next)
+    /// What is to be sent next by an attempt that has sent so many chunks.
+    pub(super) fn current(&self, next: usize) -> Option<&Bytes> {
+        self.chunks.get(next)
     }
 
     /// [`Self::current`] was sent.
-    pub(super) fn advance(&mut self) {
+    pub(super) fn advance(&mut self, next: &mut usize) {
         if self.keeps {
-            self.next += 1;
+            *next += 1;
         } else if let Some(sent) = self.chunks.pop_front() {
             self.size -= sent.len();
             self.is_lost = true;
@@ -90,19 +88,13 @@ impl Outgoing {
         !self.is_lost
     }
 
-    /// Sends from the beginning again.
-    pub(super) fn rewind(&mut self) {
-        self.next = 0;
-    }
-
-    /// There will be no other attempt: what was sent is let go.
-    pub(super) fn stop_keeping(&mut self) {
+    /// There will be no other attempt than the one that has sent so many chunks: what was sent is let go.
+    pub(super) fn stop_keeping(&mut self, next: &mut usize) {
         self.keeps = false;
-        for sent in self.chunks.drain(..self.next) {
+        for sent in self.chunks.drain(..std::mem::take(next).min(self.chunks.len())) {
             self.size -= sent.len();
             self.is_lost = true;
         }
-        self.next = 0;
     }
 }
 
@@ -115,16 +107,17 @@ mod tests {
         let mut body = Outgoing::new(false, true);
         body.push(Bytes::from_static(b"ab"));
         body.push(Bytes::from_static(b"c"));
-        body.advance();
-        assert_eq!(body.current().map(|data| &data[..]), Some(&b"c"[..]));
+        let (mut first, mut second) = (0, 0);
+        body.advance(&mut first);
+        assert_eq!(body.current(first).map(|data| &data[..]), Some(&b"c"[..]));
         assert!(body.can_rewind());
-        body.rewind();
-        assert_eq!((body.current().map(|data| data.len()), body.size()), (Some(2), 3));
-        body.advance();
-        body.stop_keeping();
-        assert_eq!((body.current().map(|data| data.len()), body.size(), body.can_rewind()), (Some(1), 1, false));
-        body.advance();
-        assert!(body.current().is_none() && !body.is_empty());
+        assert_eq!((body.current(second).map(|data| data.len()), body.size()), (Some(2), 3));
+        body.advance(&mut second);
+        body.stop_keeping(&mut second);
+        assert_eq!((second, body.size(), body.can_rewind()), (0, 1, false));
+        assert_eq!(body.current(second).map(|data| data.len()), Some(1));
+        body.advance(&mut second);
+        assert!(body.current(second).is_none() && !body.is_empty());
     }
 
     #[test]

@@ -18,10 +18,13 @@ struct Node {
     /// First octet and number of each child, sorted.
     children: Vec<(u8, usize)>,
     /// Routes for paths that begin like this, ascending.
-    prefix: Vec<usize>,
+    prefix: Routes,
     /// Routes for exactly this path, ascending.
-    exact: Vec<usize>,
+    exact: Routes,
 }
+
+/// Nearly always one.
+type Routes = SmallVec<[usize; 1]>;
 
 const ROOT: usize = 0;
 

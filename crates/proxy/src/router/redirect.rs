@@ -4,11 +4,15 @@ use super::{matching::RouteMatcher, path_without_query, rewrite::PathRewrite, vi
 use bytes::Bytes;
 use sota_config::{
     ConfigError, Mark,
-    route::{DirectResponse as DirectConfig, PathRewrite as PathConfig, RedirectAction},
+    access_log::FormatString,
+    route::{DirectResponse as DirectConfig, PathMatcher, PathRewrite as PathConfig, RedirectAction},
 };
 use sota_plugin::{
+    access_log::{LogEntry, LogKind},
     filter::LocalReply,
-    http::{HeaderId, RequestHead, Scheme, StatusCode},
+    format::Format,
+    http::{HeaderId, RequestHead, ResponseHead, Scheme, StatusCode},
+    info::StreamInfo,
 };
 
 /// Response code details of everything that a route answers itself.
@@ -29,8 +33,8 @@ pub(super) struct Redirect {
 }
 
 impl Redirect {
-    /// Fails for an invalid expression and a status that does not exist.
-    pub(super) fn build(config: &RedirectAction) -> Result<Self, ConfigError> {
+    /// `matched`: how the route matches its path. Fails for an invalid expression and a status that does not exist.
+    pub(super) fn build(config: &RedirectAction, matched: &PathMatcher) -> Result<Self, ConfigError> {
         let scheme = match &config.scheme {
             Some(scheme) if !scheme.is_empty() => Some(scheme.as_str().into()),
             _ if config.https => Some("https".into()),
@@ -41,7 +45,7 @@ impl Redirect {
         };
         let rewrite = match &config.path_rewrite {
             Some(PathConfig::Prefix(prefix)) if prefix.is_empty() => None,
-            Some(rewrite) => Some(PathRewrite::build(rewrite)?),
+            Some(rewrite) => Some(PathRewrite::build(rewrite, matched)?),
             None => None,
         };
         Ok(Self {
@@ -57,9 +61,15 @@ impl Redirect {
     }
 
     /// The redirect of a request, whose path is rewritten like that of a request that is forwarded (for logs).
-    pub(super) fn reply(&self, head: &mut RequestHead, matcher: &RouteMatcher, keep_original: bool) -> LocalReply {
+    pub(super) fn reply(
+        &self,
+        head: &mut RequestHead,
+        matcher: &RouteMatcher,
+        info: &StreamInfo,
+        keep_original: bool,
+    ) -> LocalReply {
         if let Some(rewrite) = &self.rewrite {
-            rewrite.apply(head, matcher, keep_original);
+            rewrite.apply(head, matcher, info, keep_original);
         }
         let mut reply = LocalReply::new(self.status, Bytes::new(), DETAILS);
         reply.headers.set_sanitized(HeaderId::Location, self.location(head));
@@ -98,11 +108,20 @@ impl Redirect {
     }
 }
 
+/// The redirect of a request whose virtual host requires TLS: to the same, but with `https`.
+pub(super) fn to_https(head: &RequestHead) -> LocalReply {
+    let mut reply = LocalReply::new(StatusCode::MOVED_PERMANENTLY, Bytes::new(), DETAILS);
+    reply.headers.set_sanitized(HeaderId::Location, [b"https://", head.authority(), head.path()].concat());
+    reply
+}
+
 /// A compiled [`sota_config::route::DirectResponse`].
 #[derive(Debug)]
 pub(super) struct DirectResponse {
     status: StatusCode,
     body: Bytes,
+    /// Makes the body of the one above, with the content type that it then has.
+    format: Option<(Format, Box<str>)>,
 }
 
 impl DirectResponse {
@@ -121,12 +140,40 @@ impl DirectResponse {
             );
             return Err(ConfigError::new("body", Mark::NONE, reason));
         }
-        Ok(Self { status: status(config.status, "status")?, body })
+        let format = config.body_format.as_ref().map(body_format).transpose()?;
+        Ok(Self { status: status(config.status, "status")?, body, format })
     }
 
-    pub(super) fn reply(&self) -> LocalReply {
-        LocalReply::new(self.status, self.body.clone(), DETAILS)
+    pub(super) fn reply(&self, head: &RequestHead, info: &StreamInfo) -> LocalReply {
+        let Some((format, content_type)) = &self.format else {
+            return LocalReply::new(self.status, self.body.clone(), DETAILS);
+        };
+        let response = ResponseHead::new(self.status);
+        let mut body = Vec::new();
+        let entry = LogEntry {
+            request: Some(head),
+            response: Some(&response),
+            local_reply_body: std::str::from_utf8(&self.body).unwrap_or_default(),
+            ..LogEntry::new(info, LogKind::NotSet)
+        };
+        if format.is_json() {
+            // With a line feed at its end, as a line of a log.
+            format.write_log(&entry, &mut body);
+        } else {
+            format.write(&entry, &mut body);
+        }
+        let mut reply = LocalReply::new(self.status, body, DETAILS);
+        if !content_type.is_empty() {
+            reply.headers.set_sanitized(HeaderId::ContentType, content_type.as_bytes());
+        }
+        reply
     }
+}
+
+fn body_format(config: &FormatString) -> Result<(Format, Box<str>), ConfigError> {
+    let format = Format::build(config).map_err(|error| error.at("body_format", Mark::NONE))?;
+    let default = if format.is_json() { "application/json" } else { "" };
+    Ok((format, config.content_type.as_deref().unwrap_or(default).into()))
 }
 
 fn status(code: u16, field: &str) -> Result<StatusCode, ConfigError> {

@@ -1,12 +1,15 @@
 //! Rewriting path and host of a request on its way upstream.
 
-use super::{matching::RouteMatcher, path_without_query};
+use super::{matching::RouteMatcher, path_without_query, uri_template::UriTemplate};
 use sota_config::{
     ConfigError, Mark,
-    route::{HostRewrite as HostConfig, PathRewrite as PathConfig},
+    route::{HostRewrite as HostConfig, PathMatcher, PathRewrite as PathConfig},
 };
 use sota_plugin::{
+    access_log::{LogEntry, LogKind},
+    format::Format,
     http::{HeaderId, HeaderName, RequestHead},
+    info::StreamInfo,
     matcher::RegexSubstitution,
 };
 
@@ -14,12 +17,16 @@ use sota_plugin::{
 #[derive(Debug)]
 pub(super) enum PathRewrite {
     Prefix(Box<[u8]>),
+    /// Of the path without query.
     Regex(RegexSubstitution),
+    /// Makes the path without query.
+    Format(Box<Format>),
 }
 
 impl PathRewrite {
-    /// Fails for an invalid expression and for text that cannot stand in a path.
-    pub(super) fn build(config: &PathConfig) -> Result<Self, ConfigError> {
+    /// `matched`: how the route matches its path. Fails for an invalid expression, format or template, and for text that
+    /// cannot stand in a path.
+    pub(super) fn build(config: &PathConfig, matched: &PathMatcher) -> Result<Self, ConfigError> {
         match config {
             PathConfig::Prefix(prefix) => Ok(Self::Prefix(target_text(prefix, "prefix_rewrite")?)),
             PathConfig::Regex { pattern, substitution } => {
@@ -27,11 +34,20 @@ impl PathRewrite {
                 let regex = RegexSubstitution::build(pattern, substitution);
                 regex.map(Self::Regex).map_err(|error| error.at("regex_rewrite", Mark::NONE))
             }
+            PathConfig::Template(text) => {
+                let error = |reason| ConfigError::new("path_rewrite_policy", Mark::NONE, format!("{text:?}: {reason}"));
+                let PathMatcher::Template(path) = matched else {
+                    return Err(error("the route has to match its path by a template too".to_owned()));
+                };
+                UriTemplate::parse(path).and_then(|path| path.rewriter(text)).map(Self::Regex).map_err(error)
+            }
+            PathConfig::Format(text) => format(text, "path_rewrite", true).map(Box::new).map(Self::Format),
         }
     }
 
     /// Path and query after the rewrite.
-    pub(super) fn new_path(&self, path: &[u8], matcher: &RouteMatcher) -> Vec<u8> {
+    fn new_path(&self, head: &RequestHead, matcher: &RouteMatcher, info: &StreamInfo) -> Vec<u8> {
+        let path = head.path();
         match self {
             Self::Prefix(prefix) => {
                 // A filter may have made the path shorter than what was matched.
@@ -48,17 +64,28 @@ impl PathRewrite {
                     None => path.to_vec(),
                 }
             }
+            Self::Format(format) => {
+                let mut new = formatted(format, head, info);
+                if !new.is_empty() {
+                    new.extend_from_slice(path.get(path_without_query(path).len()..).unwrap_or_default());
+                }
+                new
+            }
         }
     }
 
     /// Rewrites the path, and says in `x-envoy-original-path` what it was.
-    pub(super) fn apply(&self, head: &mut RequestHead, matcher: &RouteMatcher, keep_original: bool) {
-        let new = self.new_path(head.path(), matcher);
+    pub(super) fn apply(&self, head: &mut RequestHead, matcher: &RouteMatcher, info: &StreamInfo, keep_original: bool) {
+        let new = self.new_path(head, matcher, info);
+        if new.is_empty() {
+            return;
+        }
         if keep_original {
             let original = head.path().to_vec();
             head.headers.set_sanitized(HeaderId::XEnvoyOriginalPath, original);
         }
-        // The parts are valid: the old path, and text that was checked when it was configured.
+        // The parts are valid: the old path, and text that was checked when it was configured. What a format makes of
+        // fields may be not; then the path stays.
         let _ = head.set_path(&new);
     }
 }
@@ -70,6 +97,7 @@ pub(super) enum HostRewrite {
     /// By the host that is chosen.
     Auto,
     Header(HeaderName),
+    Format(Box<Format>),
     PathRegex(RegexSubstitution),
 }
 
@@ -82,6 +110,8 @@ impl HostRewrite {
             HostConfig::Header(name) => Self::Header(HeaderName::parse_any(name.as_bytes()).map_err(|reason| {
                 ConfigError::new("host_rewrite_header", Mark::NONE, format!("header name {name:?}: {reason}"))
             })?),
+            // Compat: what has no value prints as `-` here, but as nothing in paths.
+            HostConfig::Format(text) => Self::Format(Box::new(format(text, "host_rewrite", false)?)),
             HostConfig::PathRegex { pattern, substitution } => {
                 target_text(substitution, "host_rewrite_path_regex.substitution")?;
                 let regex = RegexSubstitution::build(pattern, substitution);
@@ -91,11 +121,18 @@ impl HostRewrite {
     }
 
     /// Rewrites the host, unless that waits for the choice of an endpoint.
-    pub(super) fn apply(&self, head: &mut RequestHead, append_forwarded_host: bool, keep_original: bool) {
+    pub(super) fn apply(
+        &self,
+        head: &mut RequestHead,
+        info: &StreamInfo,
+        append_forwarded_host: bool,
+        keep_original: bool,
+    ) {
         let host = match self {
             Self::Literal(host) => return set_authority(head, host, append_forwarded_host, keep_original),
             Self::Auto => return,
             Self::Header(name) => head.get(name).unwrap_or_default().to_vec(),
+            Self::Format(format) => formatted(format, head, info),
             Self::PathRegex(substitution) => {
                 let path = path_without_query(head.path());
                 substitution.replace_all(path).unwrap_or_else(|| path.to_vec())
@@ -125,6 +162,16 @@ pub(super) fn set_authority(head: &mut RequestHead, host: &[u8], append_forwarde
             let _ = head.headers.append_to(HeaderId::XForwardedHost, ",", &old);
         }
     }
+}
+
+fn format(text: &str, field: &str, omit_empty: bool) -> Result<Format, ConfigError> {
+    Format::text(text, omit_empty).map_err(|error| error.at(field, Mark::NONE))
+}
+
+fn formatted(format: &Format, head: &RequestHead, info: &StreamInfo) -> Vec<u8> {
+    let mut out = Vec::new();
+    format.write(&LogEntry { request: Some(head), ..LogEntry::new(info, LogKind::NotSet) }, &mut out);
+    out
 }
 
 /// Text from the configuration that becomes a part of a request's target.

@@ -1,23 +1,28 @@
 //! A compiled route with everything that it inherits.
 
 use super::{
+    cluster_specifier::ClusterSpecifier,
     filter_configs::FilterConfigs,
     matching::RouteMatcher,
     mutations::{Level, Mutations},
     redirect::{DirectResponse, Redirect},
     retry_policy::RetryPolicy,
     rewrite::{HostRewrite, PathRewrite},
+    virtual_clusters::VirtualClusters,
 };
+use crate::upstream::{HashPolicies, MetadataMatch};
 use sota_config::{
     ConfigError, Node,
+    retry::GrpcTimeout,
     route::{
-        ClusterSpecifier as ClusterConfig, PathRewrite as PathConfig, Route, RouteAction, RouteActionKind,
-        RouteConfiguration, RoutingPriority, VirtualHost, WeightedCluster as WeightedConfig,
+        PathMatcher, PathRewrite as PathConfig, Route, RouteAction, RouteActionKind, RouteConfiguration,
+        RoutingPriority, VirtualHost,
     },
 };
 use sota_plugin::{
     FactoryContext,
-    http::{HeaderName, RequestHead, StatusCode},
+    http::StatusCode,
+    rate_limit::{RateLimits, RouteRateLimits},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -32,6 +37,8 @@ pub(super) struct HostContext<'a> {
     pub(super) host_level: Level,
     pub(super) filters: FilterConfigs,
     pub(super) retry_policy: Option<Arc<RetryPolicy>>,
+    pub(super) virtual_clusters: Option<Arc<VirtualClusters>>,
+    pub(super) rate_limits: Arc<RateLimits>,
     /// Where the virtual host stands.
     pub(super) path: String,
 }
@@ -50,14 +57,21 @@ pub(super) struct RouteEntry {
     pub(super) filters: FilterConfigs,
     pub(super) include_request_attempt_count: bool,
     pub(super) include_attempt_count_in_response: bool,
+    pub(super) virtual_clusters: Option<Arc<VirtualClusters>>,
+    /// Octets of a body that are kept for another attempt.
+    pub(super) body_buffer_limit: Option<usize>,
+    /// `None`: nothing is limited.
+    pub(super) rate_limits: Option<Box<RouteRateLimits>>,
 }
 
 /// What a route does.
 #[derive(Debug)]
 pub(super) enum Action {
     Forward(Box<ForwardAction>),
-    Redirect(Redirect),
-    DirectResponse(DirectResponse),
+    Redirect(Box<Redirect>),
+    /// To the same with `https` (`require_tls`).
+    ToHttps,
+    DirectResponse(Box<DirectResponse>),
 }
 
 /// How a route forwards.
@@ -75,28 +89,18 @@ pub struct ForwardAction {
     pub idle_timeout: Option<Option<Duration>>,
     /// Overrides the largest duration of streams; `Some(None)` switches it off.
     pub max_stream_duration: Option<Option<Duration>>,
+    /// What a gRPC request's own timeout does.
+    pub grpc_timeout: GrpcTimeout,
     /// The route's retry policy or its virtual host's.
     pub retry_policy: Option<Arc<RetryPolicy>>,
+    /// Another try begins beside one that takes longer than its timeout.
+    pub hedge_on_per_try_timeout: bool,
+    /// The upstream of another try is told whether the one before took too long.
+    pub include_is_timeout_retry_header: bool,
     /// Which circuit breakers count.
     pub priority: RoutingPriority,
-}
-
-/// Where a route forwards to.
-#[derive(Debug)]
-pub(super) enum ClusterSpecifier {
-    Cluster(Arc<str>),
-    Header(HeaderName),
-    Weighted { clusters: Box<[WeightedCluster]>, total: u64 },
-}
-
-/// One of several clusters.
-#[derive(Debug)]
-pub(super) struct WeightedCluster {
-    pub(super) name: Arc<str>,
-    weight: u64,
-    pub(super) level: Level,
-    pub(super) host_rewrite: Option<HostRewrite>,
-    pub(super) filters: FilterConfigs,
+    pub(super) hash_policies: Option<HashPolicies>,
+    pub(super) metadata_match: Option<MetadataMatch>,
 }
 
 impl RouteEntry {
@@ -118,18 +122,28 @@ impl RouteEntry {
                 let path = format!("{path}.route");
                 (
                     "route",
-                    ForwardAction::build(action, host, &filters, cx, (&path, errors))
+                    ForwardAction::build(action, &route.matcher.path, host, &filters, cx, (&path, errors))
                         .map(Box::new)
                         .map(Action::Forward),
                 )
             }
-            RouteActionKind::Redirect(action) => ("redirect", Redirect::build(action).map(Action::Redirect)),
+            RouteActionKind::Redirect(action) => {
+                ("redirect", Redirect::build(action, &route.matcher.path).map(Box::new).map(Action::Redirect))
+            }
             RouteActionKind::DirectResponse(action) => {
                 let limit = host.table.max_direct_response_body_size_bytes;
-                ("direct_response", DirectResponse::build(action, limit).map(Action::DirectResponse))
+                ("direct_response", DirectResponse::build(action, limit).map(Box::new).map(Action::DirectResponse))
             }
         };
         let action = action.map_err(|error| errors.push(error.at(&format!("{path}.{field}"), cx.mark)));
+        let rate_limits = match &route.action {
+            RouteActionKind::Forward(action) => RouteRateLimits {
+                route: rate_limits(&action.rate_limits, &format!("{path}.route"), cx, errors),
+                virtual_host: Arc::clone(&host.rate_limits),
+                include_virtual_host: action.include_vh_rate_limits,
+            },
+            _ => RouteRateLimits::default(),
+        };
         Some(Self {
             name: route.name.as_str().into(),
             table: Arc::clone(host.table_name),
@@ -147,7 +161,33 @@ impl RouteEntry {
             filters,
             include_request_attempt_count: host.host.include_request_attempt_count,
             include_attempt_count_in_response: host.host.include_attempt_count_in_response,
+            virtual_clusters: host.virtual_clusters.clone(),
+            body_buffer_limit: route
+                .request_body_buffer_limit
+                .or(host.host.request_body_buffer_limit)
+                .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+            rate_limits: (!rate_limits.is_empty()).then(|| Box::new(rate_limits)),
         })
+    }
+
+    /// What answers requests of a virtual host that should have come over TLS.
+    pub(super) fn to_https(host: &HostContext<'_>) -> Self {
+        Self {
+            name: "".into(),
+            table: Arc::clone(host.table_name),
+            virtual_host: Arc::clone(&host.host_name),
+            metadata: None,
+            stat_prefix: "".into(),
+            matcher: RouteMatcher::never(),
+            action: Action::ToHttps,
+            mutations: Mutations::default(),
+            filters: FilterConfigs::default(),
+            include_request_attempt_count: false,
+            include_attempt_count_in_response: false,
+            virtual_clusters: None,
+            body_buffer_limit: None,
+            rate_limits: None,
+        }
     }
 
     pub(super) fn forward(&self) -> Option<&ForwardAction> {
@@ -158,9 +198,24 @@ impl RouteEntry {
     }
 }
 
+/// Rate limits of a level that stands at `path`.
+pub(super) fn rate_limits(
+    items: &[Node],
+    path: &str,
+    cx: &FactoryContext<'_>,
+    errors: &mut Vec<ConfigError>,
+) -> Arc<RateLimits> {
+    let limits = RateLimits::read(items).unwrap_or_else(|error| {
+        errors.push(error.at(&format!("{path}.rate_limits"), cx.mark));
+        RateLimits::default()
+    });
+    Arc::new(limits)
+}
+
 impl ForwardAction {
     fn build(
         action: &RouteAction,
+        matched: &PathMatcher,
         host: &HostContext<'_>,
         filters: &FilterConfigs,
         cx: &FactoryContext<'_>,
@@ -168,16 +223,18 @@ impl ForwardAction {
     ) -> Result<Self, ConfigError> {
         let path_rewrite = match &action.path_rewrite {
             Some(PathConfig::Prefix(prefix)) if prefix.is_empty() => None,
-            Some(rewrite) => Some(PathRewrite::build(rewrite)?),
+            Some(rewrite) => Some(PathRewrite::build(rewrite, matched)?),
             None => None,
         };
         let code = action.cluster_not_found_response_code;
         let retry_policy = match &action.retry_policy {
-            Some(policy) => Some(Arc::new(RetryPolicy::build(policy))),
+            Some(policy) => {
+                Some(Arc::new(RetryPolicy::build(policy).map_err(|error| error.at("retry_policy", cx.mark))?))
+            }
             None => host.retry_policy.clone(),
         };
         Ok(Self {
-            cluster: ClusterSpecifier::build(&action.cluster, filters, cx, (path, errors))?,
+            cluster: ClusterSpecifier::build(action, filters, cx, (path, errors))?,
             path_rewrite,
             host_rewrite: action.host_rewrite.as_ref().map(HostRewrite::build).transpose()?,
             append_x_forwarded_host: action.append_x_forwarded_host,
@@ -185,86 +242,25 @@ impl ForwardAction {
             timeout: action.timeout.filter(|timeout| !timeout.is_zero()),
             idle_timeout: action.idle_timeout,
             max_stream_duration: action.max_stream_duration,
+            grpc_timeout: action.grpc_timeout.clone(),
             retry_policy,
+            hedge_on_per_try_timeout: action.hedge_on_per_try_timeout.unwrap_or(host.host.hedge_on_per_try_timeout),
+            include_is_timeout_retry_header: host.host.include_is_timeout_retry_header,
             priority: action.priority,
+            hash_policies: match &*action.hash_policy {
+                [] => None,
+                policies => Some(HashPolicies::build(policies)?),
+            },
+            metadata_match: metadata_match(&action.metadata_match),
         })
+    }
+
+    /// What is hashed, for clusters that choose by a hash.
+    pub fn hash_policies(&self) -> Option<&HashPolicies> {
+        self.hash_policies.as_ref()
     }
 }
 
-impl ClusterSpecifier {
-    fn build(
-        config: &ClusterConfig,
-        filters: &FilterConfigs,
-        cx: &FactoryContext<'_>,
-        (path, errors): (&str, &mut Vec<ConfigError>),
-    ) -> Result<Self, ConfigError> {
-        let error = |field: &str, reason: String| ConfigError::new(field, sota_config::Mark::NONE, reason);
-        Ok(match config {
-            ClusterConfig::Cluster(name) => Self::Cluster(name.as_str().into()),
-            ClusterConfig::ClusterHeader(name) => Self::Header(
-                HeaderName::parse_any(name.as_bytes())
-                    .map_err(|reason| error("cluster_header", format!("header name {name:?}: {reason}")))?,
-            ),
-            ClusterConfig::Weighted(clusters) => {
-                let total = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
-                if total == 0 || total > u64::from(u32::MAX) {
-                    let reason = format!("the sum of the weights is {total}; it must be from 1 to {}", u32::MAX);
-                    return Err(error("weighted_clusters", reason));
-                }
-                let build = |(number, cluster): (usize, &WeightedConfig)| {
-                    let path = format!("{path}.weighted_clusters.clusters[{number}]");
-                    let rewrite = cluster.host_rewrite.as_ref().filter(|host| !host.is_empty());
-                    let rewrite = rewrite.cloned().map(sota_config::route::HostRewrite::Literal);
-                    Ok(WeightedCluster {
-                        name: cluster.name.as_str().into(),
-                        weight: cluster.weight.into(),
-                        level: Level::build(&cluster.request_headers, &cluster.response_headers, &path, errors),
-                        host_rewrite: rewrite.as_ref().map(HostRewrite::build).transpose()?,
-                        filters: filters.inherit(&cluster.typed_per_filter_config, cx, &path, errors),
-                    })
-                };
-                let clusters = clusters.iter().enumerate().map(build).collect::<Result<_, ConfigError>>()?;
-                Self::Weighted { clusters, total }
-            }
-        })
-    }
-
-    /// Every cluster that is named.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        let (one, several) = match self {
-            Self::Cluster(name) => (Some(&**name), &[][..]),
-            Self::Header(_) => (None, &[][..]),
-            Self::Weighted { clusters, .. } => (None, &**clusters),
-        };
-        one.into_iter().chain(several.iter().map(|cluster| &*cluster.name))
-    }
-
-    /// Whether each request names its cluster.
-    pub(super) fn is_dynamic(&self) -> bool {
-        matches!(self, Self::Header(_))
-    }
-
-    /// Which of several clusters a random number means; 0 where there is but one.
-    pub(super) fn pick(&self, random: u64) -> usize {
-        let Self::Weighted { clusters, total } = self else { return 0 };
-        let mut left = random % total;
-        for (number, cluster) in clusters.iter().enumerate() {
-            match left.checked_sub(cluster.weight) {
-                Some(rest) => left = rest,
-                None => return number,
-            }
-        }
-        0
-    }
-
-    /// The cluster of this number; with a header, the one that it names.
-    pub(super) fn name(&self, number: usize, head: &RequestHead) -> Arc<str> {
-        match self {
-            Self::Cluster(name) => Arc::clone(name),
-            Self::Header(header) => String::from_utf8_lossy(head.get(header).unwrap_or_default()).into(),
-            Self::Weighted { clusters, .. } => {
-                clusters.get(number).map_or_else(|| "".into(), |cluster| Arc::clone(&cluster.name))
-            }
-        }
-    }
+pub(super) fn metadata_match(pairs: &[(Arc<str>, Node)]) -> Option<MetadataMatch> {
+    (!pairs.is_empty()).then(|| MetadataMatch::new(pairs.iter().cloned()))
 }

@@ -1,13 +1,13 @@
-//! Stats of a route that has a `stat_prefix`.
+//! Stats of a route that has a `stat_prefix`, and of virtual clusters.
 
-use crate::upstream::ResponseStats;
+use crate::upstream::StatusStats;
 use sota_plugin::{
     stat_group,
     stats::{Group, Scope},
 };
 
 stat_group! {
-    /// Below `vhost.<virtual host>.route.<stat_prefix>.`, beside the counts per status.
+    /// Below `vhost.<virtual host>.route.<stat_prefix>.` or `….vcluster.<name>.`, beside the counts per status.
     pub struct RouteCounters {
         /// Requests sent.
         upstream_rq_total: counter,
@@ -28,17 +28,25 @@ stat_group! {
     }
 }
 
-/// What is counted for a route on one worker.
+/// What is counted for a route or a virtual cluster on one worker.
 #[derive(Debug)]
 pub(super) struct RouteStats {
     pub(super) counters: Group<RouteCounters>,
-    pub(super) responses: ResponseStats,
+    pub(super) responses: StatusStats,
 }
 
 impl RouteStats {
     /// `root` is the worker's.
-    pub(super) fn new(root: &Scope, virtual_host: &str, prefix: &str) -> Self {
-        let scope = root.child(&format!("vhost.{virtual_host}.route.{prefix}."));
-        Self { counters: scope.group(), responses: ResponseStats::new(&scope) }
+    pub(super) fn for_route(root: &Scope, virtual_host: &str, prefix: &str) -> Self {
+        Self::new(&root.child(&format!("vhost.{virtual_host}.route.{prefix}.")))
+    }
+
+    /// `root` is the worker's.
+    pub(super) fn for_virtual_cluster(root: &Scope, virtual_host: &str, name: &str) -> Self {
+        Self::new(&root.child(&format!("vhost.{virtual_host}.vcluster.{name}.")))
+    }
+
+    fn new(scope: &Scope) -> Self {
+        Self { counters: scope.group(), responses: StatusStats::new(scope.clone()) }
     }
 }

@@ -2,19 +2,24 @@
 
 use super::{
     filter_configs::FilterConfigs,
+    match_tree::MatchTree,
     mutations::Level,
     path_tree::PathTree,
     path_without_query,
     retry_policy::RetryPolicy,
-    route::{HostContext, RouteEntry},
+    route::{HostContext, RouteEntry, rate_limits},
     selected::SelectedRoute,
+    virtual_clusters::VirtualClusters,
     virtual_hosts::DomainIndex,
 };
-use sota_config::{ConfigError, ConfigErrors, route::RouteConfiguration};
+use sota_config::{
+    ConfigError, ConfigErrors,
+    route::{Route, RouteConfiguration, TlsRequirement, VirtualHost as HostConfig},
+};
 use sota_plugin::{
     FactoryContext,
-    http::{HeaderName, RequestHead, StatusCode},
-    info::ResponseFlag,
+    http::{HeaderId, HeaderName, RequestHead, StatusCode},
+    info::{ResponseFlag, StreamInfo},
 };
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
@@ -31,8 +36,19 @@ pub struct RouteTable {
 struct VirtualHost {
     /// Number of its first route among all routes of the table.
     first: usize,
+    /// Those that requests are matched with, and behind them the one that answers requests without TLS.
     routes: Vec<Arc<RouteEntry>>,
-    paths: PathTree,
+    choice: Choice,
+    require_tls: TlsRequirement,
+}
+
+/// How a virtual host finds the routes that may take a request.
+#[derive(Debug)]
+enum Choice {
+    /// The first that matches; found by the path.
+    Paths(PathTree),
+    /// The first of those at a leaf.
+    Matcher(MatchTree<Box<[usize]>>),
 }
 
 /// A cluster that a route names, for checking that it exists.
@@ -96,17 +112,31 @@ impl RouteTable {
     }
 
     /// The route of a request, and its number in the table.
-    fn find(&self, head: &RequestHead, random: u64) -> Option<(usize, &Arc<RouteEntry>)> {
+    fn find(&self, head: &RequestHead, info: &StreamInfo, random: u64) -> Option<(usize, &Arc<RouteEntry>)> {
         let host = self.hosts.get(self.domains.find(head.authority())?)?;
-        let path = path_without_query(head.path());
-        if path.is_empty() {
-            // Compat: only a `connect_matcher` takes requests without a path.
-            return None;
+        host.find(head, info, random).map(|(number, route)| (host.first + number, route))
+    }
+}
+
+impl VirtualHost {
+    fn find(&self, head: &RequestHead, info: &StreamInfo, random: u64) -> Option<(usize, &Arc<RouteEntry>)> {
+        if self.require_tls != TlsRequirement::None && self.lacks_tls(head, info) {
+            return self.routes.last().map(|route| (self.routes.len() - 1, route));
         }
-        host.paths.candidates(path).find_map(|number| {
-            let route = host.routes.get(number)?;
-            route.matcher.matches(head, path, random).then_some((host.first + number, route))
-        })
+        let path = path_without_query(head.path());
+        let matching = |number: usize| {
+            let route = self.routes.get(number)?;
+            route.matcher.matches(head, path, info, random).then_some((number, route))
+        };
+        match &self.choice {
+            Choice::Paths(paths) => paths.candidates(path).find_map(matching),
+            Choice::Matcher(tree) => tree.find(head, info)?.iter().copied().find_map(matching),
+        }
+    }
+
+    fn lacks_tls(&self, head: &RequestHead, info: &StreamInfo) -> bool {
+        head.headers.get(HeaderId::XForwardedProto) != Some(b"https")
+            && (self.require_tls == TlsRequirement::All || !info.is_internal)
     }
 }
 
@@ -131,20 +161,78 @@ fn build_hosts(model: &RouteConfiguration, cx: &FactoryContext<'_>, errors: &mut
             host_name: host.name.as_str().into(),
             host_level: Level::build(&host.request_headers, &host.response_headers, &path, errors),
             filters: filters.inherit(&host.typed_per_filter_config, cx, &path, errors),
-            retry_policy: host.retry_policy.as_ref().map(|policy| Arc::new(RetryPolicy::build(policy))),
+            retry_policy: retry_policy(host, &path, cx, errors),
+            rate_limits: rate_limits(&host.rate_limits, &path, cx, errors),
+            virtual_clusters: build_virtual_clusters(host, &path, cx, errors),
             path,
         };
-        let build = |(number, route)| RouteEntry::build(route, number, &context, cx, errors).map(Arc::new);
-        let routes: Vec<_> = host.routes.iter().map(|route| &**route).enumerate().filter_map(build).collect();
+        let mut routes = Vec::with_capacity(host.routes.len());
+        let choice = build_choice(&context, &mut routes, cx, errors);
+        if host.require_tls != TlsRequirement::None {
+            routes.push(Arc::new(RouteEntry::to_https(&context)));
+        }
+        let count = routes.len();
+        hosts.push(VirtualHost { first, routes, choice, require_tls: host.require_tls });
+        first += count;
+    }
+    hosts
+}
+
+fn build_virtual_clusters(
+    host: &HostConfig,
+    path: &str,
+    cx: &FactoryContext<'_>,
+    errors: &mut Vec<ConfigError>,
+) -> Option<Arc<VirtualClusters>> {
+    let built = VirtualClusters::build(&host.virtual_clusters);
+    let built = built.map_err(|error| errors.push(error.at(&format!("{path}.virtual_clusters"), cx.mark)));
+    built.ok().flatten().map(Arc::new)
+}
+
+/// Builds the routes of a virtual host, and how they are found.
+fn build_choice(
+    context: &HostContext<'_>,
+    routes: &mut Vec<Arc<RouteEntry>>,
+    cx: &FactoryContext<'_>,
+    errors: &mut Vec<ConfigError>,
+) -> Choice {
+    let mut number = 0;
+    let mut add = |route: &Route| {
+        let built = RouteEntry::build(route, number, context, cx, errors);
+        number += 1;
+        built.map(|built| {
+            routes.push(Arc::new(built));
+            routes.len() - 1
+        })
+    };
+    let Some(config) = &context.host.matcher else {
+        for route in &context.host.routes {
+            add(route);
+        }
         let mut paths = PathTree::default();
         for (number, route) in routes.iter().enumerate() {
             route.matcher.add_to(&mut paths, number);
         }
-        let count = routes.len();
-        hosts.push(VirtualHost { first, routes, paths });
-        first += count;
+        return Choice::Paths(paths);
+    };
+    let mut leaf = |leaf: &Vec<Arc<Route>>| leaf.iter().filter_map(|route| add(route)).collect();
+    match MatchTree::build(config, &mut leaf) {
+        Ok(tree) => Choice::Matcher(tree),
+        Err(error) => {
+            errors.push(error.at(&format!("{}.matcher", context.path), cx.mark));
+            Choice::Paths(PathTree::default())
+        }
     }
-    hosts
+}
+
+fn retry_policy(
+    host: &sota_config::route::VirtualHost,
+    path: &str,
+    cx: &FactoryContext<'_>,
+    errors: &mut Vec<ConfigError>,
+) -> Option<Arc<RetryPolicy>> {
+    let policy = RetryPolicy::build(host.retry_policy.as_ref()?);
+    policy.map_err(|error| errors.push(error.at(&format!("{path}.retry_policy"), cx.mark))).ok().map(Arc::new)
 }
 
 /// A worker's view of a table. It keeps the routes that were selected, so that streams share them.
@@ -168,13 +256,16 @@ impl Routes {
 
     /// The route of a request. `random` decides on runtime fractions and weighted clusters: even over all of `u64`, and
     /// the same for the whole stream. `None`: answer with [`not_found`].
-    pub fn route(&self, head: &RequestHead, random: u64) -> Option<Rc<SelectedRoute>> {
-        let (number, entry) = self.table.find(head, random)?;
+    pub fn route(&self, head: &RequestHead, info: &StreamInfo, random: u64) -> Option<Rc<SelectedRoute>> {
+        let (number, entry) = self.table.find(head, info, random)?;
         let cluster = match entry.forward() {
-            Some(forward) if forward.cluster.is_dynamic() => {
-                return Some(Rc::new(SelectedRoute::new(entry, 0, head)));
+            Some(forward) => {
+                let cluster = forward.cluster.pick(head, random);
+                if forward.cluster.header(cluster).is_some() {
+                    return Some(Rc::new(SelectedRoute::new(entry, cluster, head)));
+                }
+                cluster
             }
-            Some(forward) => forward.cluster.pick(random),
             None => 0,
         };
         let mut selected = self.selected.borrow_mut();

@@ -1,14 +1,18 @@
 //! Tests of routing as a whole; what Envoy 1.40 answers to the same is written down here.
 
-use super::{RouteTable, Routes, not_found, timeouts::Timeouts};
+use super::{
+    RouteTable, Routes, not_found,
+    timeouts::{Reading, Timeouts, stream_duration},
+};
 use crate::test_context::{factory, stream_info};
 use sota_config::{
     ConfigErrors, ExtensionConfig, Mark, TypedConfig,
     matcher::{HeaderCondition, HeaderMatcher, QueryParameterMatcher, StringMatcher, StringPattern},
+    retry::{GrpcTimeout, RetryPolicy},
     route::{
         AppendAction, ClusterSpecifier, DirectResponse, HeaderMutations, HeaderValueOption, HostRewrite, PathMatcher,
-        PathRewrite, PerFilterConfig, RedirectAction, RetryPolicy, Route, RouteAction, RouteActionKind,
-        RouteConfiguration, RouteMatch, RoutingPriority, VirtualHost, WeightedCluster,
+        PathRewrite, PerFilterConfig, RedirectAction, Route, RouteAction, RouteActionKind, RouteConfiguration,
+        RouteMatch, RoutingPriority, VirtualHost, WeightedCluster, WeightedClusters,
     },
     secret::DataSource,
 };
@@ -21,7 +25,7 @@ use sota_plugin::{
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 fn matching(path: PathMatcher) -> RouteMatch {
-    RouteMatch { path, case_sensitive: true, headers: Vec::new(), query_parameters: Vec::new(), runtime_fraction: None }
+    RouteMatch::path(path)
 }
 
 fn exact(path: &str) -> RouteMatch {
@@ -50,6 +54,7 @@ fn route(matcher: RouteMatch, action: RouteActionKind) -> Route {
         typed_per_filter_config: Vec::new(),
         metadata: None,
         stat_prefix: String::new(),
+        request_body_buffer_limit: None,
     }
 }
 
@@ -63,9 +68,21 @@ fn action() -> RouteAction {
         timeout: Some(Duration::from_secs(15)),
         idle_timeout: None,
         max_stream_duration: None,
+        grpc_timeout: Default::default(),
         retry_policy: None,
+        hash_policy: Vec::new(),
+        metadata_match: Vec::new(),
+        hedge_on_per_try_timeout: None,
+        mirrors: Vec::new(),
+        internal_redirects: None,
         priority: RoutingPriority::Default,
+        rate_limits: Vec::new(),
+        include_vh_rate_limits: false,
     }
+}
+
+fn several(clusters: Vec<WeightedCluster>) -> ClusterSpecifier {
+    ClusterSpecifier::Weighted(WeightedClusters { clusters, runtime_key_prefix: None, header_name: None })
 }
 
 fn forward(action: RouteAction) -> RouteActionKind {
@@ -119,7 +136,7 @@ fn with(path: &str, fields: &[(&str, &str)]) -> RequestHead {
 }
 
 fn name_of(routes: &Routes, head: &RequestHead) -> Option<String> {
-    routes.route(head, 0).map(|route| route.name().to_owned())
+    routes.route(head, &stream_info(), 0).map(|route| route.name().to_owned())
 }
 
 #[test]
@@ -184,7 +201,9 @@ fn hosts_before_routes_and_what_a_route_says() {
         host(&["exact.example"], vec![named("only", exact("/only"))]),
         host(&["*"], vec![named("any", prefix("/"))]),
     ]));
-    let route = |authority: &str, path: &str| routes.route(&RequestHead::new(Method::Get, authority, path).unwrap(), 0);
+    let route = |authority: &str, path: &str| {
+        routes.route(&RequestHead::new(Method::Get, authority, path).unwrap(), &stream_info(), 0)
+    };
     let only = route("EXACT.example", "/only").unwrap();
     let said = (only.name(), only.virtual_host(), only.route_configuration(), &**only.cluster());
     assert_eq!(said, ("only", "exact.example", "local", "origin"));
@@ -239,7 +258,7 @@ fn paths_and_hosts_are_rewritten_as_envoy_does() {
         host("/auto", HostRewrite::Auto, true),
     ]);
     let send = |mut head: RequestHead| {
-        let route = routes.route(&head, 0).unwrap();
+        let route = routes.route(&head, &stream_info(), 0).unwrap();
         route.finalize_request(&mut head, &stream_info(), true);
         let mut lines = Vec::new();
         head.headers.write_lines(&mut lines);
@@ -278,7 +297,7 @@ fn paths_and_hosts_are_rewritten_as_envoy_does() {
         assert_eq!(send(head), (path, authority.into(), fields.into()));
     }
     let mut head = get("/auto");
-    let auto = routes.route(&head, 0).unwrap();
+    let auto = routes.route(&head, &stream_info(), 0).unwrap();
     auto.rewrite_host(&mut head, "", true);
     assert_eq!(head.authority(), b"a.example");
     auto.rewrite_host(&mut head, "endpoint.example", false);
@@ -327,7 +346,7 @@ fn redirects_as_envoy_answers() {
     ] {
         let mut head = RequestHead::new(Method::Get, authority, path).unwrap();
         head.headers.set_sanitized(HeaderId::XForwardedProto, proto);
-        let reply = routes.route(&head, 0).unwrap().reply(&mut head, true).unwrap();
+        let reply = routes.route(&head, &stream_info(), 0).unwrap().reply(&mut head, &stream_info(), true).unwrap();
         let sent = (reply.status.as_u16(), reply.headers.get_str("location"), &*reply.details);
         assert_eq!(sent, (status, Some(location), "direct_response"), "{authority}{path}");
         assert!(reply.body.is_empty() && reply.flag.is_none());
@@ -339,8 +358,9 @@ fn redirects_as_envoy_answers() {
 
 #[test]
 fn direct_responses_have_a_body_from_anywhere_up_to_the_limit() {
-    let direct =
-        |path: &str, body| route(exact(path), RouteActionKind::DirectResponse(DirectResponse { status: 418, body }));
+    let direct = |path: &str, body| {
+        route(exact(path), RouteActionKind::DirectResponse(DirectResponse { status: 418, body, body_format: None }))
+    };
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "from a file").unwrap();
     let inline = |len: usize| Some(DataSource::Inline(vec![b'x'; len]));
@@ -351,8 +371,8 @@ fn direct_responses_have_a_body_from_anywhere_up_to_the_limit() {
         direct("/env", Some(DataSource::Environment("CARGO_PKG_NAME".into()))),
     ]);
     for (path, len) in [("/none", 0), ("/limit", 4096), ("/file", 11), ("/env", 10)] {
-        let route = working.route(&get(path), 0).unwrap();
-        let reply = route.reply(&mut get(path), true).unwrap();
+        let route = working.route(&get(path), &stream_info(), 0).unwrap();
+        let reply = route.reply(&mut get(path), &stream_info(), true).unwrap();
         assert_eq!((reply.status.as_u16(), reply.body.len(), &*reply.details), (418, len, "direct_response"), "{path}");
         assert!(route.forward().is_none());
     }
@@ -388,13 +408,15 @@ fn adds(value: &str) -> HeaderMutations {
 fn fields_change_at_each_level_in_envoys_order() {
     let weighted = WeightedCluster {
         name: "w".into(),
+        cluster_header: None,
         weight: 1,
         request_headers: adds("cluster"),
         response_headers: adds("cluster"),
         typed_per_filter_config: Vec::new(),
         host_rewrite: Some("w.example".into()),
+        metadata_match: Vec::new(),
     };
-    let action = RouteAction { cluster: ClusterSpecifier::Weighted(vec![weighted]), ..action() };
+    let action = RouteAction { cluster: several(vec![weighted]), ..action() };
     let route = Route {
         request_headers: adds("route"),
         response_headers: adds("route"),
@@ -413,7 +435,7 @@ fn fields_change_at_each_level_in_envoys_order() {
         });
         let gone = [("x-cluster", "1"), ("x-route", "1"), ("x-vhost", "1"), ("x-table", "1")];
         let mut request = with("/", &gone);
-        let route = routes.route(&request, 7).unwrap();
+        let route = routes.route(&request, &stream_info(), 7).unwrap();
         route.finalize_request(&mut request, &stream_info(), true);
         assert_eq!(request.headers.get_joined("x-o").as_deref(), Some(expected.as_bytes()));
         // The weighted cluster's host leaves no trace of the old one.
@@ -430,33 +452,35 @@ fn fields_change_at_each_level_in_envoys_order() {
 fn clusters_by_weight_and_by_header() {
     let weighted = |name: &str, weight| WeightedCluster {
         name: name.into(),
+        cluster_header: None,
         weight,
         request_headers: HeaderMutations::default(),
         response_headers: HeaderMutations::default(),
         typed_per_filter_config: Vec::new(),
         host_rewrite: None,
+        metadata_match: Vec::new(),
     };
-    let several = ClusterSpecifier::Weighted(vec![weighted("a", 10), weighted("none", 0), weighted("b", 30)]);
+    let shares = several(vec![weighted("a", 10), weighted("none", 0), weighted("b", 30)]);
     let by = |cluster| forward(RouteAction { cluster, ..action() });
     let routes = routes(vec![
-        route(prefix("/weighted"), by(several)),
+        route(prefix("/weighted"), by(shares)),
         route(prefix("/header"), by(ClusterSpecifier::ClusterHeader("x-cluster".into()))),
     ]);
     let mut counts = [0; 2];
     for random in 0..400 {
-        match &**routes.route(&get("/weighted"), random).unwrap().cluster() {
+        match &**routes.route(&get("/weighted"), &stream_info(), random).unwrap().cluster() {
             "a" => counts[0] += 1,
             "b" => counts[1] += 1,
             other => panic!("{other} has no weight"),
         }
     }
     assert_eq!(counts, [100, 300]);
-    assert!(!routes.route(&get("/weighted"), u64::MAX).unwrap().cluster().is_empty());
+    assert!(!routes.route(&get("/weighted"), &stream_info(), u64::MAX).unwrap().cluster().is_empty());
     let named = with("/header", &[("x-cluster", "one"), ("x-cluster", "two")]);
-    assert_eq!(&**routes.route(&named, 0).unwrap().cluster(), "one");
-    assert_eq!(&**routes.route(&get("/header"), 0).unwrap().cluster(), "");
+    assert_eq!(&**routes.route(&named, &stream_info(), 0).unwrap().cluster(), "one");
+    assert_eq!(&**routes.route(&get("/header"), &stream_info(), 0).unwrap().cluster(), "");
     for weights in [vec![weighted("a", 0)], vec![weighted("a", u32::MAX), weighted("b", 1)]] {
-        let route = route(prefix("/"), by(ClusterSpecifier::Weighted(weights)));
+        let route = route(prefix("/"), by(several(weights)));
         let errors = try_build(table(vec![host(&["*"], vec![route])]), &Registry::default()).unwrap_err();
         assert_eq!(errors.0[0].path, "t.virtual_hosts[0].routes[0].route.weighted_clusters");
     }
@@ -509,13 +533,15 @@ fn filters_are_configured_at_each_level() {
     let at = |value| vec![per_filter("in-chain", "test.TestedPerRoute", Some(value))];
     let weighted = WeightedCluster {
         name: "w".into(),
+        cluster_header: None,
         weight: 1,
         request_headers: HeaderMutations::default(),
         response_headers: HeaderMutations::default(),
         typed_per_filter_config: at("cluster"),
         host_rewrite: None,
+        metadata_match: Vec::new(),
     };
-    let to_weighted = RouteAction { cluster: ClusterSpecifier::Weighted(vec![weighted]), ..action() };
+    let to_weighted = RouteAction { cluster: several(vec![weighted]), ..action() };
     let off = Route { typed_per_filter_config: vec![per_filter("in-chain", "", None)], ..named("off", exact("/off")) };
     let optional = PerFilterConfig { is_optional: true, ..per_filter("other", "test.Unknown", Some("x")) };
     let model = RouteConfiguration {
@@ -540,7 +566,7 @@ fn filters_are_configured_at_each_level() {
         ("/w", Some(false), &["table", "host", "route", "cluster"]),
         ("/", Some(false), &["table", "host"]),
     ] {
-        let route = routes.route(&get(path), 0).unwrap();
+        let route = routes.route(&get(path), &stream_info(), 0).unwrap();
         let text = |config: &(dyn std::any::Any + Send + Sync)| config.downcast_ref::<String>().cloned().unwrap();
         let all: Vec<_> = route.filter_configs("in-chain").map(text).collect();
         assert_eq!(
@@ -590,17 +616,19 @@ fn everything_wrong_is_told_at_once() {
 
 #[test]
 fn timeouts_of_route_and_request() {
-    let policy = |per_try_timeout| RetryPolicy {
-        retry_on: vec!["5xx".into()],
-        num_retries: 1,
-        per_try_timeout,
-        retriable_status_codes: Vec::new(),
-        base_interval: Duration::from_millis(25),
-        max_interval: Duration::from_millis(250),
-    };
+    let policy =
+        |per_try_timeout| RetryPolicy { retry_on: vec!["5xx".into()], per_try_timeout, ..RetryPolicy::default() };
     let secs = |n| Some(Duration::from_secs(n));
-    let at = |path: &str, timeout, per_try: Option<Option<Duration>>, max_stream_duration| {
-        let action = RouteAction { timeout, retry_policy: per_try.map(policy), max_stream_duration, ..action() };
+    let reading = |tells_upstream| Reading {
+        tells_upstream,
+        respects_expected: false,
+        deadline_header: None,
+        max_stream_duration: None,
+    };
+    let at = |path: &str, timeout, per_try: Option<Option<Duration>>, max_stream_duration: Option<Option<Duration>>| {
+        let grpc_timeout = GrpcTimeout { is_by_stream: max_stream_duration.is_some(), ..GrpcTimeout::default() };
+        let retry_policy = per_try.map(policy);
+        let action = RouteAction { timeout, retry_policy, max_stream_duration, grpc_timeout, ..action() };
         route(exact(path), forward(action))
     };
     let mut vhost = host(
@@ -635,20 +663,63 @@ fn timeouts_of_route_and_request() {
         ("/try", &[(total, "500")], Some(millis(500)), None, Some("500")),
     ] {
         let mut head = with(path, fields);
-        let route = routes.route(&head, 0).unwrap();
-        let timeouts = Timeouts::new(route.forward().unwrap(), &mut head, true);
+        let route = routes.route(&head, &stream_info(), 0).unwrap();
+        let timeouts = Timeouts::new(route.forward().unwrap(), &mut head, reading(true));
         let told = head.headers.get_str(HeaderId::XEnvoyExpectedRqTimeoutMs);
         assert_eq!((timeouts.global, timeouts.per_try, told), (global, per_try, expected), "{path} {fields:?}");
         assert_eq!(head.headers.len(), usize::from(expected.is_some()), "the fields are taken away");
     }
     let mut head = with("/try", &[(long, "70"), ("x-envoy-upstream-rq-timeout-alt-response", "1")]);
-    let route = routes.route(&head, 0).unwrap();
-    let timeouts = Timeouts::new(route.forward().unwrap(), &mut head, false);
-    let said = (timeouts.max_stream_duration, timeouts.response_code, head.headers.is_empty());
-    assert_eq!(said, (Some(millis(70)), StatusCode::NO_CONTENT, true));
+    let route = routes.route(&head, &stream_info(), 0).unwrap();
+    let timeouts = Timeouts::new(route.forward().unwrap(), &mut head, reading(true));
+    let said = (timeouts.max_stream_duration, timeouts.response_code, head.headers.len());
+    assert_eq!(said, (Some(millis(70)), StatusCode::NO_CONTENT, 1));
     for (elapsed, expected) in [(500, "1000"), (2500, "500"), (9000, "1")] {
-        timeouts.tell_retry(&mut head, millis(elapsed));
+        timeouts.tell(&mut head, millis(elapsed));
         assert_eq!(head.headers.get_str(HeaderId::XEnvoyExpectedRqTimeoutMs), Some(expected));
+    }
+}
+
+#[test]
+fn timeouts_of_grpc_calls() {
+    let secs = |n| Some(Duration::from_secs(n));
+    let by = |grpc_timeout, max_stream_duration| RouteAction { grpc_timeout, max_stream_duration, ..action() };
+    let capped = |max, offset| by(GrpcTimeout { max, offset, ..GrpcTimeout::default() }, None);
+    let stream = |header_max, header_offset, longest| {
+        by(GrpcTimeout { is_by_stream: true, header_max, header_offset, ..GrpcTimeout::default() }, longest)
+    };
+    for (action, asked, global, longest, told) in [
+        (capped(secs(10), None), Some("3S"), secs(3), None, Some("3000m")),
+        (capped(secs(10), None), Some("30S"), secs(10), None, Some("10000m")),
+        (capped(secs(10), None), None, secs(10), None, Some("10000m")),
+        (capped(secs(0), secs(1)), Some("3S"), secs(2), None, Some("2000m")),
+        (capped(secs(0), secs(5)), Some("3S"), secs(3), None, Some("3000m")),
+        (capped(secs(0), None), None, None, None, None),
+        (action(), Some("3S"), secs(15), None, Some("3S")),
+        (stream(secs(10), None, None), Some("3S"), None, secs(3), Some("3000m")),
+        (stream(secs(10), secs(1), None), Some("30S"), None, secs(9), Some("9000m")),
+        (stream(secs(0), secs(5), None), Some("3S"), None, secs(0), Some("0m")),
+        (stream(secs(10), None, Some(secs(7))), None, None, secs(7), Some("7000m")),
+        (stream(None, None, Some(secs(7))), Some("3S"), None, secs(7), Some("7000m")),
+        (stream(None, None, Some(None)), Some("3S"), None, None, Some("3S")),
+    ] {
+        let shown = format!("{:?} {asked:?}", action.grpc_timeout);
+        let routes = routes(vec![route(prefix("/"), forward(action))]);
+        let mut head = with("/", &[("content-type", "application/grpc")]);
+        if let Some(asked) = asked {
+            head.headers.set("grpc-timeout", asked).unwrap();
+        }
+        let route = routes.route(&head, &stream_info(), 0).unwrap();
+        let action = route.forward().unwrap();
+        assert_eq!(stream_duration(action, &head, None), longest, "{shown}");
+        let reading = Reading {
+            tells_upstream: true,
+            respects_expected: false,
+            deadline_header: None,
+            max_stream_duration: None,
+        };
+        let timeouts = Timeouts::new(action, &mut head, reading);
+        assert_eq!((timeouts.global, head.headers.get_str("grpc-timeout")), (global, told), "{shown}");
     }
 }
 
@@ -659,9 +730,9 @@ fn one_authority_for_all() {
     let mut head = RequestHead::new(Method::Get, "A.example", "/x").unwrap();
     // A `host` field beside the authority is no field of a head.
     head.headers.append_sanitized("x-forwarded-host", "b.example");
-    let route = routes.route(&head, 0).unwrap();
+    let route = routes.route(&head, &stream_info(), 0).unwrap();
     route.finalize_request(&mut head, &stream_info(), true);
     assert_eq!(head.authority(), b"A.example");
-    assert!(routes.route(&RequestHead::new(Method::Get, "a.example@b", "/").unwrap(), 0).is_none());
-    assert!(routes.route(&RequestHead::new(Method::Get, "b.example", "/").unwrap(), 0).is_none());
+    assert!(routes.route(&RequestHead::new(Method::Get, "a.example@b", "/").unwrap(), &stream_info(), 0).is_none());
+    assert!(routes.route(&RequestHead::new(Method::Get, "b.example", "/").unwrap(), &stream_info(), 0).is_none());
 }

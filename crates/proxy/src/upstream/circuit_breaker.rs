@@ -1,6 +1,6 @@
 //! Limits of a cluster at one priority, counted over all workers (Envoy's `ResourceManager`).
 
-use sota_config::cluster::CircuitBreakerThresholds;
+use sota_config::cluster::{CircuitBreakerThresholds, RetryBudget};
 use sota_plugin::stats::{Scope, SharedGauge};
 use std::sync::{
     OnceLock,
@@ -27,6 +27,38 @@ pub struct CircuitBreaker {
     pending: Limited,
     requests: Limited,
     retries: Limited,
+    budget: Budget,
+}
+
+/// Retries in proportion to requests. `percent` is in hundredths; [`NO_BUDGET`]: there is none.
+#[derive(Debug)]
+struct Budget {
+    percent: AtomicU32,
+    min_concurrency: AtomicU32,
+}
+
+const NO_BUDGET: u32 = u32::MAX;
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { percent: AtomicU32::new(NO_BUDGET), min_concurrency: AtomicU32::new(0) }
+    }
+}
+
+impl Budget {
+    fn configure(&self, budget: Option<RetryBudget>) {
+        // 100 % of it are 10,000: an `f64` of that size loses nothing.
+        let percent = budget.map_or(NO_BUDGET, |budget| (budget.percent.clamp(0.0, 100.0) * 100.0) as u32);
+        self.percent.store(percent, Relaxed);
+        self.min_concurrency.store(budget.map_or(0, |budget| budget.min_concurrency), Relaxed);
+    }
+
+    /// How many retries so many requests allow.
+    fn limit(&self, requests: u32) -> Option<u32> {
+        let percent = Some(self.percent.load(Relaxed)).filter(|percent| *percent != NO_BUDGET)?;
+        let share = u64::from(requests) * u64::from(percent) / 10_000;
+        Some(u32::try_from(share).unwrap_or(u32::MAX).max(self.min_concurrency.load(Relaxed)))
+    }
 }
 
 /// On a cache line of its own: all workers write to it.
@@ -49,6 +81,7 @@ impl CircuitBreaker {
             (&self.requests, limits.max_requests, "rq_open", "remaining_rq"),
             (&self.retries, limits.max_retries, "rq_retry_open", "remaining_retries"),
         ];
+        self.budget.configure(limits.retry_budget);
         for (limited, limit, open, remaining) in all {
             limited.limit.store(limit, Relaxed);
             limited.track_remaining.store(limits.track_remaining, Relaxed);
@@ -63,6 +96,11 @@ impl CircuitBreaker {
     #[must_use]
     pub fn take(&self, resource: Resource) -> bool {
         let limited = self.of(resource);
+        if resource == Resource::Retries
+            && let Some(limit) = self.budget.limit(self.count(Resource::Requests) + self.count(Resource::Pending))
+        {
+            limited.limit.store(limit, Relaxed);
+        }
         let before = limited.count.fetch_add(1, Relaxed);
         if before >= limited.limit.load(Relaxed) {
             limited.count.fetch_sub(1, Relaxed);
@@ -149,6 +187,22 @@ mod tests {
         assert_eq!((open.value(), remaining.value()), (0, 1));
         breaker.take_anyway(Resource::Connections);
         assert_eq!(scope.shared_gauge("remaining_cx").value(), 1023);
+    }
+
+    #[test]
+    fn a_budget_follows_the_requests() {
+        let breaker = CircuitBreaker::default();
+        let budget = Some(RetryBudget { percent: 25.0, min_concurrency: 2 });
+        let limits = CircuitBreakerThresholds { max_retries: 0, retry_budget: budget, ..Default::default() };
+        breaker.configure(&limits, &Registry::new().shard());
+        let take = |count| (0..count).filter(|_| breaker.take(Resource::Retries)).count();
+        assert_eq!(take(5), 2, "a few are always allowed");
+        (0..12).for_each(|_| breaker.take_anyway(Resource::Requests));
+        (0..5).for_each(|_| breaker.take_anyway(Resource::Pending));
+        assert_eq!(take(5), 2, "four of seventeen");
+        (0..12).for_each(|_| breaker.give(Resource::Requests));
+        breaker.give(Resource::Retries);
+        assert_eq!(take(1), 0, "and fewer again when there are fewer");
     }
 
     #[test]

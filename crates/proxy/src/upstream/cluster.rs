@@ -4,18 +4,22 @@ use super::{
     circuit_breaker::Resource,
     config::ClusterConfig,
     conn_pool::{HostPools, HttpConnection, PoolContext, PoolFailure, TcpConnection, WorkerHost},
+    hash_policy::HashPolicies,
     host::{Host, HostState},
     host_set::HostSet,
-    load_balancer::LoadBalancer,
+    load_balancer::{Choice, LoadBalancer},
+    metadata_match::MetadataMatch,
     original_dst::{self, OriginalHost},
     overload::{Outcome, Overload},
     stats::{ClusterStats, ResponseStats},
+    subsets::{Candidates, Outcome as SubsetOutcome},
 };
 use crate::local::Local;
 use sota_config::cluster::{Discovery, OriginalDstConfig};
 use sota_plugin::{
-    http::{RequestHead, StatusCode},
-    info::ConnectionInfo,
+    http::{HeaderName, RequestHead, StatusCode},
+    info::{ConnectionInfo, HostOverride},
+    load_balancer::ChoiceCx,
     stats::Group,
 };
 use std::{
@@ -32,14 +36,20 @@ use std::{
 pub struct LbContext<'a> {
     /// The hash by which policies that hash choose.
     pub hash: Option<u64>,
+    /// The metadata that the host must have, where the cluster has subsets.
+    pub metadata: Option<&'a MetadataMatch>,
+    /// The host that a filter asks for.
+    pub host_override: Option<&'a HostOverride>,
     /// The downstream connection, for its original destination.
     pub connection: Option<&'a ConnectionInfo>,
     /// The request, for clusters whose host stands in a header.
     pub request: Option<&'a RequestHead>,
-    /// Hosts that failed before and that another choice should avoid.
-    pub excluded: &'a [Rc<WorkerHost>],
-    /// How often to choose again to avoid them (`host_selection_retry_max_attempts`); 0 is the default, once.
+    /// Hosts that this choice should avoid.
+    pub avoids: Option<&'a dyn Fn(&Host) -> bool>,
+    /// How often to choose again for that (`host_selection_retry_max_attempts`).
     pub attempts: u32,
+    /// Priorities that this choice leaves out while others have hosts, as bits.
+    pub avoided_priorities: u128,
 }
 
 /// A cluster as a worker has it.
@@ -100,6 +110,23 @@ impl Cluster {
         &self.config
     }
 
+    /// What is hashed to choose a host: what the cluster says, or else the route; nothing if it does not choose by a
+    /// hash.
+    pub fn hash_policies<'a>(
+        &'a self,
+        of_route: impl FnOnce() -> Option<&'a HashPolicies>,
+    ) -> Option<&'a HashPolicies> {
+        if !self.config.model().lb_policy.hashes() {
+            return None;
+        }
+        self.config.balancing().hash_policies.as_ref().or_else(of_route)
+    }
+
+    /// Whether hosts are chosen by metadata.
+    pub fn has_subsets(&self) -> bool {
+        self.config.balancing().subsets.is_some()
+    }
+
     /// The counters, for what the router counts itself.
     pub fn stats(&self) -> &Group<ClusterStats> {
         &self.context.stats
@@ -113,21 +140,32 @@ impl Cluster {
         if let Discovery::OriginalDst(options) = &self.config.model().discovery {
             return self.original_host(options, cx);
         }
+        if let Some(wanted) = cx.host_override {
+            match self.overriding_host(wanted) {
+                None if wanted.strict => {
+                    self.stats().upstream_cx_none_healthy.inc();
+                    return None;
+                }
+                None => {}
+                host => return host,
+            }
+        }
         if let Some(overload) = self.config.overload().filter(|overload| overload.has_trials())
             && let Some(host) = self.trial(overload)
         {
             return Some(host);
         }
-        let attempts = if cx.excluded.is_empty() { 0 } else { cx.attempts.max(1) };
-        let mut chosen = self.choose();
-        for _ in 0..attempts {
-            match &chosen {
-                Some(host)
-                    if cx.excluded.iter().any(|other| Arc::ptr_eq(other.host().state(), host.host().state())) =>
-                {
-                    chosen = self.choose();
+        let hash = match self.config.model().lb_policy.hashes() {
+            true => Some(cx.hash.unwrap_or_else(|| fastrand::u64(..))),
+            false => None,
+        };
+        let mut chosen = self.choose(cx, hash, 0);
+        if let Some(avoids) = cx.avoids {
+            for attempt in 1..=cx.attempts {
+                if !chosen.as_ref().is_some_and(|host| avoids(host.host())) {
+                    break;
                 }
-                _ => break,
+                chosen = self.choose(cx, hash, attempt);
             }
         }
         if chosen.is_none() {
@@ -146,15 +184,57 @@ impl Cluster {
         (0..set.hosts().len()).filter_map(|place| self.worker_host(set, workers, place)).collect()
     }
 
-    fn choose(&self) -> Option<Rc<WorkerHost>> {
+    /// `hash` where the policy chooses by it; `attempt` counts choices that were to be avoided.
+    fn choose(&self, cx: &LbContext<'_>, hash: Option<u64>, attempt: u32) -> Option<Rc<WorkerHost>> {
         let mut hosts = self.hosts.borrow_mut();
         let Hosts { set, workers } = &mut *hosts;
-        let (priority, list, panic) = set.draw(|| fastrand::u64(..))?;
-        if panic {
-            self.stats().lb_healthy_panic.inc();
-        }
-        let chosen = self.balancer.as_ref()?.choose(set, priority, list)?;
-        self.worker_host(set, workers, chosen)
+        let balancer = self.balancer.as_ref()?;
+        let random = || hash.unwrap_or_else(|| fastrand::u64(..));
+        let choice = Choice {
+            cx: ChoiceCx { hash: cx.hash, request: cx.request, connection: cx.connection, attempt },
+            hash: hash.unwrap_or_default(),
+            active: &|| self.config.active_requests(),
+        };
+        let choose = |list, panic| {
+            if panic {
+                self.stats().lb_healthy_panic.inc();
+            }
+            balancer.choose(set, list, &choice)
+        };
+        let chosen = match set.subsets() {
+            None => {
+                let (list, panic) = set.view().draw(cx.avoided_priorities, random)?;
+                choose(list, panic)
+            }
+            Some(subsets) => {
+                let (chosen, outcome) =
+                    subsets.choose(cx.metadata, set.view(), cx.avoided_priorities, &random, |candidates| {
+                        match candidates {
+                            Candidates::Host(place) => Some(place),
+                            Candidates::List(list, panic) => choose(list, panic),
+                        }
+                    });
+                let stats = self.stats();
+                match outcome {
+                    SubsetOutcome::Selected => stats.lb_subsets_selected.inc(),
+                    SubsetOutcome::Fallback if chosen.is_some() => stats.lb_subsets_fallback.inc(),
+                    SubsetOutcome::Panic if chosen.is_some() => stats.lb_subsets_fallback_panic.inc(),
+                    _ => {}
+                }
+                chosen
+            }
+        };
+        self.worker_host(set, workers, chosen?)
+    }
+
+    /// The host that a filter asks for, if there is one and its health allows it.
+    fn overriding_host(&self, wanted: &HostOverride) -> Option<Rc<WorkerHost>> {
+        let mut hosts = self.hosts.borrow_mut();
+        let Hosts { set, workers } = &mut *hosts;
+        let place = set.place_of(&wanted.address)?;
+        let status = set.hosts().get(place)?.status();
+        let allowed = self.config.model().lb_config.override_host_statuses.contains(&status);
+        if allowed { self.worker_host(set, workers, place) } else { None }
     }
 
     fn worker_host(
@@ -225,7 +305,14 @@ impl Cluster {
         let mut hosts = self.hosts.borrow_mut();
         let mut old: HashMap<*const _, Rc<WorkerHost>> =
             hosts.workers.drain(..).flatten().map(|worker| (Arc::as_ptr(worker.host().state()), worker)).collect();
+        let members = |set: &HostSet| -> Vec<_> { set.hosts().iter().map(|host| Arc::as_ptr(host.state())).collect() };
+        let closes = self.config.model().lb_config.close_connections_on_host_set_change
+            && !hosts.set.hosts().is_empty()
+            && members(&hosts.set) != members(&set);
         let next = |host: &Arc<Host>| {
+            if closes {
+                return None;
+            }
             let worker = old.remove(&Arc::as_ptr(host.state()))?;
             Some(if Arc::ptr_eq(worker.host(), host) {
                 worker
@@ -289,6 +376,16 @@ impl Cluster {
             let counters = host.counters();
             if status.is_server_error() { &counters.rq_error } else { &counters.rq_success }.inc();
         }
+    }
+
+    /// Counts the status of a response that was dropped for another try.
+    pub fn count_retried(&self, status: StatusCode) {
+        self.responses.count_retried(status);
+    }
+
+    /// In which field hosts are told how long a request may still take as a whole, where they are.
+    pub fn deadline_header(&self) -> Option<&HeaderName> {
+        self.config.deadline_header()
     }
 
     /// Counts how long a request took, from its last octet that was sent to the last of the answer.

@@ -1,10 +1,12 @@
 //! The part of a cluster that all threads share.
 
 use super::{
-    circuit_breaker::CircuitBreaker,
+    balancing::Balancing,
+    circuit_breaker::{CircuitBreaker, Resource},
     dns::ResolverSettings,
     host::{Host, HostSpec, HostState},
     host_set::HostSet,
+    load_balancer::Table,
     original_dst::{OriginalHost, OriginalHosts},
     overload::{Outcome, Overload},
     stats::DiscoveryStats,
@@ -12,9 +14,10 @@ use super::{
 use sota_config::{
     ConfigErrors, Node,
     address::Address,
-    cluster::{Cluster as Model, Discovery, LbPolicy},
+    cluster::{Cluster as Model, Discovery},
+    load_balancer::LbPolicy,
 };
-use sota_plugin::{FactoryContext, cx::ClusterHealth, info::PeerAddress, stats::Scope};
+use sota_plugin::{FactoryContext, cx::ClusterHealth, http::HeaderName, info::PeerAddress, stats::Scope};
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -33,6 +36,8 @@ pub struct ClusterConfig {
     hosts: Mutex<Hosts>,
     /// Goes up with each host set. Workers compare it before they choose a host.
     version: AtomicU64,
+    balancing: Balancing,
+    deadline_header: Option<HeaderName>,
     overload: Option<Overload>,
     resolver: Option<ResolverSettings>,
     across: Arc<Across>,
@@ -82,6 +87,12 @@ impl ClusterConfig {
         };
         let overload = model.overload.as_ref().map(Overload::read).transpose();
         let overload = overload.map_err(|error| errors.push(error)).ok().flatten();
+        let deadline_header = model.deadline_header.as_ref().map(|name| HeaderName::parse(name.as_bytes())).transpose();
+        let deadline_header = deadline_header.map_err(|reason| {
+            let reason = format!("deadline header: {reason}");
+            errors.push(cx.error("typed_extension_protocol_options", Default::default(), reason));
+        });
+        let deadline_header = deadline_header.ok().flatten();
         let resolver = model.dns_resolver.as_ref().map(ResolverSettings::read).transpose();
         let resolver = resolver.map_err(|error| errors.push(error)).ok().flatten();
         if matches!(model.discovery, Discovery::LogicalDns(_)) {
@@ -91,9 +102,8 @@ impl ClusterConfig {
                 errors.push(cx.error("load_assignment", Default::default(), reason));
             }
         }
-        if !errors.is_empty() {
-            return Err(ConfigErrors(errors));
-        }
+        let balancing = Balancing::build(model, cx).map_err(|error| errors.push(error)).ok();
+        let Some(balancing) = balancing.filter(|_| errors.is_empty()) else { return Err(ConfigErrors(errors)) };
         let known = before.map(|before| {
             let hosts = before.hosts();
             hosts.hosts().iter().map(|host| (host.address().clone(), Arc::clone(host.state()))).collect()
@@ -104,6 +114,8 @@ impl ClusterConfig {
             model: Arc::clone(model),
             hosts: Mutex::new(Hosts { known: known.unwrap_or_default(), ..Hosts::default() }),
             version: AtomicU64::new(0),
+            balancing,
+            deadline_header,
             overload,
             resolver,
             across: before.map(|before| Arc::clone(&before.across)).unwrap_or_default(),
@@ -146,7 +158,7 @@ impl ClusterConfig {
         let mut hosts = self.lock();
         if self.is_original() {
             // A view for admin: workers find these hosts by their address.
-            return Arc::new(HostSet::new(self.across.original.all(), &HostSet::default(), 100, 0.0));
+            return Arc::new(HostSet::new(self.across.original.all(), &HostSet::default(), &self.balancing));
         }
         if hosts.health != self.across.health.load(Ordering::Acquire) {
             let same = hosts.set.hosts().to_vec();
@@ -166,6 +178,16 @@ impl ClusterConfig {
     /// The limits of a priority: 0 default, 1 high.
     pub fn breaker(&self, priority: usize) -> &CircuitBreaker {
         &self.across.breakers[priority.min(1)]
+    }
+
+    /// How it chooses among its hosts.
+    pub(super) fn balancing(&self) -> &Balancing {
+        &self.balancing
+    }
+
+    /// Requests that run on all workers.
+    pub(super) fn active_requests(&self) -> u32 {
+        self.across.breakers.iter().map(|breaker| breaker.count(Resource::Requests)).sum()
     }
 
     /// How many hosts there are and may be used.
@@ -195,7 +217,7 @@ impl ClusterConfig {
         let mut first = false;
         let stats = self.stats.get_or_init(|| {
             first = true;
-            DiscoveryStats::new(&scope)
+            DiscoveryStats::new(&scope, &self.model)
         });
         if first {
             let set = self.hosts();
@@ -204,6 +226,7 @@ impl ClusterConfig {
                 stats.default_transport_matches.add(set.hosts().len() as u64);
             }
             self.publish_members(stats, &set);
+            stats.note_subsets(set.subsets(), None);
         }
     }
 
@@ -329,6 +352,11 @@ impl ClusterConfig {
         }
     }
 
+    /// In which field hosts are told how long a request may still take as a whole, where they are.
+    pub fn deadline_header(&self) -> Option<&HeaderName> {
+        self.deadline_header.as_ref()
+    }
+
     /// The overload protection, when there is one.
     pub(super) fn overload(&self) -> Option<&Overload> {
         self.overload.as_ref()
@@ -340,15 +368,12 @@ impl ClusterConfig {
     }
 
     fn replace(&self, hosts: &mut Hosts, next: Vec<Arc<Host>>) {
-        let factor = match self.model.load_assignment.overprovisioning_factor {
-            0 => 140,
-            factor => factor,
-        };
-        let threshold = self.model.lb_config.healthy_panic_threshold;
         hosts.health = self.across.health.load(Ordering::Acquire);
-        hosts.set = Arc::new(HostSet::new(next, &hosts.set, factor, threshold));
+        let before = std::mem::take(&mut hosts.set);
+        hosts.set = Arc::new(HostSet::new(next, &before, &self.balancing));
         if let Some(stats) = self.stats.get() {
             self.publish_members(stats, &hosts.set);
+            stats.note_subsets(hosts.set.subsets(), before.subsets());
         }
         self.version.fetch_add(1, Ordering::Release);
     }
@@ -365,6 +390,9 @@ impl ClusterConfig {
         stats.membership_total.set(set.hosts().len().cast_signed() as i64);
         stats.membership_healthy.set(set.healthy().cast_signed() as i64);
         stats.membership_degraded.set(set.degraded().cast_signed() as i64);
+        if let Some(figures) = set.last_table().and_then(Table::figures) {
+            stats.note_table(figures);
+        }
         // Envoy looks at the weights that discovery brings, not at the document's.
         if !matches!(self.model.discovery, Discovery::Static) {
             stats.max_host_weight.set(set.hosts().iter().map(|host| i64::from(host.weight())).max().unwrap_or(0));

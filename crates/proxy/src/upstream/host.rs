@@ -30,6 +30,8 @@ pub struct HostSpec {
     pub priority: u32,
     /// Region, zone, sub-zone.
     pub locality: Arc<[String; 3]>,
+    /// The share of its locality; 0 when that has none.
+    pub locality_weight: u32,
     /// The health that discovery gives.
     pub health: HealthStatus,
     /// Metadata, for matching and logs.
@@ -45,6 +47,7 @@ impl HostSpec {
             weight: endpoint.weight.max(1),
             priority: of.priority.min(MOST_PRIORITIES),
             locality: Arc::clone(locality),
+            locality_weight: of.weight.unwrap_or(0),
             health: endpoint.health,
             metadata: endpoint.metadata.clone(),
         }
@@ -111,6 +114,17 @@ impl Host {
                 HostHealth::Degraded
             }
             HealthStatus::Unknown | HealthStatus::Healthy => HostHealth::Healthy,
+        }
+    }
+
+    /// The health in the words of discovery, what we saw ourselves included.
+    pub fn status(&self) -> HealthStatus {
+        let flags = self.state.flags();
+        match self.spec.health {
+            _ if flags & HostState::FAILED != 0 => HealthStatus::Unhealthy,
+            failed @ (HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout) => failed,
+            _ if flags & HostState::DEGRADED_CHECK != 0 => HealthStatus::Degraded,
+            other => other,
         }
     }
 

@@ -4,21 +4,26 @@
 //! makes a [`Cluster`] of it, with a connection pool per host and priority. The main thread replaces the host set
 //! (discovery, health); workers notice by its version, at the next choice of a host.
 
+mod balancing;
 mod circuit_breaker;
 mod cluster;
 mod clusters;
 mod config;
 pub mod conn_pool;
 mod dns;
+mod hash_policy;
 mod host;
 mod host_set;
 mod load_balancer;
+mod locality;
+mod metadata_match;
 mod original_dst;
 mod overload;
 mod priority;
 mod schedule;
 mod services;
 mod stats;
+mod subsets;
 
 pub use circuit_breaker::{CircuitBreaker, Resource};
 pub use cluster::{Cluster, LbContext, RetryPermit};
@@ -26,12 +31,14 @@ pub use clusters::Clusters;
 pub use config::ClusterConfig;
 pub use conn_pool::{HttpConnection, PoolFailure, PoolFailureKind, TcpConnection, UpstreamConnection, WorkerHost};
 pub use dns::{Discovery, check_resolver};
+pub use hash_policy::{HashPolicies, RequestHash};
 pub use host::{Host, HostCounts, HostHealth, HostSpec};
 pub use host_set::{HostSet, PriorityHosts};
+pub use metadata_match::MetadataMatch;
 pub use overload::Outcome;
 pub(crate) use services::for_extensions;
 pub use stats::ClusterStats;
-pub(crate) use stats::ResponseStats;
+pub(crate) use stats::StatusStats;
 
 #[cfg(test)]
 mod tests;

@@ -64,6 +64,7 @@ impl OriginalHosts {
             weight: 1,
             priority: 0,
             locality: Arc::default(),
+            locality_weight: 0,
             health: HealthStatus::Unknown,
             metadata: None,
         };

@@ -9,7 +9,7 @@ const MOST_PLACES: u64 = 4096;
 const MOST_LOOKS: u64 = 4 << 20;
 
 /// The order for hosts with these weights: positions in `weights`.
-pub(super) fn order(weights: &[u32]) -> Vec<u32> {
+pub(super) fn order(weights: &[u64]) -> Vec<u32> {
     let shares = shares(weights);
     let places: u64 = shares.iter().sum();
     if places == shares.len() as u64 {
@@ -19,9 +19,9 @@ pub(super) fn order(weights: &[u32]) -> Vec<u32> {
 }
 
 /// The weights with their common divisor taken out, scaled down when there would be too many places.
-fn shares(weights: &[u32]) -> Vec<u64> {
-    let divisor = weights.iter().fold(0, |divisor, weight| gcd(divisor, u64::from(*weight).max(1)));
-    let shares: Vec<u64> = weights.iter().map(|weight| u64::from(*weight).max(1) / divisor.max(1)).collect();
+fn shares(weights: &[u64]) -> Vec<u64> {
+    let divisor = weights.iter().fold(0, |divisor, weight| gcd(divisor, (*weight).max(1)));
+    let shares: Vec<u64> = weights.iter().map(|weight| (*weight).max(1) / divisor.max(1)).collect();
     let places: u64 = shares.iter().sum();
     let most = MOST_PLACES.max(shares.len() as u64);
     if places <= most {
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn large_weights_are_bounded_and_keep_their_shares() {
-        let order = order(&[u32::MAX, 1, u32::MAX / 3]);
+        let order = order(&[u32::MAX.into(), 1, (u32::MAX / 3).into()]);
         assert!(order.len() <= MOST_PLACES as usize + 3, "{}", order.len());
         let count = |host| order.iter().filter(|other| **other == host).count();
         assert_eq!((count(0), count(1), count(2)), (3072, 1, 1024));
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn many_hosts_of_different_weight() {
-        let weights: Vec<u32> = (0..20_000).map(|n| 1 + n % 3).collect();
+        let weights: Vec<u64> = (0..20_000).map(|n| 1 + n % 3).collect();
         let order = order(&weights);
         assert!(order.len() <= 40_000);
         let mut seen = vec![0; weights.len()];

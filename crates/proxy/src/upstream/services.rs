@@ -54,8 +54,12 @@ impl ClusterServices for ClusterAccess {
     fn choose(&self, choice: &HostChoice<'_>) -> Option<Host> {
         let known = |host: &Host| host.services().downcast_ref().map(|access: &HostAccess| Rc::clone(&access.host));
         let excluded: Vec<_> = choice.excluded.iter().filter_map(known).collect();
-        let cx =
-            LbContext { hash: choice.hash, connection: choice.connection, excluded: &excluded, ..LbContext::default() };
+        let is_excluded = |host: &super::Host| {
+            excluded.iter().any(|other: &Rc<WorkerHost>| Arc::ptr_eq(other.host().state(), host.state()))
+        };
+        let avoids = (!excluded.is_empty()).then_some(&is_excluded as &dyn Fn(&super::Host) -> bool);
+        let (hash, connection) = (choice.hash, choice.connection);
+        let cx = LbContext { hash, connection, avoids, attempts: 1, ..LbContext::default() };
         self.cluster.choose_host(&cx).map(|host| self.host(host))
     }
 

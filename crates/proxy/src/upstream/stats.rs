@@ -1,5 +1,7 @@
 //! What a cluster counts, under Envoy's names.
 
+use super::{load_balancer::Figures, subsets::SubsetTable};
+use sota_config::{cluster::Cluster, load_balancer::LbPolicy};
 use sota_plugin::{
     http::StatusCode,
     stat_group,
@@ -126,6 +128,12 @@ stat_group! {
         upstream_flow_control_resumed_reading_total: counter,
         /// All hosts were used, as too few are healthy.
         lb_healthy_panic: counter,
+        /// A subset was there for a request.
+        lb_subsets_selected: counter,
+        /// No subset was there; the cluster's fallback had a host.
+        lb_subsets_fallback: counter,
+        /// Neither had a host; any was taken.
+        lb_subsets_fallback_panic: counter,
         /// Original destinations that are no address.
         original_dst_host_invalid: counter,
         /// Fields left out for an underscore in their name.
@@ -154,13 +162,23 @@ pub(super) struct DiscoveryStats {
     pub(super) update_failure: SharedCounter,
     pub(super) update_empty: SharedCounter,
     pub(super) update_no_rebuild: SharedCounter,
+    lb_subsets_active: SharedGauge,
+    lb_subsets_created: SharedCounter,
+    lb_subsets_removed: SharedCounter,
+    /// Clusters with subsets only.
+    lb_subsets_duplicates: Option<SharedGauge>,
+    /// Size (rings only), fewest and most entries of a host in the table of a hashing policy.
+    table: Option<(Option<SharedGauge>, [SharedGauge; 2])>,
     /// Not counted by anything yet; there because dashboards expect them.
     _zero: [SharedGauge; 4],
 }
 
 impl DiscoveryStats {
     /// `scope` is the cluster's.
-    pub(super) fn new(scope: &Scope) -> Self {
+    pub(super) fn new(scope: &Scope, model: &Cluster) -> Self {
+        let table = |size: Option<&'static str>, names: [&'static str; 2]| {
+            (size.map(|name| scope.shared_gauge(name)), names.map(|name| scope.shared_gauge(name)))
+        };
         Self {
             membership_change: scope.shared_counter("membership_change"),
             membership_total: scope.shared_gauge("membership_total"),
@@ -173,8 +191,48 @@ impl DiscoveryStats {
             update_failure: scope.shared_counter("update_failure"),
             update_empty: scope.shared_counter("update_empty"),
             update_no_rebuild: scope.shared_counter("update_no_rebuild"),
+            lb_subsets_active: scope.shared_gauge("lb_subsets_active"),
+            lb_subsets_created: scope.shared_counter("lb_subsets_created"),
+            lb_subsets_removed: scope.shared_counter("lb_subsets_removed"),
+            lb_subsets_duplicates: model
+                .lb_config
+                .subsets
+                .as_ref()
+                .map(|_| scope.shared_gauge("lb_subsets_single_host_per_subset_duplicate")),
+            table: match &model.lb_policy {
+                LbPolicy::RingHash(_) => Some(table(
+                    Some("ring_hash_lb.size"),
+                    ["ring_hash_lb.min_hashes_per_host", "ring_hash_lb.max_hashes_per_host"],
+                )),
+                LbPolicy::Maglev(_) => {
+                    Some(table(None, ["maglev_lb.min_entries_per_host", "maglev_lb.max_entries_per_host"]))
+                }
+                _ => None,
+            },
             _zero: ["membership_excluded", "version", "warming_state", "upstream_rq_0rtt"]
                 .map(|name| scope.shared_gauge(name)),
+        }
+    }
+
+    /// The newest table of the balancer.
+    pub(super) fn note_table(&self, figures: Figures) {
+        let Some((size, [min, max])) = &self.table else { return };
+        let value = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        if let Some(size) = size {
+            size.set(value(figures.size));
+        }
+        min.set(value(figures.min));
+        max.set(value(figures.max));
+    }
+
+    /// Subsets that came and went.
+    pub(super) fn note_subsets(&self, now: Option<&SubsetTable>, before: Option<&SubsetTable>) {
+        let Some(now) = now else { return };
+        self.lb_subsets_created.add(now.not_in(before) as u64);
+        self.lb_subsets_removed.add(before.map_or(0, |before| before.not_in(Some(now))) as u64);
+        self.lb_subsets_active.set(now.len().cast_signed() as i64);
+        if let Some(duplicates) = &self.lb_subsets_duplicates {
+            duplicates.set(now.duplicates.cast_signed() as i64);
         }
     }
 }
@@ -182,26 +240,33 @@ impl DiscoveryStats {
 /// Counts of responses by their status: `upstream_rq_200`, `upstream_rq_2xx`, `upstream_rq_completed`, once for all and
 /// once below `internal.` or `external.`. They exist from their first response on, as in Envoy.
 #[derive(Debug)]
-pub(crate) struct ResponseStats {
+pub(super) struct ResponseStats {
     all: StatusStats,
     internal: OnceCell<StatusStats>,
     external: OnceCell<StatusStats>,
+    retry: OnceCell<StatusStats>,
     scope: Scope,
 }
 
 impl ResponseStats {
-    pub(crate) fn new(scope: &Scope) -> Self {
+    pub(super) fn new(scope: &Scope) -> Self {
         Self {
             all: StatusStats::new(scope.clone()),
             internal: OnceCell::new(),
             external: OnceCell::new(),
+            retry: OnceCell::new(),
             scope: scope.clone(),
         }
     }
 
-    pub(crate) fn count(&self, status: StatusCode, internal: bool) {
+    pub(super) fn count(&self, status: StatusCode, internal: bool) {
         self.all.count(status);
         self.side(internal).count(status);
+    }
+
+    /// Counts a response that was dropped, below `retry.`.
+    pub(crate) fn count_retried(&self, status: StatusCode) {
+        self.retry.get_or_init(|| StatusStats::new(self.scope.child("retry."))).count(status);
     }
 
     pub(crate) fn record_time(&self, ms: u64, internal: bool) {
@@ -216,7 +281,7 @@ impl ResponseStats {
 }
 
 #[derive(Debug)]
-struct StatusStats {
+pub(crate) struct StatusStats {
     scope: Scope,
     completed: OnceCell<Counter>,
     classes: [OnceCell<Counter>; 5],
@@ -225,7 +290,7 @@ struct StatusStats {
 }
 
 impl StatusStats {
-    fn new(scope: Scope) -> Self {
+    pub(crate) fn new(scope: Scope) -> Self {
         Self {
             scope,
             completed: OnceCell::new(),
@@ -235,7 +300,7 @@ impl StatusStats {
         }
     }
 
-    fn count(&self, status: StatusCode) {
+    pub(crate) fn count(&self, status: StatusCode) {
         const CLASSES: [&str; 5] =
             ["upstream_rq_1xx", "upstream_rq_2xx", "upstream_rq_3xx", "upstream_rq_4xx", "upstream_rq_5xx"];
         self.completed.get_or_init(|| self.scope.counter("upstream_rq_completed")).inc();
@@ -255,7 +320,7 @@ impl StatusStats {
         self.statuses.borrow_mut().push((status, counter));
     }
 
-    fn record_time(&self, ms: u64) {
+    pub(crate) fn record_time(&self, ms: u64) {
         self.time.get_or_init(|| self.scope.histogram("upstream_rq_time", Unit::Milliseconds)).record(ms);
     }
 }

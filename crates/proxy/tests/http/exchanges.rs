@@ -118,8 +118,29 @@ fn a_slow_reader_holds_the_origin_up() {
     std::thread::sleep(Duration::from_millis(300));
     let taken = proxy.stat("cluster.origin.upstream_cx_rx_bytes_total");
     assert!(taken < 32 << 20, "{taken} octets were read for a client that reads nothing");
+    let stat = |name: &str| proxy.stat(&format!("cluster.origin.upstream_flow_control_{name}_reading_total"));
+    assert_eq!((stat("paused"), stat("resumed")), (1, 0));
     let response = client.read_response(false);
+    assert!(stat("paused") == stat("resumed"), "{} {}", stat("paused"), stat("resumed"));
     assert_eq!((response.body.len(), response.end), (64 << 20, End::Complete));
+}
+
+#[test]
+fn a_slow_origin_holds_the_sender_up() {
+    const SIZE: usize = 32 << 20;
+    let origin = Origin::raw(|mut peer| {
+        let head = peer.read_head().unwrap().unwrap();
+        peer.wait(Duration::from_millis(300));
+        let (body, _) = peer.read_body(&head).unwrap();
+        peer.send(format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx: {}\r\n\r\n", body.len()).as_bytes()).unwrap();
+    });
+    let proxy = Setup::to(origin.address()).start();
+    let mut client = Client::connect(proxy.address);
+    let mut request = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {SIZE}\r\n\r\n").into_bytes();
+    request.resize(request.len() + SIZE, b'x');
+    assert_eq!(client.exchange(request).header("x"), Some("33554432"));
+    let stat = |name: &str| proxy.stat(&format!("cluster.origin.upstream_flow_control_{name}_total"));
+    assert!(stat("backed_up") > 0 && stat("backed_up") == stat("drained"), "{} {}", stat("backed_up"), stat("drained"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Requests that are refused, and upstreams that fail.
 
 use crate::fixture::{Setup, action, route, route_to};
-use sota_config::route::{RetryPolicy, RouteActionKind};
+use sota_config::{retry::RetryPolicy, route::RouteActionKind};
 use sota_testkit::{Client, End, Origin, Reply, free_port, get, request};
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -288,10 +288,9 @@ fn retry(on: &str, tries: u32) -> RetryPolicy {
     RetryPolicy {
         retry_on: vec![on.to_owned()],
         num_retries: tries,
-        per_try_timeout: None,
-        retriable_status_codes: Vec::new(),
         base_interval: Duration::from_millis(2),
         max_interval: Duration::from_millis(4),
+        ..RetryPolicy::default()
     }
 }
 

@@ -5,11 +5,12 @@ use sota_config::{
     access_log::AccessLog,
     address::Address,
     bootstrap::NodeInfo,
-    cluster::{Cluster, Discovery, Endpoint, HealthStatus, LbConfig, LbPolicy, LoadAssignment, LocalityEndpoints},
+    cluster::{Cluster, Discovery, Endpoint, HealthStatus, LoadAssignment, LocalityEndpoints},
     http::{
         CodecType, Http1Options, HttpConnectionManager as Model, HttpFilter, HttpFilterKind, LocalReplyConfig,
         RouteSource, RouterConfig,
     },
+    load_balancer::{LbConfig, LbPolicy},
     route::{
         ClusterSpecifier, DirectResponse, PathMatcher, Route, RouteAction, RouteActionKind, RouteConfiguration,
         RouteMatch, VirtualHost,
@@ -109,19 +110,14 @@ pub fn extension(name: &str) -> ExtensionConfig {
 pub fn route_to(prefix: &str, action: RouteActionKind) -> Route {
     Route {
         name: String::new(),
-        matcher: RouteMatch {
-            path: PathMatcher::Prefix(prefix.to_owned()),
-            case_sensitive: true,
-            headers: Vec::new(),
-            query_parameters: Vec::new(),
-            runtime_fraction: None,
-        },
+        matcher: RouteMatch::path(PathMatcher::Prefix(prefix.to_owned())),
         action,
         request_headers: Default::default(),
         response_headers: Default::default(),
         typed_per_filter_config: Vec::new(),
         metadata: None,
         stat_prefix: String::new(),
+        request_body_buffer_limit: None,
     }
 }
 
@@ -131,7 +127,7 @@ pub fn route(prefix: &str, cluster: &str) -> Route {
 
 pub fn direct(prefix: &str, status: u16, body: &str) -> Route {
     let body = Some(DataSource::Inline(body.as_bytes().to_vec()));
-    route_to(prefix, RouteActionKind::DirectResponse(DirectResponse { status, body }))
+    route_to(prefix, RouteActionKind::DirectResponse(DirectResponse { status, body, body_format: None }))
 }
 
 pub fn action(cluster: &str) -> RouteAction {
@@ -144,8 +140,16 @@ pub fn action(cluster: &str) -> RouteAction {
         timeout: Some(Duration::from_secs(15)),
         idle_timeout: None,
         max_stream_duration: None,
+        grpc_timeout: Default::default(),
         retry_policy: None,
+        hash_policy: Vec::new(),
+        metadata_match: Vec::new(),
+        hedge_on_per_try_timeout: None,
+        mirrors: Vec::new(),
+        internal_redirects: None,
         priority: Default::default(),
+        rate_limits: Vec::new(),
+        include_vh_rate_limits: false,
     }
 }
 
@@ -167,8 +171,9 @@ fn cluster(name: &str, hosts: &[SocketAddr]) -> Cluster {
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit_bytes: 1 << 20,
         lb_policy: LbPolicy::RoundRobin,
-        lb_config: LbConfig { healthy_panic_threshold: 50.0 },
+        lb_config: LbConfig::default(),
         circuit_breakers: Default::default(),
+        protocol: Default::default(),
         http: Default::default(),
         http1: Http1Options { enable_trailers: true, ..Http1Options::default() },
         upstream_bind_config: None,
@@ -178,13 +183,14 @@ fn cluster(name: &str, hosts: &[SocketAddr]) -> Cluster {
         dns_resolver: None,
         close_connections_on_host_health_failure: false,
         ignore_health_on_host_removal: false,
+        deadline_header: None,
         overload: None,
         source: None,
     }
 }
 
 fn model(host: VirtualHost) -> Model {
-    let router = RouterConfig { dynamic_stats: true, suppress_envoy_headers: false, upstream_log: Vec::new() };
+    let router = RouterConfig { dynamic_stats: true, ..RouterConfig::default() };
     Model {
         stat_prefix: "test".to_owned(),
         codec_type: CodecType::Auto,
@@ -213,6 +219,8 @@ fn model(host: VirtualHost) -> Model {
         use_remote_address: false,
         xff_num_trusted_hops: 0,
         skip_xff_append: false,
+        original_ip_detection: Vec::new(),
+        early_header_mutations: Vec::new(),
         internal_address_config: Default::default(),
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6: false,
         generate_request_id: true,
@@ -380,7 +388,7 @@ pub fn build(setup: &Setup, lines: Lines, context: &Rc<WorkerContext>) -> Rc<Htt
         context.clusters.set(&ClusterConfig::build(&Arc::new(cluster.clone()), &cx).unwrap());
     }
     let config = HttpConnectionManagerConfig::build(&Arc::new(setup.model.clone()), &cx).unwrap();
-    HttpConnectionManager::for_worker(&config, context)
+    HttpConnectionManager::for_worker(&config, context, &context.cx.stats().child("listener.test."))
 }
 
 /// What the test's logger has written.

@@ -6,4 +6,5 @@ mod exchanges;
 mod faults;
 mod filters;
 mod fixture;
+mod retries;
 mod timing;

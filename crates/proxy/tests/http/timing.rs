@@ -1,7 +1,7 @@
 //! Timeouts, and how connections end.
 
 use crate::fixture::{Setup, action, route, route_to};
-use sota_config::route::{RetryPolicy, RouteActionKind};
+use sota_config::{retry::RetryPolicy, route::RouteActionKind};
 use sota_testkit::{Client, End, Origin, Reply, get};
 use std::time::{Duration, Instant};
 
@@ -24,9 +24,9 @@ fn timed(origin: &Origin, timeout: Option<Duration>, per_try: Option<Duration>, 
         retry_on: vec!["5xx".to_owned()],
         num_retries: retries,
         per_try_timeout: Some(per_try),
-        retriable_status_codes: Vec::new(),
         base_interval: MS(2),
         max_interval: MS(4),
+        ..RetryPolicy::default()
     });
     let action = sota_config::route::RouteAction { timeout, retry_policy, ..action("origin") };
     Setup::with_routes(vec![route_to("/", RouteActionKind::Forward(Box::new(action)))])

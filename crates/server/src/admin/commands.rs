@@ -34,13 +34,18 @@ const COMMANDS: &[Command] = &[
     get(
         "/config_dump",
         "dump the current configuration, secrets removed",
-        &[("name_regex", "only resources whose name matches the whole of this expression")],
+        &[
+            ("resource", "only this list, such as static_clusters"),
+            ("mask", "only these fields: paths with commas between them; with resource, fields of each entry"),
+            ("name_regex", "only resources whose name matches the whole of this expression"),
+            ("include_eds", "the hosts of each cluster too"),
+        ],
     ),
     post(
         "/drain_listeners",
         "drain listeners",
         &[
-            ("graceful", "connections are asked to end before the listeners stop"),
+            ("graceful", "listeners go on for the drain time"),
             ("inboundonly", "only listeners whose traffic_direction is INBOUND"),
             ("skip_exit", "connections drain, listeners go on"),
         ],
@@ -55,6 +60,7 @@ const COMMANDS: &[Command] = &[
         &[
             ("level", "the level of every component"),
             ("paths", "levels of single components: name1:level1,name2:level2"),
+            ("NAME", "the level of the component of this name"),
         ],
     ),
     get("/memory", "print current allocation/heap usage", &[]),

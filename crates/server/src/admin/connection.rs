@@ -22,8 +22,12 @@ const MAX_BODY: usize = 64 * 1024;
 /// Serves one connection to its end. What goes wrong on it ends it: there is nobody to tell.
 pub(super) async fn serve(server: Rc<Server>, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let mut input = Vec::new();
+    let stats = &server.admin_stats;
+    stats.downstream_cx_total.inc();
+    stats.downstream_cx_active.inc();
     while let Ok(true) = exchange(&server, &mut stream, &mut input).await {}
     let _ = stream.shutdown().await;
+    stats.downstream_cx_active.dec();
 }
 
 /// One request and its answer. Whether another may follow.
@@ -35,6 +39,7 @@ where
     let info = match read_head(stream, input, &mut head).await? {
         Some(Ok(info)) => info,
         Some(Err(error)) => {
+            server.admin_stats.count(error.status());
             let reply = Reply::error(error.status(), error.to_string());
             write(stream, reply, &head, false).await?;
             return Ok(false);
@@ -55,9 +60,14 @@ where
         query: &query,
         body: std::str::from_utf8(&body).unwrap_or_default(),
     };
+    let stats = &server.admin_stats;
+    stats.downstream_rq_total.inc();
+    stats.downstream_rq_active.inc();
     let reply = commands::answer(server, &request).await;
-    write(stream, reply, &head, info.keep_alive).await?;
-    Ok(info.keep_alive)
+    stats.count(reply.status);
+    let written = write(stream, reply, &head, info.keep_alive).await;
+    stats.downstream_rq_active.dec();
+    written.map(|()| info.keep_alive)
 }
 
 async fn read_head<S>(

@@ -12,9 +12,8 @@ use sota_proxy::{
 use std::{fmt::Write, net::SocketAddr, sync::Arc};
 
 pub(super) fn clusters(server: &Server, request: &Request<'_>) -> Reply {
-    let filter = match request.parameter("filter").map(|filter| Regex::new(&filter)).transpose() {
-        Ok(filter) => filter,
-        Err(error) => return Reply::error(StatusCode::BAD_REQUEST, format!("Invalid re2 regex: {error}\n")),
+    let Ok(filter) = request.parameter("filter").map(|filter| Regex::new(&filter)).transpose() else {
+        return Reply::error(StatusCode::BAD_REQUEST, "Invalid re2 regex");
     };
     let mut shown = Vec::new();
     server.resources.each_cluster(|cluster| {

@@ -6,6 +6,7 @@
 mod commands;
 mod config_dump;
 mod connection;
+mod dumped;
 mod hosts;
 mod state;
 

@@ -2,7 +2,7 @@
 
 use super::{JSON, Reply, Request};
 use crate::{
-    logging::{level_name, parse_level},
+    logging::{COMPONENTS, level_name, parse_level},
     server::{Server, State},
     server_stats::Memory,
 };
@@ -10,7 +10,7 @@ use serde_json::json;
 use sota_config::listener::TrafficDirection;
 use sota_plugin::http::StatusCode;
 use sota_proxy::{listener::ListenerConfig, worker::WorkerCommand};
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, rc::Rc, time::Duration};
 
 pub(super) fn ready(server: &Server) -> Reply {
     let text = format!("{}\n", state_name(server.state()));
@@ -34,19 +34,24 @@ pub(super) fn set_failing(server: &Server, failing: bool) -> Reply {
     Reply::text("OK\n")
 }
 
-/// Stops listeners and lets their connections finish; with `skip_exit` only the connections are asked to end.
-pub(super) async fn drain_listeners(server: &Server, request: &Request<'_>) -> Reply {
+/// Asks connections to end and stops listeners: at once, after the drain time (`graceful`), or never (`skip_exit`).
+pub(super) async fn drain_listeners(server: &Rc<Server>, request: &Request<'_>) -> Reply {
     let which: fn(&ListenerConfig) -> bool = if request.parameter("inboundonly").is_some() {
         |listener| listener.model.traffic_direction == TrafficDirection::Inbound
     } else {
         |_| true
     };
-    if request.parameter("skip_exit").is_some() && request.parameter("graceful").is_none() {
-        return Reply::error(StatusCode::BAD_REQUEST, "skip_exit requires graceful\n");
-    }
     server.workers.publish(|| WorkerCommand::Drain(which));
     if request.parameter("skip_exit").is_none() {
-        server.resources.stop_accepting(which);
+        if request.parameter("graceful").is_some() {
+            let server = Rc::clone(server);
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(server.options.drain_time).await;
+                server.resources.stop_accepting(which);
+            });
+        } else {
+            server.resources.stop_accepting(which);
+        }
     }
     server.workers.ask(Duration::from_secs(1), |_| ()).await;
     Reply::text("OK\n")
@@ -62,6 +67,7 @@ pub(super) fn logging(server: &Server, request: &Request<'_>) -> Reply {
              usage: /logging?<name>=<level> (change single level)\n\
              usage: /logging?paths=name1:level1,name2:level2,... (change multiple levels)\n\
              usage: /logging?level=<level> (change all levels)\n\
+             usage: /logging?group=<group_name>:<level> (change group of loggers)\n\
              levels: trace debug info warning error critical off \n"
         );
     }
@@ -73,26 +79,37 @@ pub(super) fn logging(server: &Server, request: &Request<'_>) -> Reply {
     if result.is_ok() { Reply::text(out) } else { Reply::error(StatusCode::BAD_REQUEST, out) }
 }
 
+/// Changes what the one parameter says, all of it or nothing.
 fn change_levels(server: &Server, request: &Request<'_>) -> Result<(), String> {
+    let mut parameters = request.parameters();
+    let Some((name, value)) = parameters.next() else { return Ok(()) };
+    if parameters.next().is_some() {
+        return Err("invalid number of parameters".to_owned());
+    }
     let level = |name: &str| parse_level(name).ok_or_else(|| "unknown logger level".to_owned());
-    for (name, value) in request.parameters() {
-        match name.as_str() {
-            "level" => server.logging.set_all(level(&value)?),
-            "paths" => {
-                for pair in value.split(',') {
-                    let (component, wanted) = pair.split_once(':').ok_or("invalid logger name or level")?;
-                    if !server.logging.set_component(component, level(wanted)?) {
-                        return Err("unknown logger name".to_owned());
-                    }
-                }
-            }
-            component => {
-                let wanted = level(&value)?;
-                if !server.logging.set_component(component, wanted) {
-                    return Err("unknown logger name".to_owned());
-                }
-            }
+    let changes = match name.as_str() {
+        "level" => {
+            server.logging.set_all(level(&value)?);
+            return Ok(());
         }
+        // Envoy has groups of source files in its fine-grained log only, which is not there.
+        "group" => return Err("group parameter requires fine-grain logging to be enabled".to_owned()),
+        "paths" => {
+            let pairs = value.split(',').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once(':') {
+                Some((component, wanted)) if !component.is_empty() && !wanted.is_empty() => {
+                    Ok((component.to_owned(), level(wanted)?))
+                }
+                _ => Err("empty logger name or empty logger level".to_owned()),
+            });
+            pairs.collect::<Result<Vec<_>, String>>()?
+        }
+        _ => vec![(name, level(&value)?)],
+    };
+    if !changes.iter().all(|(component, _)| COMPONENTS.contains(&component.as_str())) {
+        return Err("unknown logger name".to_owned());
+    }
+    for (component, level) in changes {
+        server.logging.set_component(&component, level);
     }
     Ok(())
 }

@@ -384,7 +384,7 @@ allow_credentials: true
     #[test]
     fn routes_that_answer_themselves_are_left_alone() {
         let policy = building(|cx| build_route(&config(EXTENSION.route_type_urls[0], FULL), cx)).unwrap();
-        let route = Route { configs: vec![policy], is_direct: true };
+        let route = Route { configs: vec![policy], is_direct: true, ..Route::default() };
         assert_eq!(on(route, Method::Options, &[GOOD, WANTED]), (None, vec![], vec![]));
     }
 }

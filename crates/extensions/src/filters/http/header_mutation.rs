@@ -1,11 +1,8 @@
 //! `envoy.filters.http.header_mutation`: adds, replaces and removes fields of requests and responses, first as the
 //! filter says, then as the levels of the route do.
 
-use crate::matchers;
-use sota_config::{
-    ConfigError, Node, TypedConfig,
-    route::{AppendAction, HeaderMutations as FieldConfig, HeaderValueOption},
-};
+use crate::{header_options, matchers};
+use sota_config::{ConfigError, Node, TypedConfig, route::HeaderMutations as FieldConfig};
 use sota_plugin::{
     Extension, FactoryContext,
     cx::StreamCx,
@@ -105,35 +102,19 @@ impl Mutation {
             return Ok(Self::RemoveMatching(matcher));
         }
         let (field, config) = match node.get("append") {
-            Some(append) => ("append", FieldConfig { remove: Vec::new(), add: vec![value_option(append, path, cx)?] }),
+            Some(append) => (
+                "append",
+                FieldConfig {
+                    remove: Vec::new(),
+                    add: vec![header_options::value_option(append, &format!("{path}.append"), cx)?],
+                },
+            ),
             None => ("remove", FieldConfig { remove: vec![node.str("remove").to_owned()], add: Vec::new() }),
         };
         HeaderMutations::build(&config)
             .map(Self::Field)
             .map_err(|error| cx.error(&format!("{path}.{field}"), node.field(field).mark, error.reason))
     }
-}
-
-/// `envoy.config.core.v3.HeaderValueOption`
-fn value_option(node: &Node, path: &str, cx: &FactoryContext<'_>) -> Result<HeaderValueOption, ConfigError> {
-    let action = node.str("append_action");
-    let append_action = match (node.field("append").as_bool(), action) {
-        (Some(_), "ADD_IF_ABSENT" | "OVERWRITE_IF_EXISTS_OR_ADD" | "OVERWRITE_IF_EXISTS") => {
-            let reason = "\"append\" and \"append_action\" exclude each other; keep the latter";
-            return Err(cx.error(&format!("{path}.append.append"), node.field("append").mark, reason));
-        }
-        (Some(false), _) | (_, "OVERWRITE_IF_EXISTS_OR_ADD") => AppendAction::OverwriteIfExistsOrAdd,
-        (_, "ADD_IF_ABSENT") => AppendAction::AddIfAbsent,
-        (_, "OVERWRITE_IF_EXISTS") => AppendAction::OverwriteIfExists,
-        _ => AppendAction::AppendIfExistsOrAdd,
-    };
-    let header = node.field("header");
-    Ok(HeaderValueOption {
-        name: header.str("key").to_owned(),
-        value: header.str("value").to_owned(),
-        append_action,
-        keep_empty_value: node.bool("keep_empty_value"),
-    })
 }
 
 fn remove_matching(names: &StringMatcher, headers: &mut sota_plugin::http::Headers) {

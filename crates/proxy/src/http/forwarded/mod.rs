@@ -1,14 +1,17 @@
 //! Who the client is, what is believed of it, and which fields it may not set: the connection manager's changes to
 //! every request before it is routed.
 
+mod detection;
+
 use super::{referer, request_id};
+use detection::{Detected, Detection};
 use sota_config::{
     address::CidrRange,
     bootstrap::NodeInfo,
     http::{HttpConnectionManager, InternalAddressConfig},
 };
 use sota_plugin::{
-    http::{HeaderId, HeaderName, Protocol, RequestHead, Scheme},
+    http::{HeaderId, HeaderName, Protocol, RequestHead, Scheme, StatusCode},
     info::{PeerAddress, StreamInfo},
 };
 use std::{
@@ -22,6 +25,7 @@ pub struct ForwardedRules {
     use_remote_address: bool,
     trusted_hops: u32,
     skip_append: bool,
+    detections: Box<[Detection]>,
     internal: InternalAddressConfig,
     map_ipv4: bool,
     append_port: bool,
@@ -72,6 +76,7 @@ impl ForwardedRules {
             use_remote_address: config.use_remote_address,
             trusted_hops: config.xff_num_trusted_hops,
             skip_append: config.skip_xff_append,
+            detections: Detection::build_all(config),
             internal: config.internal_address_config.clone(),
             map_ipv4: config.represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
             append_port: config.append_x_forwarded_port,
@@ -85,11 +90,18 @@ impl ForwardedRules {
     }
 
     /// Changes the request, and notes the client's address, whether it is internal, and the request's id in `info`.
-    /// `is_tls`: the client's connection is encrypted. `internal_only`: the route table's fields of that kind.
-    pub fn apply(&self, head: &mut RequestHead, info: &mut StreamInfo, is_tls: bool, internal_only: &[HeaderName]) {
+    /// `is_tls`: the client's connection is encrypted. `internal_only`: the route table's fields of that kind. Fails with
+    /// the status of the answer when the client's address is not where it has to be.
+    pub fn apply(
+        &self,
+        head: &mut RequestHead,
+        info: &mut StreamInfo,
+        is_tls: bool,
+        internal_only: &[HeaderName],
+    ) -> Result<(), StatusCode> {
         head.headers.remove(HeaderId::XEnvoyInternal);
         referer::sanitize(head);
-        let (client, is_trusted) = self.client(head, info);
+        let (client, is_trusted) = self.client(head, info)?;
         self.scheme(head, info, is_tls);
         let is_internal = is_trusted && client.as_ref().is_some_and(|client| is_internal(&self.internal, client));
         let client = client.unwrap_or_else(|| info.connection.remote.clone());
@@ -107,30 +119,51 @@ impl ForwardedRules {
         info.request_id = head.headers.get_str(HeaderId::XRequestId).map(Into::into);
         info.is_internal = is_internal;
         info.remote = if client == info.connection.remote { None } else { Some(client) };
+        Ok(())
     }
 
     /// The client as far as `x-forwarded-for` is trusted, and whether it may count as internal; appends the peer.
-    fn client(&self, head: &mut RequestHead, info: &StreamInfo) -> (Option<PeerAddress>, bool) {
+    fn client(&self, head: &mut RequestHead, info: &StreamInfo) -> Result<(Option<PeerAddress>, bool), StatusCode> {
         join_forwarded_for(head);
         let forwarded = head.headers.get(HeaderId::XForwardedFor);
         if !self.use_remote_address {
-            let (address, is_single) = last_address(forwarded.unwrap_or_default(), self.trusted_hops);
-            return (address, is_single);
+            if self.detections.is_empty() {
+                return Ok(last_address(forwarded.unwrap_or_default(), self.trusted_hops));
+            }
+            return self.detect(head, info);
         }
         let is_first = forwarded.is_none();
         let named = self.trusted_hops.checked_sub(1);
         let named = named.and_then(|skip| last_address(forwarded.unwrap_or_default(), skip).0);
-        if !self.skip_append
-            && let Some(peer) = info.connection.remote.ip()
-        {
-            let shown = match peer {
-                _ if peer.is_loopback() => self.local_address,
-                IpAddr::V4(ip) if self.map_ipv4 => IpAddr::V6(ip.to_ipv6_mapped()),
-                other => other,
-            };
-            let _ = head.headers.append_to(HeaderId::XForwardedFor, ",", IpText::new(shown).as_bytes());
+        if !self.skip_append {
+            self.append_peer(head, info);
         }
-        (Some(named.unwrap_or_else(|| info.connection.remote.clone())), is_first)
+        Ok((Some(named.unwrap_or_else(|| info.connection.remote.clone())), is_first))
+    }
+
+    /// The same by the configured detections.
+    fn detect(&self, head: &mut RequestHead, info: &StreamInfo) -> Result<(Option<PeerAddress>, bool), StatusCode> {
+        for detection in &self.detections {
+            let Detected { address, is_trusted, append } = detection.find(head, info)?;
+            if append {
+                self.append_peer(head, info);
+            }
+            if address.is_some() {
+                return Ok((address, is_trusted));
+            }
+        }
+        Ok((None, false))
+    }
+
+    /// Appends the peer's address to `x-forwarded-for`.
+    fn append_peer(&self, head: &mut RequestHead, info: &StreamInfo) {
+        let Some(peer) = info.connection.remote.ip() else { return };
+        let shown = match peer {
+            _ if peer.is_loopback() => self.local_address,
+            IpAddr::V4(ip) if self.map_ipv4 => IpAddr::V6(ip.to_ipv6_mapped()),
+            other => other,
+        };
+        let _ = head.headers.append_to(HeaderId::XForwardedFor, ",", IpText::new(shown).as_bytes());
     }
 
     /// `x-forwarded-proto`, `x-forwarded-port` and the scheme.

@@ -14,6 +14,7 @@ fn plain() -> ForwardedRules {
         use_remote_address: false,
         trusted_hops: 0,
         skip_append: false,
+        detections: Box::default(),
         internal: InternalAddressConfig::default(),
         map_ipv4: false,
         append_port: false,
@@ -33,7 +34,7 @@ fn remote() -> ForwardedRules {
 fn apply(rules: &ForwardedRules, fields: &[(&str, &str)], info: &mut StreamInfo) -> RequestHead {
     let mut head = RequestHead::new(Method::Get, "a", "/").unwrap();
     head.headers = fields.iter().copied().collect();
-    rules.apply(&mut head, info, false, &[HeaderName::from_static("x-int")]);
+    rules.apply(&mut head, info, false, &[HeaderName::from_static("x-int")]).unwrap();
     head
 }
 
@@ -198,7 +199,7 @@ fn scheme_and_port() {
         if let Some(given) = given {
             head.headers.append_sanitized("x-forwarded-proto", given);
         }
-        rules.apply(&mut head, &mut stream_info(), tls, &[]);
+        rules.apply(&mut head, &mut stream_info(), tls, &[]).unwrap();
         (head.headers.get_str("x-forwarded-proto").unwrap().to_owned(), head.scheme)
     };
     let hops = ForwardedRules { trusted_hops: 1, ..remote() };
@@ -222,7 +223,7 @@ fn scheme_and_port() {
     ] {
         let mut head = RequestHead::new(Method::Get, "a", "/").unwrap();
         (head.protocol, head.scheme) = (protocol, named);
-        plain().apply(&mut head, &mut stream_info(), expected == Scheme::Http, &[]);
+        plain().apply(&mut head, &mut stream_info(), expected == Scheme::Http, &[]).unwrap();
         assert_eq!(head.scheme, expected);
     }
     let port = |rules: ForwardedRules, given: &[(&str, &str)]| {

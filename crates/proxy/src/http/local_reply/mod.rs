@@ -12,7 +12,7 @@ use sota_plugin::{
     access_log::LogKind,
     filter::LocalReply,
     format::{Format, FormatCx},
-    http::{GrpcStatus, HeaderId, Method, RequestHead, ResponseHead, StatusCode},
+    http::{GrpcStatus, HeaderId, Method, RequestHead, ResponseHead, StatusCode, grpc_message},
     info::StreamInfo,
     matcher::{AccessLogFilter, HeaderMutations},
 };
@@ -108,11 +108,13 @@ impl LocalReplies {
         }
         let (text, content_type) = self.rewrite(reply, &mut head, request, info);
         let is_head = request.is_some_and(|request| request.method == Method::Head);
-        if request.is_some_and(RequestHead::is_grpc) {
+        if info.is_grpc {
             as_grpc(&mut head, reply.grpc_status, &text, content_type, is_head);
             return LocalResponse { head, body: Bytes::new(), text };
         }
-        if text.is_empty() {
+        // RFC 9110 §6.4.1: these have no body, whatever a format makes.
+        let has_body = !text.is_empty() && !matches!(head.status.as_u16(), 204 | 304);
+        if !has_body {
             head.headers.remove(HeaderId::ContentLength);
             head.headers.remove(HeaderId::ContentType);
         } else {
@@ -121,7 +123,7 @@ impl LocalReplies {
                 head.headers.set_sanitized(HeaderId::ContentType, content_type);
             }
         }
-        let body = if is_head { Bytes::new() } else { text.clone() };
+        let body = if is_head || !has_body { Bytes::new() } else { text.clone() };
         LocalResponse { head, body, text }
     }
 
@@ -235,23 +237,9 @@ fn as_grpc(
             Some(line) if content_type.name == JSON => line,
             _ => text,
         };
-        headers.set_sanitized(HeaderId::GrpcMessage, percent_encoded(message));
+        headers.set_sanitized(HeaderId::GrpcMessage, grpc_message(message));
     }
     headers.remove(HeaderId::ContentLength);
-}
-
-/// As `grpc-message` is written (gRPC over HTTP/2, "Responses").
-fn percent_encoded(text: &[u8]) -> Vec<u8> {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let mut out = Vec::with_capacity(text.len());
-    for c in text {
-        if (b' '..b'~').contains(c) && *c != b'%' {
-            out.push(*c);
-        } else {
-            out.extend([b'%', DIGITS[usize::from(c >> 4)], DIGITS[usize::from(c & 15)]]);
-        }
-    }
-    out
 }
 
 #[cfg(test)]

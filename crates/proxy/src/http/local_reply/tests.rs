@@ -11,7 +11,7 @@ use sota_config::{
 use sota_plugin::{
     Registry,
     filter::LocalReply,
-    http::{HeaderId, Method, RequestHead, StatusCode},
+    http::{Method, RequestHead, StatusCode},
     info::ResponseFlag,
 };
 use std::sync::Arc;
@@ -52,11 +52,9 @@ fn config() -> LocalReplyConfig {
 
 fn answer(config: &LocalReplyConfig, reply: &LocalReply, method: Method, grpc: bool) -> String {
     let replies = factory(&Registry::default(), |cx| LocalReplies::build(config, cx)).unwrap();
-    let mut request = RequestHead::new(method, "a", "/d").unwrap();
-    if grpc {
-        request.headers.append_sanitized(HeaderId::ContentType, "application/grpc");
-    }
+    let request = RequestHead::new(method, "a", "/d").unwrap();
     let mut info = stream_info();
+    info.is_grpc = grpc;
     let response = replies.prepare(reply, Some(&request), None, &mut info);
     assert_eq!(info.response_code_details.as_deref(), Some(&*reply.details));
     assert_eq!(info.response_flags.has(ResponseFlag::NoRouteFound), reply.flag.is_some());

@@ -7,22 +7,26 @@
 //! - without any policy, when a connection that had served other requests was closed before an octet of the answer: such a
 //!   host has most likely never seen the request. It goes out once more on another connection if nothing of it had left,
 //!   or if its method is idempotent (RFC 9110 §9.2.2) and its body, if any, is still there.
+//!
+//! With hedging, an attempt that takes longer than its timeout goes on while another begins; the first good response counts.
 
+mod hedge;
 mod retry;
 
 use super::{
     SelectedRoute,
     attempt::{Attempt, Connecting},
+    choice::RequestChoice,
     failure::{ResetReason, UpstreamFault},
     outgoing::Outgoing,
-    retry_policy::RetryState,
-    route_stats::RouteCounters,
-    timeouts::Timeouts,
+    retry_state::RetryState,
+    route_stats::{RouteCounters, RouteStats},
+    timeouts::{Reading, Timeouts, set_millis},
 };
 use crate::{
     access_log::WorkerAccessLogs,
     deadline::{Deadline, Deadlines},
-    upstream::{Cluster, HttpConnection, LbContext, PoolFailure, RetryPermit, WorkerHost},
+    upstream::{Cluster, Host, HttpConnection, LbContext, PoolFailure, RetryPermit, WorkerHost},
     wire::{BodyError, Part, ResponseEvent, http1::ClientOptions},
 };
 use bytes::Bytes;
@@ -31,7 +35,7 @@ use sota_config::route::RoutingPriority;
 use sota_plugin::{
     access_log::{LogEntry, LogKind},
     filter::LocalReply,
-    http::{HeaderId, Headers, Protocol, RequestHead, ResponseHead, StatusCode},
+    http::{GrpcStatus, HeaderId, Headers, Protocol, RequestHead, ResponseHead, StatusCode},
     info::{ResponseFlag, StreamInfo, UpstreamAttempt},
     stats::Scope,
 };
@@ -46,6 +50,10 @@ use std::{
 pub struct Router {
     /// Count responses per status.
     pub dynamic_stats: bool,
+    /// Believe `x-envoy-expected-rq-timeout-ms` of a proxy before this one.
+    pub respect_expected_rq_timeout: bool,
+    /// How long a stream of the connection manager may last.
+    pub max_stream_duration: Option<Duration>,
     /// Add no `x-envoy-*` field of our own.
     pub suppress_envoy_headers: bool,
     /// Logs of each attempt.
@@ -71,12 +79,17 @@ pub struct Forward {
     router: Rc<Router>,
     cluster: Rc<Cluster>,
     route: Rc<SelectedRoute>,
+    /// The number of the one that counts the request.
+    virtual_cluster: Option<usize>,
+    choice: RequestChoice,
     options: ClientOptions,
     timeouts: Timeouts,
     retry: Option<RetryState>,
     permit: Option<RetryPermit>,
     body: Outgoing,
     state: State,
+    /// Attempts that took too long and still may answer, each with the head of its response as far as it has come.
+    hedged: Vec<(Box<Attempt>, ResponseHead)>,
     /// Attempts, those on stale connections not counted.
     attempts: u32,
     /// A 100 was given out.
@@ -85,8 +98,19 @@ pub struct Forward {
     resends: u8,
     request_end: Option<Instant>,
     is_idempotent: bool,
+    is_grpc: bool,
+    /// How a gRPC call went will be in its trailers.
+    awaits_grpc_status: bool,
+    /// The attempt before took too long.
+    was_timeout: bool,
+    /// When something moved on the attempt last; noted only where there is a limit to that.
+    last_moved: Option<Instant>,
     /// The head of the response was given out.
     has_responded: bool,
+    /// The host's side is too slow for the request.
+    is_backed_up: bool,
+    /// The client is too slow for the response.
+    is_paused: bool,
     /// The most octets of a body that are kept.
     limit: usize,
 }
@@ -121,30 +145,55 @@ impl Forward {
         let action = route.forward()?;
         let head = &mut *stream.request;
         let tell = !router.suppress_envoy_headers;
-        let timeouts = Timeouts::new(action, head, tell);
+        let deadline_header = cluster.deadline_header();
+        let reading = Reading {
+            tells_upstream: tell,
+            respects_expected: router.respect_expected_rq_timeout,
+            deadline_header,
+            max_stream_duration: router.max_stream_duration,
+        };
+        let timeouts = Timeouts::new(action, head, reading);
+        let virtual_cluster = route.virtual_cluster(head).map(|(number, name)| {
+            stream.info.virtual_cluster = name;
+            number
+        });
         if route.include_request_attempt_count() {
             head.headers.set_sanitized(HeaderId::XEnvoyAttemptCount, "1");
         }
         route.finalize_request(head, stream.info, tell);
         let retry = RetryState::new(action.retry_policy.as_ref(), head);
         let is_idempotent = head.method.is_idempotent();
+        let choice = RequestChoice::new(&route, &cluster, head, stream.info);
         let mut forward = Self {
+            choice,
             options: client_options(&cluster),
             body: Outgoing::new(end_stream, retry.is_some() || is_idempotent),
-            limit: if retry.is_some() { limit } else { KEPT_FOR_RESEND.min(limit) },
+            limit: if retry.is_some() {
+                route.body_buffer_limit().unwrap_or(limit)
+            } else {
+                KEPT_FOR_RESEND.min(limit)
+            },
             router: Rc::clone(router),
             cluster,
             route,
+            virtual_cluster,
             timeouts,
             retry,
             permit: None,
             state: State::Choosing,
+            hedged: Vec::new(),
             attempts: 0,
             has_continued: false,
             resends: 0,
             request_end: None,
             is_idempotent,
+            is_grpc: head.is_grpc(),
+            awaits_grpc_status: false,
+            was_timeout: false,
+            last_moved: None,
             has_responded: false,
+            is_backed_up: false,
+            is_paused: false,
         };
         if end_stream {
             forward.note_request_end(stream.deadlines);
@@ -177,7 +226,16 @@ impl Forward {
     pub fn poll_data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<()> {
         let State::Active(attempt) = &mut self.state else { return Poll::Pending };
         self.body.note_passed();
-        attempt.poll_data(cx, data)
+        let sent = attempt.poll_data(cx, data);
+        if sent.is_pending() != self.is_backed_up {
+            self.is_backed_up = sent.is_pending();
+            let stats = self.cluster.stats();
+            match self.is_backed_up {
+                true => stats.upstream_flow_control_backed_up_total.inc(),
+                false => stats.upstream_flow_control_drained_total.inc(),
+            }
+        }
+        sent
     }
 
     /// Gives data.
@@ -187,7 +245,15 @@ impl Forward {
             if self.retry.take().is_some() {
                 self.cluster.stats().retry_or_shadow_abandoned.inc();
             }
-            self.body.stop_keeping();
+            self.let_body_go();
+        }
+    }
+
+    /// There will be no other attempt.
+    fn let_body_go(&mut self) {
+        match &mut self.state {
+            State::Active(attempt) => attempt.let_go(&mut self.body),
+            _ => self.body.stop_keeping(&mut 0),
         }
     }
 
@@ -203,10 +269,17 @@ impl Forward {
         if matches!(self.state, State::Done) {
             return;
         }
-        deadlines.set_after(Deadline::Route, now, self.timeouts.global);
+        deadlines.set_after(Deadline::Route, now, self.timeouts.limit(now));
         if matches!(self.state, State::Active(_)) && !self.has_responded {
-            deadlines.set_after(Deadline::Try, now, self.timeouts.per_try);
+            self.arm_try(now, deadlines);
         }
+    }
+
+    /// Starts the clocks of an attempt.
+    fn arm_try(&mut self, now: Instant, deadlines: &Deadlines) {
+        self.last_moved = Some(now);
+        deadlines.set_after(Deadline::Try, now, self.timeouts.per_try);
+        deadlines.set_after(Deadline::TryIdle, now, self.timeouts.per_try_idle);
     }
 
     /// Sends what was collected.
@@ -222,6 +295,14 @@ impl Forward {
         stream: &mut ForwardCx<'_>,
     ) -> Poll<Result<ResponseEvent, Box<LocalReply>>> {
         loop {
+            if !self.hedged.is_empty()
+                && let Poll::Ready(event) = self.poll_hedged(cx, stream)
+            {
+                return Poll::Ready(event);
+            }
+            if stream.deadlines.any_expired() && matches!(self.state, State::Active(_)) && self.check_try(stream)? {
+                continue;
+            }
             match &mut self.state {
                 State::Choosing => self.choose(stream)?,
                 State::Connecting(connecting) => {
@@ -229,25 +310,19 @@ impl Forward {
                     let host = Rc::clone(&connecting.host);
                     self.connected(host, result, stream)?;
                 }
-                State::Active(attempt) => {
-                    if stream.deadlines.take_expired(Deadline::Try) {
-                        self.try_timed_out(stream)?;
-                        continue;
-                    }
-                    match ready!(attempt.poll_head(cx, &self.options, stream.response)) {
-                        // Once is enough for a client that waits.
-                        Ok(ResponseEvent::Informational)
-                            if stream.response.status == StatusCode::CONTINUE
-                                && std::mem::replace(&mut self.has_continued, true) => {}
-                        Ok(ResponseEvent::Informational) => return Poll::Ready(Ok(self.informed(stream))),
-                        Ok(ResponseEvent::Head { end_stream }) => {
-                            if !self.retries_after(end_stream, stream) {
-                                return Poll::Ready(Ok(self.responded(end_stream, stream)));
-                            }
+                State::Active(attempt) => match ready!(attempt.poll_head(cx, &self.options, stream.response)) {
+                    // Once is enough for a client that waits.
+                    Ok(ResponseEvent::Informational)
+                        if stream.response.status == StatusCode::CONTINUE
+                            && std::mem::replace(&mut self.has_continued, true) => {}
+                    Ok(ResponseEvent::Informational) => return Poll::Ready(Ok(self.informed(stream))),
+                    Ok(ResponseEvent::Head { end_stream }) => {
+                        if !self.retries_after(end_stream, stream) {
+                            return Poll::Ready(Ok(self.responded(end_stream, stream)));
                         }
-                        Err(error) => self.broken(&error, stream)?,
                     }
-                }
+                    Err(error) => self.broken(&error, stream)?,
+                },
                 State::BackOff if stream.deadlines.take_expired(Deadline::BackOff) => self.state = State::Choosing,
                 State::BackOff | State::Done => return Poll::Pending,
             }
@@ -258,9 +333,20 @@ impl Forward {
         self.attempts += 1;
         stream.info.upstream.attempts = self.attempts;
         let connection = Rc::clone(&stream.info.connection);
-        let context =
-            LbContext { connection: Some(&connection), request: Some(stream.request), ..LbContext::default() };
-        let Some(host) = self.cluster.choose_host(&context) else {
+        let mut context = LbContext {
+            connection: Some(&connection),
+            request: Some(stream.request),
+            ..self.choice.context(&self.route, self.attempts == 1)
+        };
+        let retry = self.retry.as_ref().filter(|_| self.attempts > 1);
+        let avoids = |host: &Host| retry.is_some_and(|retry| retry.avoids(host));
+        if let Some(retry) = retry {
+            context.avoided_priorities = retry.avoided_priorities();
+            context.attempts = retry.host_attempts().unwrap_or(0);
+            context.avoids = Some(&avoids);
+        }
+        let chosen = self.cluster.choose_host(&context);
+        let Some(host) = chosen else {
             let mut reply =
                 LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", "no_healthy_upstream")
                     .flag(ResponseFlag::NoHealthyUpstream);
@@ -269,6 +355,9 @@ impl Forward {
             self.state = State::Done;
             return Err(Box::new(reply));
         };
+        if let Some(retry) = &mut self.retry {
+            retry.note_host(host.host());
+        }
         self.connect(host, stream.info);
         Ok(())
     }
@@ -324,11 +413,13 @@ impl Forward {
                 let mut text = itoa::Buffer::new();
                 head.headers.set_sanitized(HeaderId::XEnvoyAttemptCount, text.format(self.attempts));
             }
-            if tell {
-                let elapsed = self.request_end.map_or_else(Default::default, |end| now.saturating_duration_since(end));
-                self.timeouts.tell_retry(head, elapsed);
+            if self.route.forward().is_some_and(|action| action.include_is_timeout_retry_header) {
+                head.headers
+                    .set_sanitized(HeaderId::XEnvoyIsTimeoutRetry, if self.was_timeout { "true" } else { "false" });
             }
+            self.timeouts.tell(head, self.elapsed(now));
         }
+        self.tell_deadline(head, now, stream.deadlines);
         info.upstream.local = connection.local_address;
         info.upstream.connection_id = Some(connection.id);
         info.upstream.protocol = Some(Protocol::Http11);
@@ -338,29 +429,64 @@ impl Forward {
         }
         info.timing.upstream_first_tx = Some(now);
         self.count_route(|route| route.upstream_rq_total.inc());
-        self.body.rewind();
         let attempt = Attempt::begin(host, connection, head, &self.body, &self.options, self.limit);
         self.state = State::Active(Box::new(attempt));
         if self.request_end.is_some() {
-            stream.deadlines.set_after(Deadline::Try, now, self.timeouts.per_try);
+            self.arm_try(now, stream.deadlines);
+        }
+    }
+
+    fn note_moved(&mut self) {
+        if self.timeouts.per_try_idle.is_some() {
+            self.last_moved = Some(Instant::now());
+        }
+    }
+
+    /// Since the request was whole.
+    fn elapsed(&self, now: Instant) -> Duration {
+        self.request_end.map_or(Duration::ZERO, |end| now.saturating_duration_since(end))
+    }
+
+    /// Tells the host how long the request may still take as a whole, where the cluster is to.
+    fn tell_deadline(&self, head: &mut RequestHead, now: Instant, deadlines: &Deadlines) {
+        let Some(name) = self.cluster.deadline_header() else { return };
+        let route = match deadlines.at(Deadline::Route) {
+            Some(at) => Some(at.saturating_duration_since(now)),
+            None => self.timeouts.limit(now),
+        };
+        let stream = deadlines.at(Deadline::StreamDuration).map(|at| at.saturating_duration_since(now));
+        match route.into_iter().chain(stream).min() {
+            Some(left) => set_millis(head, name, left.max(Duration::from_millis(1))),
+            None => {
+                head.headers.remove(name);
+            }
         }
     }
 
     fn informed(&mut self, stream: &mut ForwardCx<'_>) -> ResponseEvent {
         // Compat: what was said once is not taken back by another attempt.
-        self.retry = None;
-        self.body.stop_keeping();
+        self.begin_response(stream);
         self.count_status(stream.response.status, None, stream.info);
         ResponseEvent::Informational
+    }
+
+    /// This is the attempt that counts.
+    fn begin_response(&mut self, stream: &mut ForwardCx<'_>) {
+        self.drop_hedged(stream);
+        self.retry = None;
+        self.let_body_go();
+        stream.deadlines.set(Deadline::Try, None);
     }
 
     /// The response begins.
     fn responded(&mut self, end_stream: bool, stream: &mut ForwardCx<'_>) -> ResponseEvent {
         let now = Instant::now();
         self.has_responded = true;
-        self.retry = None;
-        self.body.stop_keeping();
-        stream.deadlines.set(Deadline::Try, None);
+        self.begin_response(stream);
+        self.note_moved();
+        if self.request_end.is_some() {
+            stream.deadlines.set_after(Deadline::TryIdle, now, self.timeouts.per_try_idle);
+        }
         let (head, info) = (&mut *stream.response, &mut *stream.info);
         info.timing.upstream_first_rx = Some(now);
         // Compat: only where the whole request was there before the response.
@@ -374,10 +500,20 @@ impl Forward {
             head.headers.set_sanitized(HeaderId::XEnvoyAttemptCount, text.format(self.attempts));
         }
         if let State::Active(attempt) = &self.state {
-            self.count_status(head.status, Some(&attempt.host), info);
+            let host = Rc::clone(&attempt.host);
+            if self.is_grpc && !head.status.is_server_error() {
+                self.count_status(head.status, None, info);
+                self.awaits_grpc_status = !end_stream;
+                if end_stream {
+                    count_grpc(&host, &head.headers);
+                }
+            } else {
+                self.count_status(head.status, Some(&host), info);
+            }
         }
         info.response_code = Some(head.status);
         info.response_code_details = Some("via_upstream".into());
+        self.choice.finish(head);
         self.route.finalize_response(head, Some(stream.request), info);
         if end_stream {
             self.complete(stream);
@@ -389,6 +525,16 @@ impl Forward {
     pub fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, UpstreamFault>> {
         let State::Active(attempt) = &mut self.state else { return Poll::Ready(Ok(Part::End)) };
         let error = match ready!(attempt.poll_part(cx, &self.options)) {
+            Ok(Part::Data(octets)) => {
+                self.note_moved();
+                return Poll::Ready(Ok(Part::Data(octets)));
+            }
+            Ok(Part::Trailers(trailers)) => {
+                if std::mem::take(&mut self.awaits_grpc_status) {
+                    count_grpc(&attempt.host, &trailers);
+                }
+                return Poll::Ready(Ok(Part::Trailers(trailers)));
+            }
             Ok(part) => return Poll::Ready(Ok(part)),
             Err(error) => error,
         };
@@ -414,7 +560,21 @@ impl Forward {
     /// socket.
     pub fn with_data<R>(&mut self, f: impl FnOnce(&[u8]) -> (usize, R)) -> Option<R> {
         let State::Active(attempt) = &mut self.state else { return None };
-        attempt.with_data(f)
+        let mut is_paused = false;
+        let result = attempt.with_data(|data| {
+            let (taken, result) = f(data);
+            is_paused = taken == 0 && !data.is_empty();
+            (taken, result)
+        });
+        if is_paused != self.is_paused {
+            self.is_paused = is_paused;
+            let stats = self.cluster.stats();
+            match is_paused {
+                true => stats.upstream_flow_control_paused_reading_total.inc(),
+                false => stats.upstream_flow_control_resumed_reading_total.inc(),
+            }
+        }
+        result
     }
 
     /// Copies the data that [`Part::Data`] told of.
@@ -438,15 +598,14 @@ impl Forward {
         let State::Active(attempt) = std::mem::replace(&mut self.state, State::Done) else { return false };
         let now = Instant::now();
         stream.info.timing.upstream_last_rx = Some(now);
+        self.settle_grpc(&attempt.host);
         attempt.note_bytes(stream.info);
         if let Some(end) = self.request_end {
             if self.router.dynamic_stats && !stream.info.is_health_check {
                 let took = now.saturating_duration_since(end);
                 self.cluster.record_response_time(took, stream.info.is_internal);
-                if let Some(route) = self.route.stats(&self.router.stats) {
-                    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-                    route.responses.record_time(millis, stream.info.is_internal);
-                }
+                let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                self.each_stats(|stats| stats.responses.record_time(millis));
             }
             attempt.release();
         } else {
@@ -454,6 +613,7 @@ impl Forward {
         }
         self.permit = None;
         stream.deadlines.set(Deadline::Route, None);
+        stream.deadlines.set(Deadline::TryIdle, None);
         self.log_attempt(stream);
         true
     }
@@ -465,9 +625,10 @@ impl Forward {
             State::Active(_) => self.cluster.stats().upstream_rq_tx_reset.inc(),
             _ => {}
         }
+        self.drop_hedged(stream);
         self.end_attempt(stream);
         self.permit = None;
-        for deadline in [Deadline::Route, Deadline::Try, Deadline::BackOff] {
+        for deadline in [Deadline::Route, Deadline::Try, Deadline::TryIdle, Deadline::BackOff] {
             stream.deadlines.set(deadline, None);
         }
     }
@@ -476,6 +637,11 @@ impl Forward {
     pub fn time_out(&mut self, info: &StreamInfo) -> Box<LocalReply> {
         let stats = self.cluster.stats();
         self.count_route(|route| route.upstream_rq_timeout.inc());
+        for (attempt, _) in &self.hedged {
+            stats.upstream_rq_timeout.inc();
+            attempt.host.counters().rq_timeout.inc();
+            self.count_status(self.timeouts.response_code, Some(&attempt.host), info);
+        }
         if let State::Active(attempt) = &self.state {
             stats.upstream_rq_timeout.inc();
             attempt.host.counters().rq_timeout.inc();
@@ -500,14 +666,23 @@ impl Forward {
     /// Drops the attempt with its connection.
     fn end_attempt(&mut self, stream: &mut ForwardCx<'_>) {
         stream.deadlines.set(Deadline::Try, None);
+        stream.deadlines.set(Deadline::TryIdle, None);
         match std::mem::replace(&mut self.state, State::Done) {
             State::Active(attempt) => {
+                self.settle_grpc(&attempt.host);
                 attempt.note_bytes(stream.info);
                 drop(attempt);
                 self.log_attempt(stream);
             }
             State::Connecting(_) => self.log_attempt(stream),
             _ => {}
+        }
+    }
+
+    /// A gRPC call that is over without having said how it went has failed.
+    fn settle_grpc(&mut self, host: &WorkerHost) {
+        if std::mem::take(&mut self.awaits_grpc_status) {
+            host.counters().rq_error.inc();
         }
     }
 
@@ -521,16 +696,16 @@ impl Forward {
     fn count_status(&self, status: StatusCode, host: Option<&WorkerHost>, info: &StreamInfo) {
         if self.router.dynamic_stats && !info.is_health_check {
             self.cluster.count_response(status, info.is_internal, host);
-            if let Some(route) = self.route.stats(&self.router.stats) {
-                route.responses.count(status, info.is_internal);
-            }
+            self.each_stats(|stats| stats.responses.count(status));
         }
     }
 
-    fn count_route(&self, count: impl FnOnce(&RouteCounters)) {
-        if let Some(route) = self.route.stats(&self.router.stats) {
-            count(&route.counters);
-        }
+    fn count_route(&self, count: impl Fn(&RouteCounters)) {
+        self.each_stats(|stats| count(&stats.counters));
+    }
+
+    fn each_stats(&self, count: impl Fn(&RouteStats)) {
+        self.route.count(&self.router.stats, self.virtual_cluster, count);
     }
 
     fn log_attempt(&self, stream: &ForwardCx<'_>) {
@@ -542,6 +717,13 @@ impl Forward {
             });
         }
     }
+}
+
+/// Counts how a gRPC call went, for the host.
+fn count_grpc(host: &WorkerHost, fields: &Headers) {
+    let counters = host.counters();
+    let is_success = GrpcStatus::in_fields(fields).is_some_and(|status| status.to_http() < 500);
+    if is_success { &counters.rq_success } else { &counters.rq_error }.inc();
 }
 
 fn client_options(cluster: &Cluster) -> ClientOptions {

@@ -3,7 +3,10 @@
 use super::{Forward, ForwardCx, MAX_RESENDS, State};
 use crate::{
     deadline::Deadline,
-    router::failure::{ResetReason, UpstreamFault},
+    router::{
+        failure::{ResetReason, UpstreamFault},
+        retry_state::BackOff,
+    },
     upstream::WorkerHost,
     wire::ClientError,
 };
@@ -38,21 +41,30 @@ impl Forward {
         self.failed(reason, "", Some(&host), stream)
     }
 
-    pub(super) fn try_timed_out(&mut self, stream: &mut ForwardCx<'_>) -> Result<(), Box<LocalReply>> {
+    /// Counts an attempt that takes too long, or on which nothing moves.
+    pub(super) fn count_try_timeout(&self, is_idle: bool) {
+        let stats = self.cluster.stats();
+        if is_idle { &stats.upstream_rq_per_try_idle_timeout } else { &stats.upstream_rq_per_try_timeout }.inc();
+        if let State::Active(attempt) = &self.state {
+            attempt.host.counters().rq_timeout.inc();
+        }
+    }
+
+    pub(super) fn try_timed_out(&mut self, is_idle: bool, stream: &mut ForwardCx<'_>) -> Result<(), Box<LocalReply>> {
+        self.count_try_timeout(is_idle);
         let State::Active(attempt) = &self.state else { return Ok(()) };
         let host = Rc::clone(&attempt.host);
-        self.cluster.stats().upstream_rq_per_try_timeout.inc();
-        host.counters().rq_timeout.inc();
         self.cluster.stats().upstream_rq_tx_reset.inc();
         let is_started = !attempt.is_unsent();
         self.end_attempt(stream);
         if self.retries(ResetReason::LocalReset, is_started, Some(&host), stream) {
+            self.was_timeout = true;
             return Ok(());
         }
         self.state = State::Done;
         let status = self.timeouts.response_code;
         self.count_status(status, Some(&host), stream.info);
-        Err(self.timeout_reply("upstream_per_try_timeout"))
+        Err(self.timeout_reply(if is_idle { "upstream_per_try_idle_timeout" } else { "upstream_per_try_timeout" }))
     }
 
     /// An attempt has brought no response: another one, or an answer.
@@ -64,13 +76,18 @@ impl Forward {
         stream: &mut ForwardCx<'_>,
     ) -> Result<(), Box<LocalReply>> {
         let is_started = matches!(&self.state, State::Active(attempt) if !attempt.is_unsent());
+        let is_hedged = matches!(&self.state, State::Active(attempt) if attempt.is_hedged);
         self.end_attempt(stream);
-        if self.retries(reason, is_started, host, stream) {
+        if !is_hedged && self.retries(reason, is_started, host, stream) {
+            self.was_timeout = false;
+            return Ok(());
+        }
+        self.count_status(reason.status(), host.map(|host| &**host), stream.info);
+        if self.falls_back(stream) {
             return Ok(());
         }
         self.state = State::Done;
         stream.deadlines.set(Deadline::Route, None);
-        self.count_status(reason.status(), host.map(|host| &**host), stream.info);
         let fault =
             UpstreamFault { reason, transport: transport.to_owned(), is_retry: self.attempts > 1, is_late: false };
         let mut reply = fault.into_reply(stream.info);
@@ -105,7 +122,7 @@ impl Forward {
 
     /// Whether another attempt follows a response. That response is dropped then.
     pub(super) fn retries_after(&mut self, end_stream: bool, stream: &mut ForwardCx<'_>) -> bool {
-        let Some(retry) = &self.retry else { return false };
+        let Some(retry) = &mut self.retry else { return false };
         if !retry.wants_retry_after(stream.response) {
             if self.attempts > 1 {
                 self.cluster.stats().upstream_rq_retry_success.inc();
@@ -113,9 +130,21 @@ impl Forward {
             }
             return false;
         }
-        let Some(next) = self.take_retry(stream) else { return false };
-        if let State::Active(attempt) = std::mem::replace(&mut self.state, next) {
+        let mut next = None;
+        if matches!(&self.state, State::Active(attempt) if !attempt.is_hedged) {
+            retry.note_response(stream.response);
+            next = self.take_retry(stream);
+        }
+        if next.is_none() && self.hedged.is_empty() {
+            return false;
+        }
+        let is_last = next.is_none();
+        if let State::Active(attempt) = std::mem::replace(&mut self.state, next.unwrap_or(State::Done)) {
+            self.was_timeout = false;
             attempt.host.counters().rq_error.inc();
+            if !is_last && self.router.dynamic_stats {
+                self.cluster.count_retried(stream.response.status);
+            }
             attempt.note_bytes(stream.info);
             if end_stream {
                 attempt.release();
@@ -124,12 +153,15 @@ impl Forward {
             }
             self.log_attempt(stream);
         }
+        if is_last {
+            self.falls_back(stream);
+        }
         true
     }
 
     /// Uses one retry, if the policy and the circuit breaker have one left. The state in which it begins: a pause comes
     /// first.
-    fn take_retry(&mut self, stream: &mut ForwardCx<'_>) -> Option<State> {
+    pub(super) fn take_retry(&mut self, stream: &mut ForwardCx<'_>) -> Option<State> {
         if !self.body.can_rewind() {
             return None;
         }
@@ -150,13 +182,21 @@ impl Forward {
             return None;
         }
         stats.upstream_rq_retry.inc();
-        stats.upstream_rq_retry_backoff_exponential.inc();
-        let pause = retry.next_back_off(fastrand::u64(..));
-        self.count_route(|route| {
-            route.upstream_rq_retry.inc();
-            route.upstream_rq_retry_backoff_exponential.inc();
-        });
+        let pause = match retry.next_back_off(fastrand::u64(..)) {
+            BackOff::Exponential(pause) => {
+                stats.upstream_rq_retry_backoff_exponential.inc();
+                self.count_route(|route| route.upstream_rq_retry_backoff_exponential.inc());
+                pause
+            }
+            BackOff::RateLimited(pause) => {
+                stats.upstream_rq_retry_backoff_ratelimited.inc();
+                self.count_route(|route| route.upstream_rq_retry_backoff_ratelimited.inc());
+                pause
+            }
+        };
+        self.count_route(|route| route.upstream_rq_retry.inc());
         stream.deadlines.set(Deadline::Try, None);
+        stream.deadlines.set(Deadline::TryIdle, None);
         if pause.is_zero() {
             return Some(State::Choosing);
         }

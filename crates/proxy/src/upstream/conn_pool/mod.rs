@@ -29,7 +29,7 @@ use super::{
 };
 use crate::local::Local;
 use connection::Counted;
-use sota_config::cluster::{Cluster as Model, LbPolicy};
+use sota_config::cluster::Cluster as Model;
 use sota_plugin::stats::Group;
 use std::{
     cell::{Cell, RefCell},
@@ -66,7 +66,7 @@ impl PoolContext {
             idle_timeout: http.idle_timeout.filter(|timeout| !timeout.is_zero()),
             max_requests: http.max_requests_per_connection.filter(|most| *most > 0).unwrap_or(u32::MAX),
             max_age: http.max_connection_duration.filter(|age| !age.is_zero()),
-            count_active: matches!(config.model().lb_policy, LbPolicy::LeastRequest { .. }),
+            count_active: config.model().lb_policy.counts_requests(),
             config: Arc::clone(config),
         })
     }
@@ -81,8 +81,7 @@ impl PoolContext {
             && own.tcp_keepalive == other.tcp_keepalive
             && own.transport_socket == other.transport_socket
             && own.close_connections_on_host_health_failure == other.close_connections_on_host_health_failure
-            && matches!(own.lb_policy, LbPolicy::LeastRequest { .. })
-                == matches!(other.lb_policy, LbPolicy::LeastRequest { .. })
+            && own.lb_policy.counts_requests() == other.lb_policy.counts_requests()
     }
 }
 

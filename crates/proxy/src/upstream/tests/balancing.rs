@@ -56,15 +56,20 @@ fn random_and_least_request_spread_and_prefer_the_idle() {
             let count = chosen.iter().filter(|other| **other == host).count();
             assert!((800..1200).contains(&count), "{count}");
         }
-        let least = Model { lb_policy: LbPolicy::LeastRequest { choice_count: 30 }, ..model(endpoints()) };
+        let least = Model {
+            lb_policy: LbPolicy::LeastRequest(LeastRequest { choice_count: 30, ..Default::default() }),
+            ..model(endpoints())
+        };
         let cluster = worker.cluster(&build(least));
         let config = cluster.config().hosts();
         config.hosts()[0].state().add_active();
         config.hosts()[1].state().add_active();
         assert!(choices(&cluster, 100).iter().filter(|host| **host == 3).count() > 95);
         // With weights the busier host's weight shrinks: 4/(1+1) against 1/1.
-        let weighted =
-            Model { lb_policy: LbPolicy::LeastRequest { choice_count: 2 }, ..model(vec![named(1, 4), named(2, 1)]) };
+        let weighted = Model {
+            lb_policy: LbPolicy::LeastRequest(LeastRequest::default()),
+            ..model(vec![named(1, 4), named(2, 1)])
+        };
         let cluster = worker.cluster(&build(weighted));
         cluster.config().hosts().hosts()[0].state().add_active();
         let first = choices(&cluster, 300).iter().filter(|host| **host == 1).count();
@@ -102,7 +107,8 @@ fn failed_hosts_are_left_out_until_panic() {
 fn without_panic_nobody_is_chosen() {
     on_worker(|worker| async move {
         let down = Endpoint { health: HealthStatus::Unhealthy, ..named(1, 1) };
-        let no_panic = Model { lb_config: LbConfig { healthy_panic_threshold: 0.0 }, ..model(vec![down]) };
+        let no_panic =
+            Model { lb_config: LbConfig { healthy_panic_threshold: 0.0, ..Default::default() }, ..model(vec![down]) };
         let cluster = worker.cluster(&build(no_panic));
         assert_eq!(choice(&cluster), None);
         let empty = worker.cluster(&build(Model { name: "empty".into(), ..model(Vec::new()) }));
@@ -132,10 +138,32 @@ fn a_retry_goes_elsewhere() {
     on_worker(|worker| async move {
         let cluster = worker.cluster(&build(model(vec![named(1, 1), named(2, 1)])));
         let failed = cluster.choose_host(&LbContext::default()).unwrap();
-        let excluded = [Rc::clone(&failed)];
+        let was_tried = |host: &Host| host.address() == failed.host().address();
         cluster.choose_host(&LbContext::default()).unwrap();
-        let other = cluster.choose_host(&LbContext { excluded: &excluded, ..Default::default() }).unwrap();
+        let cx = LbContext { avoids: Some(&was_tried), attempts: 1, ..Default::default() };
+        let other = cluster.choose_host(&cx).unwrap();
         assert!(!Rc::ptr_eq(&other, &failed));
+    });
+}
+
+#[test]
+fn a_retry_goes_to_another_priority() {
+    on_worker(|worker| async move {
+        let mut model = model(vec![named(1, 1)]);
+        for (priority, host) in [(1, 2), (2, 3)] {
+            let endpoints = vec![named(host, 1)];
+            model.load_assignment.localities.push(LocalityEndpoints { priority, endpoints, ..Default::default() });
+        }
+        let cluster = worker.cluster(&build(model));
+        let without = |avoided_priorities| {
+            let cx = LbContext { avoided_priorities, ..Default::default() };
+            cluster.choose_host(&cx).map(|host| host.host().address().to_string())
+        };
+        let first = without(0);
+        assert_eq!([without(0b100), without(0b110)], [first.clone(), first.clone()]);
+        let second = without(1);
+        assert!(second != first && without(0b11) != first && without(0b11) != second);
+        assert_eq!(without(0b111), first, "with nothing left all count again");
     });
 }
 

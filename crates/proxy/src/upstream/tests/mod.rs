@@ -1,6 +1,8 @@
 //! Clusters with real hosts, on workers of their own.
 
 mod balancing;
+mod choosing;
+mod extension;
 mod limits;
 mod pools;
 mod services;
@@ -12,10 +14,8 @@ use sota_config::{
     Mark,
     address::Address,
     bootstrap::NodeInfo,
-    cluster::{
-        Cluster as Model, Discovery as Source, Endpoint, HealthStatus, LbConfig, LbPolicy, LoadAssignment,
-        LocalityEndpoints,
-    },
+    cluster::{Cluster as Model, Discovery as Source, Endpoint, HealthStatus, LoadAssignment, LocalityEndpoints},
+    load_balancer::{LbConfig, LbPolicy, LeastRequest},
 };
 use sota_plugin::{
     FactoryContext,
@@ -84,8 +84,9 @@ pub(super) fn model(endpoints: Vec<Endpoint>) -> Model {
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit_bytes: 1 << 20,
         lb_policy: LbPolicy::RoundRobin,
-        lb_config: LbConfig { healthy_panic_threshold: 50.0 },
+        lb_config: LbConfig::default(),
         circuit_breakers: Default::default(),
+        protocol: Default::default(),
         http: Default::default(),
         http1: Default::default(),
         upstream_bind_config: None,
@@ -95,6 +96,7 @@ pub(super) fn model(endpoints: Vec<Endpoint>) -> Model {
         dns_resolver: None,
         close_connections_on_host_health_failure: false,
         ignore_health_on_host_removal: false,
+        deadline_header: None,
         overload: None,
         source: None,
     }

@@ -1,4 +1,4 @@
-//! `envoy.config.core.v3.SubstitutionFormatString`, as the loggers have it in their field `log_format`.
+//! `envoy.config.core.v3.SubstitutionFormatString`.
 
 use crate::data_source;
 use sota_config::{
@@ -8,24 +8,29 @@ use sota_config::{
 use sota_plugin::{FactoryContext, format::Format};
 use std::sync::Arc;
 
-/// The format in `log_format`; Envoy's default without one.
-pub(super) fn log_format(node: &Node, cx: &FactoryContext<'_>) -> Result<Format, ConfigError> {
-    let Some(config) = node.get("log_format") else { return Ok(Format::default_access_log()) };
+/// The format in the field `log_format` of a logger; Envoy's default without one.
+pub(crate) fn log_format(node: &Node, cx: &FactoryContext<'_>) -> Result<Format, ConfigError> {
+    node.get("log_format")
+        .map_or_else(|| Ok(Format::default_access_log()), |config| substitution(config, "log_format", cx))
+}
+
+/// A format string at `path`, which is for errors.
+pub(crate) fn substitution(config: &Node, path: &str, cx: &FactoryContext<'_>) -> Result<Format, ConfigError> {
     let omit_empty = config.bool("omit_empty_values");
     if config.has("json_format") {
-        return json(config, "json_format", "log_format.json_format", omit_empty, cx);
+        return json(config, "json_format", &format!("{path}.json_format"), omit_empty, cx);
     }
     if let Some(source) = config.get("text_format_source") {
-        const FIELD: &str = "log_format.text_format_source";
-        let bytes = data_source::read(source, FIELD, cx)?;
-        let format = String::from_utf8(bytes).map_err(|_| cx.error(FIELD, source.mark, "a format is UTF-8 text"))?;
-        return Format::text(&format, omit_empty).map_err(|error| cx.error(FIELD, source.mark, error.reason));
+        let field = format!("{path}.text_format_source");
+        let bytes = data_source::read(source, &field, cx)?;
+        let format = String::from_utf8(bytes).map_err(|_| cx.error(&field, source.mark, "a format is UTF-8 text"))?;
+        return Format::text(&format, omit_empty).map_err(|error| cx.error(&field, source.mark, error.reason));
     }
-    text(config, "text_format", "log_format.text_format", omit_empty, cx)
+    text(config, "text_format", &format!("{path}.text_format"), omit_empty, cx)
 }
 
 /// The text in a field of this node; `path` is for errors.
-pub(super) fn text(
+pub(crate) fn text(
     node: &Node,
     key: &str,
     path: &str,
@@ -37,7 +42,7 @@ pub(super) fn text(
 }
 
 /// The JSON in a field of this node; `path` is for errors.
-pub(super) fn json(
+pub(crate) fn json(
     node: &Node,
     key: &str,
     path: &str,
