@@ -1,5 +1,6 @@
 """Runs a case on one proxy and compares what two of them did."""
 
+import base64
 import gzip
 import re
 import socket
@@ -170,8 +171,18 @@ def add_fields(seen, prefix, fields, ports):
             value = "<date>"
         elif name in ("x-envoy-upstream-service-time", "x-envoy-expected-rq-timeout-ms", "age") and value.isdigit():
             value = "<number>"
+        elif name == "set-cookie":
+            value = re.sub(r'"([A-Za-z0-9+/]{8,}=*)"', lambda found: f"<{opened(found[1])}>", value)
         key = prefix + name
         seen[key] = seen[key] + " || " + plain(value, ports) if key in seen else plain(value, ports)
+
+
+def opened(text):
+    """What base64 stands for, so that the ports in it can be named."""
+    try:
+        return base64.b64decode(text).decode("latin-1")
+    except ValueError:
+        return text
 
 
 def plain(text, ports):

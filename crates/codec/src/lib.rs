@@ -8,6 +8,7 @@
 //! - [`http_inspect`]: which HTTP a connection begins with;
 //! - [`client_hello`]: server name and ALPN of a TLS connection;
 //! - [`proxy_protocol`]: PROXY protocol v1 and v2, both directions;
+//! - [`resp`]: Redis, both directions;
 //! - [`zmtp`]: ZeroMQ, all versions, both sides.
 
 #![forbid(unsafe_code)]
@@ -20,4 +21,5 @@ pub mod http1;
 pub mod http2;
 pub mod http_inspect;
 pub mod proxy_protocol;
+pub mod resp;
 pub mod zmtp;

@@ -76,3 +76,8 @@ fn http2() {
 fn zmtp() {
     replay("zmtp", fuzzing::fuzz_zmtp);
 }
+
+#[test]
+fn resp() {
+    replay("resp", fuzzing::fuzz_resp);
+}

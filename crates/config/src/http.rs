@@ -79,6 +79,8 @@ pub struct HttpConnectionManager {
     pub proxy_100_continue: bool,
     /// `x-forwarded-proto` by force.
     pub scheme_override: Option<String>,
+    /// The scheme upstream is that of the connection there (`scheme_header_transformation.match_upstream`).
+    pub scheme_matches_upstream: bool,
     /// Set `user-agent` to the node's cluster where it is missing, and `x-envoy-downstream-service-cluster`.
     pub add_user_agent: bool,
     /// Append the port to `x-forwarded-host` (`append_x_forwarded_port`).

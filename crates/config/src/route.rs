@@ -51,6 +51,8 @@ pub struct VirtualHost {
     pub domains: Vec<String>,
     /// Routes; the first match counts. Empty with `matcher`.
     pub routes: Vec<Arc<Route>>,
+    /// Metadata, for logs and formats.
+    pub metadata: Option<Arc<Node>>,
     /// Chooses among routes in the place of a list.
     pub matcher: Option<MatchTree<Vec<Arc<Route>>>>,
     /// Whose requests are redirected to `https`.
@@ -289,6 +291,8 @@ pub struct WeightedClusters {
     pub runtime_key_prefix: Option<String>,
     /// A request header whose number chooses, in the place of chance.
     pub header_name: Option<String>,
+    /// The hash of the route's policies chooses, in the place of chance.
+    pub use_hash_policy: bool,
 }
 
 /// A cluster of several with its share and changes of its own.

@@ -32,6 +32,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
     for extension in [
         &network::direct_response::EXTENSION,
         &network::echo::EXTENSION,
+        &network::redis_proxy::EXTENSION,
         &network::simple_line::EXTENSION,
         &network::zmq::EXTENSION,
     ] {
@@ -55,6 +56,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &http::set_filter_state::EXTENSION,
         &http::set_metadata::EXTENSION,
         &http::sota_router::EXTENSION,
+        &http::stateful_session::EXTENSION,
     ] {
         registry.http_filters.add(extension)?;
     }

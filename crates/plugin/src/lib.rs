@@ -18,11 +18,12 @@ pub mod http;
 pub mod info;
 pub mod load_balancer;
 pub mod matcher;
+pub mod protocol;
 pub mod rate_limit;
 pub mod runtime;
 pub mod stats;
-pub mod token_bucket;
 pub mod stream;
+pub mod token_bucket;
 pub mod upstream;
 
 use std::{future::Future, pin::Pin};

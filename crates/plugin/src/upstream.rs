@@ -85,6 +85,8 @@ pub trait ClusterServices {
     fn hosts(&self) -> Vec<Host>;
     /// A number that changes when hosts come or go.
     fn version(&self) -> u64;
+    /// Leave for a retry, held until the retry is done.
+    fn begin_retry(&self) -> Option<Box<dyn Any>>;
 }
 
 /// A cluster of this worker, as it was when it was [found](crate::cx::WorkerCx::cluster). Cheap to clone.
@@ -115,6 +117,11 @@ impl Cluster {
     /// A number that changes when hosts come or go, to know when to look at [`Self::hosts`] again.
     pub fn version(&self) -> u64 {
         self.0.version()
+    }
+
+    /// Leave for sending a request once more, within the circuit breaker's `max_retries`; held until the retry is done.
+    pub fn begin_retry(&self) -> Option<Box<dyn Any>> {
+        self.0.begin_retry()
     }
 
     /// Notes the cluster and the host in what access logs print.
@@ -153,8 +160,8 @@ pub trait HostServices {
     fn connect(&self) -> LocalFuture<Result<UpstreamConnection, UpstreamError>>;
     /// A connection out of a pool.
     fn pooled(&self, protocol: &'static str) -> LocalFuture<Result<UpstreamConnection, UpstreamError>>;
-    /// Counts a request that begins; dropping what is returned counts its end.
-    fn begin_request(&self) -> Result<Box<dyn RequestServices>, UpstreamError>;
+    /// Counts a request that begins; dropping what is returned counts its end. `limited`: only within the limit.
+    fn begin_request(&self, limited: bool) -> Result<Box<dyn RequestServices>, UpstreamError>;
 }
 
 /// A host of a cluster. Cheap to clone.
@@ -214,7 +221,12 @@ impl Host {
     /// Counts a request, within the circuit breaker's `max_requests`: `upstream_rq_total`, `upstream_rq_active`, the
     /// load that least request looks at.
     pub fn begin_request(&self) -> Result<ActiveRequest, UpstreamError> {
-        Ok(ActiveRequest { services: self.0.begin_request()?, began: Instant::now() })
+        Ok(ActiveRequest { services: self.0.begin_request(true)?, began: Instant::now() })
+    }
+
+    /// The same beyond the limit: for protocols whose clients do not expect to be refused.
+    pub fn count_request(&self) -> Result<ActiveRequest, UpstreamError> {
+        Ok(ActiveRequest { services: self.0.begin_request(false)?, began: Instant::now() })
     }
 }
 

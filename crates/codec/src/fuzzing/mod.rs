@@ -8,7 +8,6 @@ mod http2;
 
 pub use http2::{fuzz_hpack, fuzz_http2};
 
-pub use crate::zmtp::fuzzing::fuzz_zmtp;
 use crate::{
     client_hello, http_inspect,
     http1::{
@@ -18,6 +17,7 @@ use crate::{
     },
     proxy_protocol::{self, Addresses, Command, Parsed, Version, encode_v1, encode_v2},
 };
+pub use crate::{resp::fuzzing::fuzz_resp, zmtp::fuzzing::fuzz_zmtp};
 use sota_config::http::{HeaderKeyFormat, UnderscoreAction};
 use sota_plugin::http::{HeaderId, Headers, RequestHead, ResponseHead};
 

@@ -8,6 +8,9 @@ pub enum Http1Error {
     /// The request line is not `method SP target SP HTTP/1.x`.
     #[error("malformed request line")]
     RequestLine,
+    /// A request in a version of HTTP/1 that does not exist, or in another one's name.
+    #[error("unknown version")]
+    Version,
     /// The status line is not `HTTP/1.x SP status`.
     #[error("malformed status line")]
     StatusLine,
@@ -89,6 +92,7 @@ impl Http1Error {
             Self::HeadTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TransferEncoding => StatusCode::NOT_IMPLEMENTED,
             Self::AbsoluteForm => StatusCode::NOT_FOUND,
+            Self::Version => StatusCode::UPGRADE_REQUIRED,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -97,6 +101,7 @@ impl Http1Error {
     pub const fn details(self) -> &'static str {
         match self {
             Self::Target => "http1.invalid_url",
+            Self::Version => "low_version",
             Self::Fragment => "path_normalization_failed",
             Self::AbsoluteForm => "absolute_path_rejected",
             Self::Scheme => "http1.invalid_scheme",

@@ -110,6 +110,9 @@ fn parse(buf: &[u8], options: &DecodeOptions, head: &mut RequestHead) -> Result<
     if host_missing && protocol != Protocol::Http10 {
         return Err(Http1Error::MissingHost);
     }
+    if fields.host.is_some() && head.authority().is_empty() {
+        head.note_empty_host();
+    }
     let framing =
         message_framing(Message::Request(&head.method), protocol, &mut head.headers, options.allow_chunked_length)?;
     let tokens = connection_tokens(&head.headers);
@@ -132,6 +135,7 @@ fn split_request_line(line: &[u8]) -> Result<(&[u8], &[u8], Protocol), Http1Erro
     let protocol = match version {
         b" HTTP/1.1" => Protocol::Http11,
         b" HTTP/1.0" => Protocol::Http10,
+        [b' ', b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => return Err(Http1Error::Version),
         _ => return Err(Http1Error::RequestLine),
     };
     let space = memchr::memchr(b' ', rest).ok_or(Http1Error::RequestLine)?;

@@ -77,9 +77,9 @@ fn requests_that_are_refused() {
     use Http1Error as E;
     for (bytes, error) in [
         ("GET /\r\n\r\n", E::RequestLine),
-        ("GET / HTTP/0.9\r\n\r\n", E::RequestLine),
-        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", E::RequestLine),
-        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", E::RequestLine),
+        ("GET / HTTP/0.9\r\n\r\n", E::Version),
+        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", E::Version),
+        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", E::Version),
         ("GET / http/1.1\r\nHost: a\r\n\r\n", E::RequestLine),
         ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", E::RequestLine),
         ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", E::Target),
@@ -124,7 +124,7 @@ fn requests_that_are_refused() {
         ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", E::TransferEncoding),
         ("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", E::TransferEncodingNotAllowed),
         ("\u{16}\u{3}\u{1}", E::Method),
-        ("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", E::RequestLine),
+        ("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", E::Version),
     ] {
         let mut head = RequestHead::default();
         let options = DecodeOptions::default();

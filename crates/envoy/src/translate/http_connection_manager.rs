@@ -117,6 +117,7 @@ pub(super) fn http_connection_manager(cx: &mut Cx<'_>, node: &Node) -> Option<Ht
             "" => None,
             scheme => Some(scheme.to_owned()),
         },
+        scheme_matches_upstream: node.field("scheme_header_transformation").bool("match_upstream"),
         add_user_agent: node.bool("add_user_agent"),
         append_x_forwarded_port: node.bool("append_x_forwarded_port"),
         access_log: cx.each(node, "access_log", access_log),

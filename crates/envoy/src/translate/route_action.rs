@@ -125,7 +125,13 @@ fn cluster_specifier(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Pla
             false => None,
         };
         let runtime_key_prefix = non_empty(weighted, "runtime_key_prefix");
-        Some(ClusterSpecifier::Weighted(WeightedClusters { clusters, runtime_key_prefix, header_name }))
+        let use_hash_policy = weighted.bool("use_hash_policy");
+        Some(ClusterSpecifier::Weighted(WeightedClusters {
+            clusters,
+            runtime_key_prefix,
+            header_name,
+            use_hash_policy,
+        }))
     })
 }
 

@@ -50,6 +50,7 @@ pub(super) fn virtual_host(
     VirtualHost {
         domains: own,
         routes,
+        metadata: node.get("metadata").map(|metadata| Arc::new(metadata.clone())),
         matcher,
         require_tls: match node.str("require_tls") {
             "EXTERNAL_ONLY" => TlsRequirement::ExternalOnly,

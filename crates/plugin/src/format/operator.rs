@@ -103,8 +103,9 @@ pub(super) enum MetadataSource {
     Dynamic,
     Cluster,
     Route,
+    VirtualHost,
     UpstreamHost,
-    /// Of listeners, filter chains and virtual hosts: not kept.
+    /// Of listeners and filter chains: not kept.
     Absent,
 }
 
@@ -235,7 +236,8 @@ impl Operator {
                     "CLUSTER" => MetadataSource::Cluster,
                     "ROUTE" => MetadataSource::Route,
                     "UPSTREAM_HOST" => MetadataSource::UpstreamHost,
-                    "LISTENER" | "LISTENER_FILTER_CHAIN" | "VIRTUAL_HOST" => MetadataSource::Absent,
+                    "VIRTUAL_HOST" => MetadataSource::VirtualHost,
+                    "LISTENER" | "LISTENER_FILTER_CHAIN" => MetadataSource::Absent,
                     _ => return Err(format!("METADATA: {kind:?} is not supported type of metadata")),
                 };
                 metadata(source, rest)

@@ -619,6 +619,10 @@ fn metadata(source: MetadataSource, path: &[Box<str>], cx: &FormatCx<'_>, out: &
             let route = cx.info.route.as_deref()?;
             by_namespace(route.metadata().map(|metadata| &**metadata), namespace)
         }
+        MetadataSource::VirtualHost => {
+            let route = cx.info.route.as_deref()?;
+            by_namespace(route.virtual_host_metadata().map(|metadata| &**metadata), namespace)
+        }
         MetadataSource::Absent => None,
     };
     write_tree(keys.iter().try_fold(tree?, |node, key| node.get(key))?, out)

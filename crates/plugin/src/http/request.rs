@@ -88,6 +88,8 @@ pub struct RequestHead {
     /// Authority, then path: one buffer that is reused with the head.
     target: Vec<u8>,
     authority_len: usize,
+    /// The authority is empty because an empty `Host` says so.
+    has_empty_host: bool,
 }
 
 impl RequestHead {
@@ -154,6 +156,11 @@ impl RequestHead {
         Ok(())
     }
 
+    /// The request has a `Host` without a value, which is another thing than none.
+    pub fn note_empty_host(&mut self) {
+        self.has_empty_host = true;
+    }
+
     /// What matchers and format strings name: `:method`, `:path`, `:authority` (also `host`), `:scheme`, or a field.
     pub fn get(&self, name: impl AsHeaderName) -> Option<&[u8]> {
         match name.as_name() {
@@ -201,10 +208,11 @@ impl RequestHead {
         self.target.clear();
         self.target.shrink_to(LARGE_TARGET);
         self.authority_len = 0;
+        self.has_empty_host = false;
     }
 
     fn authority_if_any(&self) -> Option<&[u8]> {
-        Some(self.authority()).filter(|authority| !authority.is_empty())
+        Some(self.authority()).filter(|authority| !authority.is_empty() || self.has_empty_host)
     }
 }
 
@@ -257,6 +265,10 @@ mod tests {
         assert_eq!(head.get(":scheme"), Some(&b"http"[..]));
         assert_eq!(head.get("x-a"), Some(&b"1"[..]));
         assert_eq!(head.get(":nothing"), None);
+        let mut without = RequestHead::new(Method::Get, "", "/").unwrap();
+        assert_eq!(without.get(":authority"), None);
+        without.note_empty_host();
+        assert_eq!(without.get("host"), Some(&b""[..]));
         assert_eq!(head.get_joined(":path").as_deref(), Some(&b"/p"[..]));
         assert_eq!(head.get_joined("host").as_deref(), Some(&b"h"[..]));
         assert_eq!(head.get_joined("x-a").as_deref(), Some(&b"1"[..]));

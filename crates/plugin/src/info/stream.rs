@@ -263,6 +263,11 @@ pub trait RouteInfo: std::fmt::Debug {
     /// The route's metadata.
     fn metadata(&self) -> Option<&Arc<Node>>;
 
+    /// The metadata of its virtual host.
+    fn virtual_host_metadata(&self) -> Option<&Arc<Node>> {
+        None
+    }
+
     /// Configuration of this filter (by its name in the chain) at each level that has some: route configuration,
     /// virtual host, route, weighted cluster.
     fn filter_configs<'a>(&'a self, filter: &'a str) -> Box<dyn Iterator<Item = &'a (dyn Any + Send + Sync)> + 'a>;

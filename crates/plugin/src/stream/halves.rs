@@ -4,7 +4,7 @@ use super::{
     ConnectionIo,
     clock::{Clock, Wait},
 };
-use crate::cx::WorkerCx;
+use crate::{cx::WorkerCx, stats::Counter};
 use bytes::BytesMut;
 use std::{
     cell::{Cell, RefCell},
@@ -30,12 +30,29 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) read: Cell<u64>,
     pub(super) written: Cell<u64>,
+    /// Counters of octets read and written.
+    pub(super) meter: RefCell<Option<(Counter, Counter)>>,
 }
 
 impl Shared {
     pub(super) fn new(io: Box<dyn ConnectionIo>, worker: WorkerCx, limit: usize) -> Self {
         let io = RefCell::new(io);
-        Self { io, worker, limit, clock: Clock::new(), read: Cell::new(0), written: Cell::new(0) }
+        let (read, written) = (Cell::new(0), Cell::new(0));
+        Self { io, worker, limit, clock: Clock::new(), read, written, meter: RefCell::default() }
+    }
+
+    fn count_read(&self, octets: usize) {
+        self.read.set(self.read.get() + octets as u64);
+        if let Some((read, _)) = &*self.meter.borrow() {
+            read.add(octets as u64);
+        }
+    }
+
+    fn count_written(&self, octets: usize) {
+        self.written.set(self.written.get() + octets as u64);
+        if let Some((_, written)) = &*self.meter.borrow() {
+            written.add(octets as u64);
+        }
     }
 
     /// Does I/O under the timeouts.
@@ -101,7 +118,7 @@ impl ReadHalf {
         }
         SCRATCH.set(scratch);
         let read = ready!(result)?;
-        shared.read.set(shared.read.get() + read as u64);
+        shared.count_read(read);
         Poll::Ready(Ok(read))
     }
 
@@ -115,7 +132,7 @@ impl ReadHalf {
         let Self { shared, buffer, wait } = self;
         if buffer.is_empty() {
             let read = ready!(shared.poll_io(wait, cx, |io, cx| io.poll_read(cx, buf)))?;
-            shared.read.set(shared.read.get() + read as u64);
+            shared.count_read(read);
             return Poll::Ready(Ok(read));
         }
         let take = buf.len().min(buffer.len());
@@ -186,7 +203,7 @@ impl WriteHalf {
     pub fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize>> {
         let Self { shared, wait } = self;
         let written = ready!(shared.poll_io(wait, cx, |io, cx| io.poll_write(cx, data)))?;
-        shared.written.set(shared.written.get() + written as u64);
+        shared.count_written(written);
         Poll::Ready(Ok(written))
     }
 

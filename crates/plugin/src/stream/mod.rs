@@ -7,7 +7,7 @@ mod io;
 pub use halves::{ReadHalf, WriteHalf};
 pub use io::ConnectionIo;
 
-use crate::cx::WorkerCx;
+use crate::{cx::WorkerCx, stats::Counter};
 use bytes::BytesMut;
 use halves::Shared;
 use std::{
@@ -60,6 +60,11 @@ impl Stream {
     /// be set while nobody waits.
     pub fn set_total_timeout(&mut self, timeout: Option<Duration>) {
         self.read.shared().clock.set_total(timeout);
+    }
+
+    /// Adds to these counters what is read and written from now on.
+    pub fn count_octets(&mut self, read: &Counter, written: &Counter) {
+        *self.read.shared().meter.borrow_mut() = Some((read.clone(), written.clone()));
     }
 
     /// What has arrived and was not used. Decoders take from its front.

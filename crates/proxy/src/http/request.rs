@@ -15,7 +15,7 @@ use crate::{
 use sota_codec::http1::{RequestInfo, remove_hop_by_hop};
 use sota_plugin::{
     filter::LocalReply,
-    http::{HeaderId, Method, Protocol, RequestHead, StatusCode},
+    http::{HeaderId, Method, Protocol, RequestHead, Scheme, StatusCode},
     info::{ResponseFlag, RouteInfo, StreamInfo},
 };
 use std::{rc::Rc, sync::Arc, time::Instant};
@@ -54,7 +54,10 @@ impl<'c> Stream<'c> {
     /// The last octet of the request has arrived.
     pub(super) fn note_request_end(&self) {
         self.request_ended.set(true);
-        let timing = &mut self.info.borrow_mut().timing;
+        let info = &mut *self.info.borrow_mut();
+        // For what formats print before the stream has ended.
+        info.bytes_received = self.codec.body_received();
+        let timing = &mut info.timing;
         if timing.request_end.is_none() {
             timing.request_end = Some(Instant::now());
             self.connection.deadlines.set(Deadline::Request, None);
@@ -204,6 +207,10 @@ impl<'c> Stream<'c> {
         };
         if let Some(longest) = forward.max_stream_duration() {
             self.connection.deadlines.set_after(Deadline::StreamDuration, Instant::now(), Some(longest));
+        }
+        if manager.config.model.scheme_matches_upstream && manager.config.model.scheme_override.is_none() {
+            // No connection upstream is encrypted yet.
+            request.scheme = Scheme::Http;
         }
         self.forward.replace(Some(forward));
         Ok(())

@@ -33,6 +33,7 @@ pub(super) struct WeightedClusters {
     runtime: Option<Arc<Runtime>>,
     /// The request header whose number chooses.
     header: Option<HeaderName>,
+    uses_hash: bool,
 }
 
 /// One of several clusters.
@@ -82,9 +83,10 @@ impl ClusterSpecifier {
         one.into_iter().chain(several)
     }
 
-    /// Which of several clusters a random number means; 0 where there is but one.
-    pub(super) fn pick(&self, head: &RequestHead, random: u64) -> usize {
+    /// Which of several clusters a random number means; 0 where there is but one. `hash`: that of the route's policies.
+    pub(super) fn pick(&self, head: &RequestHead, random: u64, hash: impl FnOnce() -> Option<u64>) -> usize {
         match self {
+            Self::Weighted(weighted) if weighted.uses_hash => weighted.pick(head, hash().unwrap_or(random)),
             Self::Weighted(weighted) => weighted.pick(head, random),
             _ => 0,
         }
@@ -152,6 +154,7 @@ impl WeightedClusters {
             clusters: config.clusters.iter().enumerate().map(build).collect::<Result<_, ConfigError>>()?,
             total,
             runtime: prefix.is_some().then(|| Arc::clone(cx.runtime)),
+            uses_hash: config.use_hash_policy,
             header: config.header_name.as_deref().map(|name| header(name, "header_name")).transpose()?,
         })
     }
@@ -200,4 +203,86 @@ fn number(head: &RequestHead, name: &HeaderName) -> Option<u64> {
 fn header(name: &str, field: &str) -> Result<HeaderName, ConfigError> {
     HeaderName::parse_any(name.as_bytes())
         .map_err(|reason| ConfigError::new(field, sota_config::Mark::NONE, format!("header name {name:?}: {reason}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_context::factory;
+    use sota_config::route::HeaderMutations;
+    use sota_plugin::{Registry, http::Method};
+
+    fn cluster(name: &str, weight: u32) -> WeightedConfig {
+        WeightedConfig {
+            name: name.into(),
+            cluster_header: None,
+            weight,
+            request_headers: HeaderMutations::default(),
+            response_headers: HeaderMutations::default(),
+            typed_per_filter_config: Vec::new(),
+            host_rewrite: None,
+            metadata_match: Vec::new(),
+        }
+    }
+
+    fn build(config: &WeightedConfigs) -> (ClusterSpecifier, Arc<Runtime>) {
+        let registry = Registry::default();
+        let filters = FilterConfigs::default();
+        factory(&registry, |cx| {
+            let built = WeightedClusters::build(config, &[], &filters, cx, ("", &mut Vec::new())).unwrap();
+            (ClusterSpecifier::Weighted(Box::new(built)), Arc::clone(cx.runtime))
+        })
+    }
+
+    fn shares() -> WeightedConfigs {
+        WeightedConfigs {
+            clusters: vec![cluster("a", 10), cluster("none", 0), cluster("b", 30)],
+            runtime_key_prefix: None,
+            header_name: None,
+            use_hash_policy: false,
+        }
+    }
+
+    fn head(fields: &[(&str, &str)]) -> RequestHead {
+        let mut head = RequestHead::new(Method::Get, "h", "/").unwrap();
+        head.headers = fields.iter().copied().collect();
+        head
+    }
+
+    #[test]
+    fn a_number_in_a_field_chooses() {
+        let (by_header, _) = build(&WeightedConfigs { header_name: Some("x-n".into()), ..shares() });
+        let pick = |fields: &[(&str, &str)]| by_header.pick(&head(fields), 0, || None);
+        assert_eq!((pick(&[("x-n", "9")]), pick(&[("x-n", "10")]), pick(&[("x-n", "50")])), (0, 2, 2));
+        // What is no number, or two, leaves it to chance: here 0.
+        assert_eq!((pick(&[]), pick(&[("x-n", "b")]), pick(&[("x-n", "10"), ("x-n", "11")])), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_hash_chooses() {
+        let (by_hash, _) = build(&WeightedConfigs { use_hash_policy: true, ..shares() });
+        assert_eq!((by_hash.pick(&head(&[]), 0, || Some(15)), by_hash.pick(&head(&[]), 0, || None)), (2, 0));
+        assert_eq!(build(&shares()).0.pick(&head(&[]), 0, || Some(15)), 0);
+    }
+
+    #[test]
+    fn runtime_values_override_weights() {
+        let (weighted, runtime) = build(&WeightedConfigs { runtime_key_prefix: Some("k".into()), ..shares() });
+        let pick = |random| weighted.pick(&head(&[]), random, || None);
+        assert_eq!((pick(9), pick(10)), (0, 2));
+        runtime.replace([("k.none".to_owned(), "5".to_owned()), ("k.a".to_owned(), "0".to_owned())].into());
+        assert_eq!((pick(0), pick(4), pick(5), pick(35)), (1, 1, 2, 1));
+        runtime.replace(["a", "none", "b"].map(|name| (format!("k.{name}"), "0".to_owned())).into());
+        assert_eq!((pick(9), pick(10)), (0, 2), "without any share the configured ones count");
+    }
+
+    #[test]
+    fn a_field_names_the_cluster() {
+        let named = WeightedConfig { cluster_header: Some("x-c".into()), ..cluster("", 1) };
+        let (weighted, _) = build(&WeightedConfigs { clusters: vec![cluster("a", 1), named], ..shares() });
+        let head = head(&[("x-c", "other")]);
+        assert_eq!((&*weighted.name(0, &head), &*weighted.name(1, &head)), ("a", "other"));
+        assert!(weighted.header(0).is_none() && weighted.header(1).is_some());
+        assert_eq!(weighted.names().collect::<Vec<_>>(), ["a"]);
+    }
 }

@@ -196,6 +196,10 @@ impl RouteInfo for SelectedRoute {
         self.entry.metadata.as_ref()
     }
 
+    fn virtual_host_metadata(&self) -> Option<&Arc<Node>> {
+        self.entry.virtual_host_metadata.as_ref()
+    }
+
     fn filter_configs<'a>(&'a self, filter: &'a str) -> Box<dyn Iterator<Item = &'a (dyn Any + Send + Sync)> + 'a> {
         Box::new(self.filters().configs(filter).iter().map(|config| &**config))
     }

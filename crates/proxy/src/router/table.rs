@@ -260,7 +260,7 @@ impl Routes {
         let (number, entry) = self.table.find(head, info, random)?;
         let cluster = match entry.forward() {
             Some(forward) => {
-                let cluster = forward.cluster.pick(head, random);
+                let cluster = forward.cluster.pick(head, random, || forward.hash_policies()?.known_hash(head, info));
                 if forward.cluster.header(cluster).is_some() {
                     return Some(Rc::new(SelectedRoute::new(entry, cluster, head)));
                 }

@@ -82,7 +82,12 @@ fn action() -> RouteAction {
 }
 
 fn several(clusters: Vec<WeightedCluster>) -> ClusterSpecifier {
-    ClusterSpecifier::Weighted(WeightedClusters { clusters, runtime_key_prefix: None, header_name: None })
+    ClusterSpecifier::Weighted(WeightedClusters {
+        clusters,
+        runtime_key_prefix: None,
+        header_name: None,
+        use_hash_policy: false,
+    })
 }
 
 fn forward(action: RouteAction) -> RouteActionKind {

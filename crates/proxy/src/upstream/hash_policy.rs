@@ -60,6 +60,12 @@ impl HashPolicies {
         config.iter().enumerate().map(build).collect::<Result<_, ConfigError>>().map(Self)
     }
 
+    /// The hash of what a request has: `None` where a cookie would have to be made for it.
+    pub fn known_hash(&self, head: &RequestHead, info: &StreamInfo) -> Option<u64> {
+        let found = self.hash(Some(head), info);
+        found.hash.filter(|_| found.cookies.is_empty())
+    }
+
     /// The hash of a request, or of a TCP connection, which has no head.
     pub fn hash(&self, head: Option<&RequestHead>, info: &StreamInfo) -> RequestHash {
         let mut result = RequestHash::default();

@@ -70,6 +70,12 @@ impl ClusterServices for ClusterAccess {
     fn version(&self) -> u64 {
         self.cluster.config().version()
     }
+
+    fn begin_retry(&self) -> Option<Box<dyn Any>> {
+        let permit = self.cluster.try_retry(0)?;
+        self.cluster.stats().upstream_rq_retry.inc();
+        Some(Box::new(permit))
+    }
 }
 
 #[derive(Clone)]
@@ -155,8 +161,8 @@ impl HostServices for HostAccess {
         })
     }
 
-    fn begin_request(&self) -> Result<Box<dyn RequestServices>, UpstreamError> {
-        let permit = self.host.begin_message().ok_or(UpstreamError::Overflow)?;
+    fn begin_request(&self, limited: bool) -> Result<Box<dyn RequestServices>, UpstreamError> {
+        let permit = self.host.begin_message(limited).ok_or(UpstreamError::Overflow)?;
         Ok(Box::new(Request { access: self.clone(), is_finished: Cell::new(false), _permit: permit }))
     }
 }

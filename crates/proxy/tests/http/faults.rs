@@ -35,7 +35,7 @@ fn ambiguous_requests_die_here() {
         ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), 400),
         ("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 400),
-        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n".to_owned(), 426),
         ("BREW / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 400),
         ("\x16\x03\x01\x02\x00".to_owned(), 400),
     ];

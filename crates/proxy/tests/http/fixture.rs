@@ -221,6 +221,7 @@ fn model(host: VirtualHost) -> Model {
         skip_xff_append: false,
         original_ip_detection: Vec::new(),
         early_header_mutations: Vec::new(),
+        scheme_matches_upstream: false,
         internal_address_config: Default::default(),
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6: false,
         generate_request_id: true,
@@ -305,6 +306,15 @@ impl Proxy {
             });
         }
         all.get(name).copied().unwrap_or(0)
+    }
+
+    /// The names of all counters and gauges.
+    pub fn stat_names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for scope in self.stats.scopes() {
+            scope.visit(&[Kind::Counter, Kind::Gauge], |_, stat, _| names.push([scope.prefix(), stat].concat()));
+        }
+        names
     }
 
     /// Waits until a stat has a value.

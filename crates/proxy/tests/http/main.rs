@@ -7,4 +7,5 @@ mod faults;
 mod filters;
 mod fixture;
 mod retries;
+mod routing;
 mod timing;

@@ -19,3 +19,4 @@ pub(crate) mod set_filter_state;
 pub(crate) mod set_metadata;
 mod slow_body;
 pub(crate) mod sota_router;
+pub(crate) mod stateful_session;

@@ -2,5 +2,6 @@
 
 pub(crate) mod direct_response;
 pub(crate) mod echo;
+pub(crate) mod redis_proxy;
 pub(crate) mod simple_line;
 pub(crate) mod zmq;

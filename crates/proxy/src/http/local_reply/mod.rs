@@ -87,7 +87,6 @@ impl LocalReplies {
         route: Option<&SelectedRoute>,
         info: &mut StreamInfo,
     ) -> LocalResponse {
-        info.response_code = Some(reply.status);
         info.response_code_details = Some(reply.details.clone());
         if let Some(flag) = reply.flag {
             info.response_flags.set(flag);
@@ -106,6 +105,8 @@ impl LocalReplies {
             }
             None => head.headers = reply.headers.clone(),
         }
+        // Compat: the route's changes do not see it yet, mappers and formats do.
+        info.response_code = Some(reply.status);
         let (text, content_type) = self.rewrite(reply, &mut head, request, info);
         let is_head = request.is_some_and(|request| request.method == Method::Head);
         if info.is_grpc {

@@ -160,6 +160,8 @@ impl Forward {
         if route.include_request_attempt_count() {
             head.headers.set_sanitized(HeaderId::XEnvoyAttemptCount, "1");
         }
+        // Formats speak of the first attempt.
+        stream.info.upstream.attempts = 1;
         route.finalize_request(head, stream.info, tell);
         let retry = RetryState::new(action.retry_policy.as_ref(), head);
         let is_idempotent = head.method.is_idempotent();

@@ -62,8 +62,11 @@ impl WorkerHost {
         Ok((connection, reused))
     }
 
-    /// Counts a request of an extension. `None`: the circuit breaker is open.
-    pub(in crate::upstream) fn begin_message(&self) -> Option<RequestPermit> {
+    /// Counts a request of an extension. `None`: the circuit breaker is open, where it is asked.
+    pub(in crate::upstream) fn begin_message(&self, limited: bool) -> Option<RequestPermit> {
+        if !limited {
+            return RequestPermit::take(self.pools.get(&self.host, Kind::Tcp, 0));
+        }
         RequestPermit::take(&self.pools.message(&self.host, ""))
     }
 

@@ -3,11 +3,8 @@
 
 use super::Figures;
 use sota_config::load_balancer::RingHash;
-use sota_plugin::hash::xx_hash64;
+use sota_plugin::hash::{murmur_hash_2, xx_hash64};
 use std::{borrow::Cow, io::Write};
-
-/// The seed with which names of hosts are hashed by MurmurHash2.
-const MURMUR_SEED: u64 = 0xc70f_6907;
 
 /// A ring.
 #[derive(Debug)]
@@ -62,23 +59,6 @@ impl Ring {
     }
 }
 
-/// MurmurHash2 for 64 bits, as C++'s standard library uses it for text.
-fn murmur_hash_2(text: &[u8]) -> u64 {
-    const FACTOR: u64 = 0xc6a4_a793_5bd1_e995;
-    let mix = |value: u64| value ^ (value >> 47);
-    let mut hash = MURMUR_SEED ^ (text.len() as u64).wrapping_mul(FACTOR);
-    let (words, rest) = text.as_chunks::<8>();
-    for word in words {
-        let data = mix(u64::from_le_bytes(*word).wrapping_mul(FACTOR)).wrapping_mul(FACTOR);
-        hash = (hash ^ data).wrapping_mul(FACTOR);
-    }
-    if !rest.is_empty() {
-        let data = rest.iter().rev().fold(0, |data, byte| (data << 8) + u64::from(*byte));
-        hash = (hash ^ data).wrapping_mul(FACTOR);
-    }
-    mix(mix(hash).wrapping_mul(FACTOR))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,19 +106,5 @@ mod tests {
         }
         assert_eq!(ring.choose(u64::MAX, 0), Some(ring.hosts[0]));
         assert_eq!(ring.choose(0, 0), Some(ring.hosts[0]));
-    }
-
-    /// Values of `std::hash<std::string>` of GCC's library.
-    #[test]
-    fn murmur() {
-        for (text, hash) in [
-            ("", 6_142_509_188_972_423_790),
-            ("hello", 2_762_169_579_135_187_400),
-            ("abcdefgh", 8_664_279_048_047_335_611),
-            ("10.0.0.1:80_0", 13_659_246_566_588_789_388),
-            ("10.0.0.1:8080_17", 14_014_034_734_899_239_605),
-        ] {
-            assert_eq!(murmur_hash_2(text.as_bytes()), hash, "{text}");
-        }
     }
 }
