@@ -2,9 +2,9 @@
 
 mod admin;
 mod configuration;
-mod huge_pages;
 mod log_files;
 mod logging;
+mod memory;
 mod options;
 mod reload;
 mod resources;

@@ -91,6 +91,8 @@ fn misplaced(chain: &FilterChain, filter: &str, is_terminal: bool, cx: &FactoryC
 
 /// A filter chain on one worker.
 pub struct WorkerChain {
+    /// Its name; empty when it has none.
+    pub name: Arc<str>,
     /// What it was made from.
     pub config: Arc<FilterChainConfig>,
     /// Drains its connections.
@@ -119,17 +121,13 @@ impl WorkerChain {
             TerminalConfig::None => Terminal::None,
         };
         Self {
+            name: config.model.name.as_str().into(),
             config: Arc::clone(config),
             drain: DrainSignal::default(),
             context: Rc::clone(context),
             filters: config.filters.iter().map(|filter| filter.for_worker(&context.cx)).collect(),
             terminal,
         }
-    }
-
-    /// The chain's name; empty when it has none.
-    pub fn name(&self) -> &str {
-        &self.config.model.name
     }
 
     /// Serves a connection until it is over.

@@ -8,7 +8,7 @@ use super::{
     stream::{Progress, Stop, Stream},
 };
 use crate::{
-    deadline::Deadline,
+    deadline::{Deadline, Deadlines},
     router::{Forward, ForwardCx, SelectedRoute, not_found, timeouts::stream_duration},
     wire::http1::{LINE_EXTRA, field_bytes},
 };
@@ -22,9 +22,8 @@ use std::{rc::Rc, sync::Arc, time::Instant};
 
 impl<'c> Stream<'c> {
     /// Starts the clocks of a stream.
-    pub(super) fn arm(connection: &Connection, start: Instant) {
+    pub(super) fn arm(connection: &Connection, deadlines: &Deadlines, start: Instant) {
         let model = &connection.manager.config.model;
-        let deadlines = &connection.deadlines;
         deadlines.set_after(Deadline::RequestHeaders, start, model.request_headers_timeout);
         deadlines.set_after(Deadline::Request, start, model.request_timeout);
         deadlines.set_after(Deadline::StreamIdle, start, model.stream_idle_timeout);
@@ -43,7 +42,10 @@ impl<'c> Stream<'c> {
         info.protocol = Some(request.protocol);
         info.is_grpc = request.is_grpc();
         let host = if head.host_missing { 0 } else { "host".len() + request.authority().len() + LINE_EXTRA };
-        info.downstream_header_bytes_received = (field_bytes(&request.headers) + host) as u64;
+        info.downstream_header_bytes_received = match self.codec.http2() {
+            Some(stream) => stream.stream().octets_received().0,
+            None => (field_bytes(&request.headers) + host) as u64,
+        };
         manager.codec_stats.dropped_headers_with_underscores.add(head.dropped_fields as u64);
         drop((info, request));
         if !self.codec.has_body() {
@@ -60,7 +62,7 @@ impl<'c> Stream<'c> {
         let timing = &mut info.timing;
         if timing.request_end.is_none() {
             timing.request_end = Some(Instant::now());
-            self.connection.deadlines.set(Deadline::Request, None);
+            self.deadlines.set(Deadline::Request, None);
         }
     }
 
@@ -140,7 +142,7 @@ impl<'c> Stream<'c> {
         upstream.cluster_metadata = cluster.as_ref().and_then(|cluster| cluster.config().model().metadata.clone());
         self.cluster.replace(cluster);
         if let Some(action) = route.as_ref().and_then(|route| route.forward()) {
-            let deadlines = &self.connection.deadlines;
+            let deadlines = self.deadlines;
             if let Some(idle) = action.idle_timeout {
                 self.idle_timeout.set(idle);
                 deadlines.set_after(Deadline::StreamIdle, Instant::now(), idle);
@@ -190,12 +192,8 @@ impl<'c> Stream<'c> {
         }
         let mut response = self.response.borrow_mut();
         let mut info = self.info.borrow_mut();
-        let mut stream = ForwardCx {
-            request: &mut request,
-            response: &mut response,
-            info: &mut info,
-            deadlines: &self.connection.deadlines,
-        };
+        let mut stream =
+            ForwardCx { request: &mut request, response: &mut response, info: &mut info, deadlines: self.deadlines };
         let limit = self.connection.downstream.buffer_limit;
         let cluster = self.cluster.borrow().clone();
         let forward = cluster.and_then(|cluster| {
@@ -206,7 +204,7 @@ impl<'c> Stream<'c> {
             return Err(Stop::Reply(Box::new(no_cluster(&route))));
         };
         if let Some(longest) = forward.max_stream_duration() {
-            self.connection.deadlines.set_after(Deadline::StreamDuration, Instant::now(), Some(longest));
+            self.deadlines.set_after(Deadline::StreamDuration, Instant::now(), Some(longest));
         }
         if manager.config.model.scheme_matches_upstream && manager.config.model.scheme_override.is_none() {
             // No connection upstream is encrypted yet.

@@ -6,6 +6,8 @@ mod exchanges;
 mod faults;
 mod filters;
 mod fixture;
+mod http2;
+mod http2_attacks;
 mod retries;
 mod routing;
 mod timing;
