@@ -53,6 +53,31 @@ fn over_ipv6() {
     run(&proxy, "ipv6", &[], &[]);
 }
 
+#[test]
+fn over_a_unix_socket() {
+    need_pyzmq!();
+    let folder = sota_testkit::temp_dir();
+    let path = folder.path().join("zmq.sock").to_str().unwrap().to_owned();
+    let local = listener("ipc", "::1", "")
+        .replace("socket_address: {address: \"::1\", port_value: 0}", &format!("pipe: {{path: {path}}}"));
+    let proxy = start(1, &config(&(local + &listener("zmq", "127.0.0.1", "")), ""));
+    run(&proxy, "ipc", &[], &[&path]);
+}
+
+/// The demo client of the original, through the proxy. It is there where all of the workspace is tested.
+#[test]
+fn the_demo_client_hears_itself() {
+    let client = Path::new(env!("CARGO_BIN_EXE_sota-mesh")).with_file_name("zmqclient");
+    if !client.exists() {
+        sota_testkit::skip!("zmqclient is not built: test the whole workspace");
+    }
+    let proxy = start(1, &config(&listener("zmq", "127.0.0.1", ""), ""));
+    let done = Command::new(client).arg(proxy.listener("zmq").to_string()).output().unwrap();
+    let text = String::from_utf8(done.stdout).unwrap();
+    assert!(done.status.success() && text.starts_with("Sending  Hello 0\nReceived  Hello 0\n"), "{text}");
+    assert_eq!(text.lines().count(), 20);
+}
+
 /// `conf/zmq.yaml` as it is, but for the port, and its native twin.
 #[test]
 fn the_configuration_of_the_original() {

@@ -2,6 +2,7 @@
 //! scenarios of `peers.py`, which are clients and workers alike.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bridge;
 mod broker;
 mod echo;
 mod limits;

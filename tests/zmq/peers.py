@@ -3,6 +3,7 @@
 Whatever goes wrong is an exception, and the exit code tells.
 """
 
+import os
 import random
 import signal
 import socket as sockets
@@ -10,6 +11,7 @@ import struct
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 
 import zmq
@@ -391,6 +393,13 @@ def ipv6():
     req.connect(f"tcp://[::1]:{proxy_port}")
     req.send(b"six")
     expect(req.recv(), b"six")
+
+
+def ipc(path):
+    req = make("REQ")
+    req.connect(f"ipc://{path}")
+    req.send(b"local")
+    expect(req.recv(), b"local")
 
 
 def shared_port():
@@ -1072,7 +1081,7 @@ def bridge():
     """POST becomes a request of ZeroMQ."""
     in_background(serve, worker("REP"), b"got ")
 
-    def post(body, path="/"):
+    def post(body, path="/rpc/x"):
         request = urllib.request.Request(f"http://127.0.0.1:{proxy_port}{path}", data=body)
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:
@@ -1082,16 +1091,16 @@ def bridge():
 
     for body in (b"x", b"", b"y" * 100_000):
         expect(post(body), (200, b"got " + body))
-    expect(urllib.request.urlopen(f"http://127.0.0.1:{proxy_port}/other").read(), b"not bridged")
+    expect(post(b"x" * 200_001)[0], 413)
+    expect(post(b"x", "/other"), (200, b"not bridged"))
+    expect(urllib.request.urlopen(f"http://127.0.0.1:{proxy_port}/rpc/x").read(), b"not bridged")
 
 
 def bridge_fails():
-    import urllib.error
-
-    router = worker("ROUTER")
+    router, codes = worker("ROUTER"), []
 
     def post():
-        request = urllib.request.Request(f"http://127.0.0.1:{proxy_port}/", data=b"x")
+        request = urllib.request.Request(f"http://127.0.0.1:{proxy_port}/rpc/", data=b"x")
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:
                 return answer.status
@@ -1099,8 +1108,15 @@ def bridge_fails():
             return error.code
 
     expect(post(), 504)
+    asking = in_background(lambda: codes.append(post()))
+    router.recv_multipart()
+    frames = router.recv_multipart()
+    expect(frames[2:], [b"", b"front", b"x"])
     router.close()
+    asking.join(20)
+    expect(codes, [502])
     expect(post(), 503)
+    expect(stat("zmq.requests_active"), 0)
 
 
 def main():
@@ -1112,9 +1128,6 @@ def main():
     globals()[scenario](*arguments)
     print("done", flush=True)
     # Sockets of threads may still be open.
-    sys.stdout.flush()
-    import os
-
     os._exit(0)
 
 

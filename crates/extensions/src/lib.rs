@@ -56,6 +56,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &http::set_filter_state::EXTENSION,
         &http::set_metadata::EXTENSION,
         &http::sota_router::EXTENSION,
+        &http::zmq_bridge::EXTENSION,
         &http::stateful_session::EXTENSION,
     ] {
         registry.http_filters.add(extension)?;

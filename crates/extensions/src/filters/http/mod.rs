@@ -20,3 +20,4 @@ pub(crate) mod set_metadata;
 mod slow_body;
 pub(crate) mod sota_router;
 pub(crate) mod stateful_session;
+pub(crate) mod zmq_bridge;

@@ -1,6 +1,7 @@
 //! What a configuration may say, with its defaults; and what is made of it.
 
 use super::{
+    ask::AskerConfig,
     outbox::Watermark,
     pump::Patience,
     routes::{Route, Routes},
@@ -80,7 +81,7 @@ pub(super) enum OnFailure {
 /// How hosts of clusters are talked to.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Upstream {
+pub(super) struct Upstream {
     identity: String,
     min_version: Name<Version>,
     max_version: Name<Version>,
@@ -223,7 +224,23 @@ pub(super) struct Settings {
 impl Settings {
     /// Reads a configuration; nothing but the name gives the defaults.
     pub(super) fn read(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Self, ConfigError> {
-        let document: Document = read_config(config, cx)?;
+        Self::build(read_config(config, cx)?, cx)
+    }
+
+    /// For requests that are made without ZeroMQ clients.
+    pub(super) fn to_ask(config: AskerConfig, cx: &FactoryContext<'_>) -> Result<Self, ConfigError> {
+        let document = Document {
+            stat_prefix: config.stat_prefix,
+            routes: vec![Route::to(config.cluster)],
+            reply_timeout: Some(config.timeout),
+            worker_wait: config.worker_wait,
+            upstream: config.upstream,
+            ..Document::default()
+        };
+        Self::build(document, cx)
+    }
+
+    fn build(document: Document, cx: &FactoryContext<'_>) -> Result<Self, ConfigError> {
         let fail = |field: &str, reason: String| cx.error(field, Mark::NONE, reason);
         let (security, admission) = match &document.security {
             None => (Security::Null, Admission::Anybody),

@@ -1,6 +1,7 @@
 //! `sota.filters.network.zmq`: ZeroMQ. Without routes a ROUTER that sends every message back, as the original program
 //! did; with routes a broker that takes clients of every socket type and passes their messages on to clusters.
 
+mod ask;
 mod broker;
 mod client;
 mod config;
@@ -12,6 +13,7 @@ mod routes;
 mod security;
 mod stats;
 
+pub(crate) use ask::{Asker, AskerConfig, AskerSettings};
 use broker::{Broker, Bus, Client};
 use client::{Gate, Handshakes, note_end};
 use config::Settings;

@@ -16,6 +16,13 @@ pub(super) struct Route {
     hash_frame: Option<usize>,
 }
 
+impl Route {
+    /// Everything goes to this cluster.
+    pub(super) fn to(cluster: String) -> Self {
+        Self { rule: Match::default(), cluster, hash_frame: None }
+    }
+}
+
 /// What a route wants; nothing: everything.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]

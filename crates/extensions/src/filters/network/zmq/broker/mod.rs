@@ -6,6 +6,7 @@ mod client;
 mod link;
 mod links;
 mod pullers;
+mod question;
 mod requests;
 mod splice;
 mod topics;
