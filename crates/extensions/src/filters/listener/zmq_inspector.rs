@@ -1,6 +1,7 @@
 //! `sota.filters.listener.zmq_inspector`: whether a connection begins with ZMTP, for the filter chain match. With it
 //! HTTP, TLS and ZeroMQ can share a port.
 
+use super::per_connection;
 use sota_codec::zmtp::{Inspection, inspect};
 use sota_config::{ConfigError, Mark, TypedConfig};
 use sota_plugin::{
@@ -50,8 +51,7 @@ struct ZmqInspector;
 
 impl ListenerFilterConfig for ZmqInspector {
     fn for_worker(&self, cx: &WorkerCx) -> Rc<dyn Fn() -> Box<dyn ListenerFilter>> {
-        let stats = cx.stats().child("zmq_inspector.").group::<Stats>();
-        Rc::new(move || Box::new(Filter { stats: stats.clone() }))
+        per_connection(cx, "zmq_inspector.", |stats| Filter { stats })
     }
 }
 
