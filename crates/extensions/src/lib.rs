@@ -7,6 +7,8 @@ mod cookie;
 mod data_source;
 mod filters;
 mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 mod header_options;
 mod lazy_stats;
 mod matchers;

@@ -20,6 +20,7 @@ pub mod retry_state;
 mod rewrite;
 mod route;
 mod route_stats;
+mod search;
 mod selected;
 mod table;
 #[cfg(test)]
@@ -29,9 +30,12 @@ mod uri_template;
 mod virtual_clusters;
 pub(crate) mod virtual_hosts;
 
+pub(crate) use choice::RequestChoice;
 pub use failure::UpstreamFault;
 pub use forward::{Forward, ForwardCx, Router};
+pub(crate) use matching::Mismatch;
 pub use route::ForwardAction;
+pub(crate) use search::Search;
 pub use selected::SelectedRoute;
 pub use table::{ClusterReference, RouteTable, Routes, not_found};
 

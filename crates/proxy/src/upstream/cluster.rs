@@ -100,6 +100,14 @@ impl Cluster {
         Rc::new(cluster)
     }
 
+    /// A worker's part that is in no table, for looking at choices: what it counts nobody sees if nobody sees the stats
+    /// of `local`.
+    pub(crate) fn detached(local: &Rc<Local>, config: &Arc<ClusterConfig>) -> Rc<Self> {
+        let cluster = Self::new(local, config, None);
+        cluster.retired.set(true);
+        cluster
+    }
+
     /// The name.
     pub fn name(&self) -> &Arc<str> {
         self.config.name()
@@ -150,7 +158,7 @@ impl Cluster {
                 host => return host,
             }
         }
-        if let Some(overload) = self.config.overload().filter(|overload| overload.has_trials())
+        if let Some(overload) = self.config.overload().filter(|overload| overload.has_trials() && !self.retired.get())
             && let Some(host) = self.trial(overload)
         {
             return Some(host);

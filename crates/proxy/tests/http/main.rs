@@ -4,6 +4,7 @@
 
 mod exchanges;
 mod faults;
+mod filter_bodies;
 mod filters;
 mod fixture;
 mod http2;
