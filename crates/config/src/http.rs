@@ -24,6 +24,8 @@ pub struct HttpConnectionManager {
     pub common: HttpProtocolOptions,
     /// HTTP/1.1.
     pub http1: Http1Options,
+    /// HTTP/2.
+    pub http2: Http2Options,
     /// Without activity on a stream; default 5 min.
     pub stream_idle_timeout: Option<Duration>,
     /// For the whole request to arrive; default none.
@@ -215,6 +217,68 @@ pub struct Http1Options {
     pub override_stream_error_on_invalid_http_message: Option<bool>,
     /// Send the absolute form to the upstream.
     pub send_fully_qualified_url: bool,
+}
+
+/// `envoy.config.core.v3.Http2ProtocolOptions`; defaults are Envoy's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http2Options {
+    /// Octets of the HPACK tables; default 4096.
+    pub hpack_table_size: u32,
+    /// Streams at once; default 1024.
+    pub max_concurrent_streams: u32,
+    /// Octets that the peer may send on a stream before some are taken; default 16 MiB.
+    pub initial_stream_window: u32,
+    /// The same for all streams of a connection; default 24 MiB.
+    pub initial_connection_window: u32,
+    /// Take extended CONNECT (RFC 8441).
+    pub allow_connect: bool,
+    /// Frames that wait to be written; default 10,000.
+    pub max_outbound_frames: u32,
+    /// PING, SETTINGS and RST_STREAM that wait to be written; default 1000.
+    pub max_outbound_control_frames: u32,
+    /// Frames in a row without payload and without an end; default 1.
+    pub max_consecutive_inbound_frames_with_empty_payload: u32,
+    /// PRIORITY frames for each stream; default 100.
+    pub max_inbound_priority_frames_per_stream: u32,
+    /// WINDOW_UPDATE frames for each DATA frame sent; default 10.
+    pub max_inbound_window_update_frames_per_data_frame_sent: u32,
+    /// Whether an invalid message ends the stream only (true) or the connection (false, the default); `None` leaves it
+    /// to the connection manager's option of the same meaning.
+    pub stream_error_on_invalid_http_message: Option<bool>,
+    /// Pings.
+    pub keepalive: Option<Http2Keepalive>,
+}
+
+impl Default for Http2Options {
+    fn default() -> Self {
+        Self {
+            hpack_table_size: 4096,
+            max_concurrent_streams: 1024,
+            initial_stream_window: 16 * 1024 * 1024,
+            initial_connection_window: 24 * 1024 * 1024,
+            allow_connect: false,
+            max_outbound_frames: 10_000,
+            max_outbound_control_frames: 1000,
+            max_consecutive_inbound_frames_with_empty_payload: 1,
+            max_inbound_priority_frames_per_stream: 100,
+            max_inbound_window_update_frames_per_data_frame_sent: 10,
+            stream_error_on_invalid_http_message: None,
+            keepalive: None,
+        }
+    }
+}
+
+/// `envoy.config.core.v3.KeepaliveSettings`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http2Keepalive {
+    /// Between two pings; `None`: only when a connection that was idle is used again (upstream).
+    pub interval: Option<Duration>,
+    /// For the answer; without it the connection is closed.
+    pub timeout: Duration,
+    /// The interval is longer by up to so many percent of it, at random; default 15.
+    pub jitter: f64,
+    /// A connection on which nothing came for so long is asked before it is used again (upstream).
+    pub idle_interval: Option<Duration>,
 }
 
 /// How field names are written on HTTP/1.1.

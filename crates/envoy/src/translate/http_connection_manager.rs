@@ -6,7 +6,7 @@ use super::{
     context::Cx,
     early_mutations::early_header_mutations,
     extension::{extension, is_filter},
-    http_options::{http_protocol_options, http1_options},
+    http_options::{http_protocol_options, http1_options, http2_options},
     local_reply::local_reply,
     original_ip::original_ip_detection,
     route::route_configuration,
@@ -62,6 +62,7 @@ pub(super) fn http_connection_manager(cx: &mut Cx<'_>, node: &Node) -> Option<Ht
             http_protocol_options(cx, node.field("common_http_protocol_options"))
         }),
         http1: http1_options(node.field("http_protocol_options")),
+        http2: cx.with("http2_protocol_options", |cx| http2_options(cx, node.field("http2_protocol_options"))),
         stream_idle_timeout: cx.timeout(node, "stream_idle_timeout", Some(DEFAULT_STREAM_IDLE_TIMEOUT)),
         request_timeout: cx.timeout(node, "request_timeout", None),
         request_headers_timeout: cx.timeout(node, "request_headers_timeout", None),

@@ -3,7 +3,7 @@
 use super::context::Cx;
 use sota_config::{
     Node,
-    http::{HeaderKeyFormat, Http1Options, HttpProtocolOptions, UnderscoreAction},
+    http::{HeaderKeyFormat, Http1Options, Http2Keepalive, Http2Options, HttpProtocolOptions, UnderscoreAction},
 };
 
 /// `envoy.config.core.v3.HttpProtocolOptions`; a null node gives the defaults.
@@ -42,4 +42,55 @@ pub(super) fn http1_options(node: &Node) -> Http1Options {
             .as_bool(),
         send_fully_qualified_url: node.bool("send_fully_qualified_url"),
     }
+}
+
+/// Percent of the interval.
+const DEFAULT_JITTER: f64 = 15.0;
+
+/// `envoy.config.core.v3.Http2ProtocolOptions`; a null node gives the defaults.
+pub(super) fn http2_options(cx: &mut Cx<'_>, node: &Node) -> Http2Options {
+    let default = Http2Options::default();
+    let number = |key, default| node.u32(key).unwrap_or(default);
+    // The older name counts where the newer one is not used.
+    let older = node.bool("stream_error_on_invalid_http_messaging").then_some(true);
+    Http2Options {
+        hpack_table_size: number("hpack_table_size", default.hpack_table_size),
+        max_concurrent_streams: number("max_concurrent_streams", default.max_concurrent_streams),
+        initial_stream_window: number("initial_stream_window_size", default.initial_stream_window),
+        initial_connection_window: number("initial_connection_window_size", default.initial_connection_window),
+        allow_connect: node.bool("allow_connect"),
+        max_outbound_frames: number("max_outbound_frames", default.max_outbound_frames),
+        max_outbound_control_frames: number("max_outbound_control_frames", default.max_outbound_control_frames),
+        max_consecutive_inbound_frames_with_empty_payload: number(
+            "max_consecutive_inbound_frames_with_empty_payload",
+            default.max_consecutive_inbound_frames_with_empty_payload,
+        ),
+        max_inbound_priority_frames_per_stream: number(
+            "max_inbound_priority_frames_per_stream",
+            default.max_inbound_priority_frames_per_stream,
+        ),
+        max_inbound_window_update_frames_per_data_frame_sent: number(
+            "max_inbound_window_update_frames_per_data_frame_sent",
+            default.max_inbound_window_update_frames_per_data_frame_sent,
+        ),
+        stream_error_on_invalid_http_message: node
+            .field("override_stream_error_on_invalid_http_message")
+            .as_bool()
+            .or(older),
+        keepalive: cx.optional(node, "connection_keepalive", keepalive),
+    }
+}
+
+/// `envoy.config.core.v3.KeepaliveSettings`.
+fn keepalive(cx: &mut Cx<'_>, node: &Node) -> Option<Http2Keepalive> {
+    Some(Http2Keepalive {
+        interval: cx.duration(node, "interval"),
+        // Required, as the check says.
+        timeout: cx.duration(node, "timeout").unwrap_or_default(),
+        jitter: match node.has("interval_jitter") {
+            true => node.field("interval_jitter").f64("value").unwrap_or_default(),
+            false => DEFAULT_JITTER,
+        },
+        idle_interval: cx.duration(node, "connection_idle_interval"),
+    })
 }

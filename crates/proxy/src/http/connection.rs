@@ -1,18 +1,25 @@
-//! A downstream connection: one request after the other.
+//! A downstream connection. With HTTP/1 it serves one request after the other here; HTTP/2 goes on in `http2`.
 //!
 //! The future of a connection that waits is small: it holds no buffer and nothing of a stream, which lives in a box of its
 //! own while there is one.
 
-use super::{HttpConnectionManager, stream::Stream};
+use super::{HttpConnectionManager, http2, stream::Stream};
 use crate::{
     buffer::SMALL,
     deadline::{Deadline, Deadlines},
     downstream::Downstream,
+    wire::{ServerStream, http1},
 };
-use sota_codec::{h2_preface::GOAWAY_HTTP_1_1_REQUIRED, http1::empty_lines};
+use sota_codec::{
+    h2_preface::{self, GOAWAY_HTTP_1_1_REQUIRED, Preface},
+    http1::empty_lines,
+};
+use sota_config::http::CodecType;
+use sota_plugin::http::Protocol;
 use std::{
     cell::Cell,
     future::poll_fn,
+    io,
     rc::Rc,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -23,6 +30,8 @@ pub(super) struct Connection {
     pub(super) manager: Rc<HttpConnectionManager>,
     pub(super) downstream: Downstream,
     pub(super) deadlines: Deadlines,
+    /// What is spoken, once that is known.
+    protocol: Cell<Option<Protocol>>,
     /// Requests so far.
     requests: Cell<u64>,
     /// Accepted when its filter chain drained already: it may send one request.
@@ -56,8 +65,6 @@ impl Connection {
         let stats = &manager.stats;
         stats.downstream_cx_total.inc();
         stats.downstream_cx_active.inc();
-        stats.downstream_cx_http1_total.inc();
-        stats.downstream_cx_http1_active.inc();
         let longest = manager.config.model.common.max_connection_duration;
         deadlines.set_after(Deadline::ConnectionDuration, downstream.info.start, longest);
         let is_late = downstream.drain.is_draining();
@@ -69,6 +76,7 @@ impl Connection {
             manager,
             downstream,
             deadlines,
+            protocol: Cell::new(None),
             requests: Cell::new(0),
             is_ending: Cell::new(false),
             counted: Cell::new((0, 0)),
@@ -83,15 +91,19 @@ impl Connection {
             if let Some(end) = self.wait_for_request().await {
                 break end;
             }
-            match Box::pin(Stream::serve(&self)).await {
+            if self.protocol.get() == Some(Protocol::Http2) {
+                return Box::pin(http2::serve(Rc::new(self))).await;
+            }
+            self.begin_request();
+            match Box::pin(Stream::serve(&self, &self.deadlines, self.http1_stream())).await {
                 Next::Request => {}
                 end => break end,
             }
         };
         match next {
             Next::Request | Next::Drop => {}
-            Next::Close => Box::pin(self.close(&[])).await,
-            Next::RefuseHttp2 => Box::pin(self.close(GOAWAY_HTTP_1_1_REQUIRED)).await,
+            Next::Close => Box::pin(self.close(|_| Poll::Ready(Ok(())))).await,
+            Next::RefuseHttp2 => Box::pin(self.refuse_http2()).await,
         }
     }
 
@@ -99,8 +111,10 @@ impl Connection {
     async fn wait_for_request(&self) -> Option<Next> {
         let socket = &self.downstream.socket;
         let skip_empty_lines = || socket.with_input(|input| (empty_lines(input), ()));
-        skip_empty_lines();
-        if socket.buffered() > 0 {
+        if self.protocol.get().is_some() {
+            skip_empty_lines();
+        }
+        if self.knows_protocol() && socket.buffered() > 0 {
             return None;
         }
         let idle = self.manager.config.model.common.idle_timeout;
@@ -114,8 +128,11 @@ impl Connection {
                 match socket.poll_fill(cx, SMALL) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(read)) if read > 0 => {
-                        skip_empty_lines();
-                        if socket.buffered() > 0 {
+                        let knows = self.knows_protocol();
+                        if self.protocol.get() == Some(Protocol::Http11) {
+                            skip_empty_lines();
+                        }
+                        if knows && socket.buffered() > 0 {
                             self.deadlines.set(Deadline::ConnectionIdle, None);
                             return Poll::Ready(None);
                         }
@@ -128,6 +145,41 @@ impl Connection {
             }
         })
         .await
+    }
+
+    /// Whether it is known what is spoken: by what is configured, or by the client's first octets.
+    fn knows_protocol(&self) -> bool {
+        if self.protocol.get().is_some() {
+            return true;
+        }
+        let downstream = &self.downstream;
+        if downstream.socket.buffered() == 0 {
+            return false;
+        }
+        let is_http2 = match self.manager.config.model.codec_type {
+            CodecType::Http1 => false,
+            CodecType::Http2 => true,
+            // What was negotiated over TLS says the same: a client that speaks HTTP/2 begins with its preface.
+            CodecType::Auto => match downstream.socket.with_input(|input| (0, h2_preface::detect(input))) {
+                Preface::Partial => return false,
+                detected => detected == Preface::Complete,
+            },
+        };
+        let stats = &self.manager.stats;
+        if is_http2 {
+            stats.downstream_cx_http2_total.inc();
+            stats.downstream_cx_http2_active.inc();
+        } else {
+            stats.downstream_cx_http1_total.inc();
+            stats.downstream_cx_http1_active.inc();
+        }
+        self.protocol.set(Some(if is_http2 { Protocol::Http2 } else { Protocol::Http11 }));
+        true
+    }
+
+    fn http1_stream(&self) -> ServerStream<'_> {
+        let Downstream { socket, buffer_limit, .. } = &self.downstream;
+        ServerStream::Http1(http1::ServerStream::new(socket, &self.manager.config.server, *buffer_limit))
     }
 
     /// Whether a connection without a request ends now.
@@ -149,6 +201,25 @@ impl Connection {
             return Some(Next::Close);
         }
         None
+    }
+
+    /// The same for HTTP/2: its streams go on, and no new ones begin.
+    pub(super) fn poll_drain(&self, cx: &mut Context<'_>) {
+        let stats = &self.manager.stats;
+        if self.deadlines.take_expired(Deadline::ConnectionIdle) {
+            stats.downstream_cx_idle_timeout.inc();
+            self.begin_end();
+        }
+        self.note_age();
+        if self.downstream.drain.poll_draining(cx).is_ready() && !self.is_ending.get() {
+            stats.downstream_cx_drain_close.inc();
+            self.begin_end();
+        }
+    }
+
+    /// Whether it is to end behind the streams that run.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_ending.get()
     }
 
     /// The connection has reached its age: it ends behind the stream that runs, or soon.
@@ -174,7 +245,10 @@ impl Connection {
         self.had_request.set(true);
         stats.downstream_rq_total.inc();
         stats.downstream_rq_active.inc();
-        stats.downstream_rq_http1_total.inc();
+        match self.protocol.get() {
+            Some(Protocol::Http2) => stats.downstream_rq_http2_total.inc(),
+            _ => stats.downstream_rq_http1_total.inc(),
+        }
         let most = self.manager.config.model.common.max_requests_per_connection.filter(|most| *most > 0);
         if most.is_some_and(|most| self.requests.get() >= u64::from(most)) {
             stats.downstream_cx_max_requests_reached.inc();
@@ -185,8 +259,15 @@ impl Connection {
     /// A stream has ended; `whole`: not because the connection did.
     pub(super) fn end_request(&self, whole: bool) {
         self.manager.stats.downstream_rq_active.dec();
-        self.had_request.set(!whole);
-        self.count_bytes();
+        if self.protocol.get() != Some(Protocol::Http2) {
+            self.had_request.set(!whole);
+            self.count_bytes();
+        }
+    }
+
+    /// Whether requests were running when it ended.
+    pub(super) fn note_active_requests(&self, had_request: bool) {
+        self.had_request.set(had_request);
     }
 
     /// The client has closed the connection or it failed.
@@ -210,7 +291,7 @@ impl Connection {
         draining
     }
 
-    fn count_bytes(&self) {
+    pub(super) fn count_bytes(&self) {
         let socket = &self.downstream.socket;
         let (received, sent) = self.counted.replace((socket.bytes_received(), socket.bytes_sent()));
         let stats = &self.manager.stats;
@@ -218,18 +299,23 @@ impl Connection {
         stats.downstream_cx_tx_bytes_total.add(socket.bytes_sent() - sent);
     }
 
-    /// Says `farewell` and that nothing follows it, then waits until the client has closed its side too: closing with
+    /// Tells a client that speaks HTTP/2 what is spoken here.
+    async fn refuse_http2(&self) {
+        let mut done = 0;
+        self.close(|cx| self.downstream.socket.poll_write_all(cx, GOAWAY_HTTP_1_1_REQUIRED, &mut done)).await;
+    }
+
+    /// Writes the rest by `farewell` and says that nothing follows it, then waits until the client has closed its side too: closing with
     /// unread bytes would make the system reset the connection, and the client might never see the last response.
-    async fn close(&self, farewell: &[u8]) {
+    pub(super) async fn close(&self, mut farewell: impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>) {
         let time = self.manager.config.model.delayed_close_timeout;
         let socket = &self.downstream.socket;
         self.deadlines.set_after(Deadline::Drain, Instant::now(), Some(time.unwrap_or(Duration::ZERO)));
-        let mut done = 0;
         let mut is_written = false;
         poll_fn(|cx| {
             self.deadlines.refresh(cx);
             if !is_written {
-                match socket.poll_write_all(cx, farewell, &mut done) {
+                match farewell(cx) {
                     Poll::Ready(Ok(())) if socket.poll_shutdown(cx).is_ready() => is_written = true,
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
                     _ => {}
@@ -263,7 +349,11 @@ impl Drop for Connection {
         self.count_bytes();
         let stats = &self.manager.stats;
         stats.downstream_cx_active.dec();
-        stats.downstream_cx_http1_active.dec();
+        match self.protocol.get() {
+            Some(Protocol::Http2) => stats.downstream_cx_http2_active.dec(),
+            Some(_) => stats.downstream_cx_http1_active.dec(),
+            None => {}
+        }
         stats.downstream_cx_destroy.inc();
         let (by_client, had_request) = (self.closed_by_client.get(), self.had_request.get());
         if by_client {

@@ -2,13 +2,14 @@
 
 use super::{
     connection::Next,
+    http2::note_end,
     stream::{Progress, Stop, Stream},
 };
-use crate::deadline::Deadline;
-use sota_plugin::{
-    access_log::{LogEntry, LogKind},
-    info::ResponseFlag,
+use crate::{
+    deadline::Deadline,
+    wire::http2::{ConnectionEnd, StreamEnd},
 };
+use sota_plugin::access_log::{LogEntry, LogKind};
 use std::time::Instant;
 
 impl Stream<'_> {
@@ -18,7 +19,7 @@ impl Stream<'_> {
         let manager = &connection.manager;
         let stats = &manager.stats;
         let now = Instant::now();
-        connection.deadlines.clear_stream();
+        self.deadlines.clear_stream();
         let next = self.note_end(&ended, now);
         connection.end_request(ended.is_ok());
         if matches!(ended, Err(Stop::Http2)) {
@@ -48,21 +49,32 @@ impl Stream<'_> {
         let stats = &connection.manager.stats;
         info.timing.end = Some(now);
         info.bytes_received = self.codec.body_received();
-        let (received, sent) = self.bytes_before;
-        // What follows the request belongs to the next one; all of a request that could not be read is its own.
-        let next = if self.head.get().is_some() { socket.buffered() as u64 } else { 0 };
-        info.downstream_wire_bytes_received = socket.bytes_received() - received - next;
-        info.downstream_wire_bytes_sent = socket.bytes_sent() - sent;
+        if let Some(stream) = self.codec.http2() {
+            info.downstream_wire_bytes_received = stream.stream().octets_received().1;
+            info.downstream_wire_bytes_sent = stream.stream().octets_sent().1;
+        } else {
+            let (received, sent) = self.bytes_before;
+            // What follows the request belongs to the next one; all of a request that could not be read is its own.
+            let next = if self.head.get().is_some() { socket.buffered() as u64 } else { 0 };
+            info.downstream_wire_bytes_received = socket.bytes_received() - received - next;
+            info.downstream_wire_bytes_sent = socket.bytes_sent() - sent;
+        }
         match ended {
             Ok(()) => {
                 info.timing.downstream_last_tx = Some(now);
                 if self.codec.may_persist() && !self.closes_after() { Next::Request } else { Next::Close }
             }
             Err(Stop::ClientGone) => {
-                connection.note_closed();
                 stats.downstream_rq_rx_reset.inc();
-                info.response_flags.set(ResponseFlag::DownstreamConnectionTermination);
-                info.response_code_details = Some("downstream_remote_disconnect".into());
+                let gone = StreamEnd::Connection(ConnectionEnd::Closed);
+                let end = match self.codec.http2() {
+                    Some(stream) => stream.ended().unwrap_or(gone),
+                    None => {
+                        connection.note_closed();
+                        gone
+                    }
+                };
+                note_end(end, &mut info);
                 Next::Drop
             }
             Err(Stop::Http2) => Next::RefuseHttp2,
@@ -102,6 +114,6 @@ impl Stream<'_> {
     pub(super) fn log_periodically(&self) {
         self.log(LogKind::DownstreamPeriodic);
         let interval = self.manager().config.model.access_log_flush_interval;
-        self.connection.deadlines.set_after(Deadline::LogFlush, Instant::now(), interval);
+        self.deadlines.set_after(Deadline::LogFlush, Instant::now(), interval);
     }
 }

@@ -10,6 +10,7 @@ mod filter_chain;
 mod filter_side;
 mod finish;
 pub mod forwarded;
+mod http2;
 pub mod local_reply;
 pub mod machine_address;
 pub mod normalize;
@@ -27,7 +28,10 @@ use crate::{
     context::WorkerContext,
     downstream::Downstream,
     router::{RouteTable, Router, Routes},
-    wire::http1::ServerOptions,
+    wire::{
+        http1::ServerOptions,
+        http2::{Http2Stats, Options as Http2Options},
+    },
 };
 use connection::Connection;
 use early::EarlyMutations;
@@ -53,6 +57,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 pub struct HttpConnectionManagerConfig {
     model: Arc<Model>,
     server: ServerOptions,
+    http2: Http2Options,
     /// The table of the document; `None` while a control plane has not brought one.
     routes: Option<Arc<RouteTable>>,
     filters: Vec<FilterConfig>,
@@ -100,6 +105,7 @@ impl HttpConnectionManagerConfig {
         };
         Ok(Arc::new(Self {
             server: server_options(model),
+            http2: http2_options(model),
             routes,
             filters,
             router,
@@ -117,6 +123,11 @@ impl HttpConnectionManagerConfig {
     /// What it was built from.
     pub fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// Names of the HTTP filters before the router, and whether the chain switches them off.
+    pub(crate) fn filters(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.filters.iter().map(|filter| (&*filter.name, filter.is_disabled))
     }
 
     /// The route table of the document, if the routes stand there.
@@ -195,6 +206,11 @@ fn server_options(model: &Model) -> ServerOptions {
     }
 }
 
+fn http2_options(model: &Model) -> Http2Options {
+    let max_head_bytes = model.max_request_headers_kb as usize * 1024;
+    Http2Options::new(&model.http2, max_head_bytes, &model.common, model.stream_error_on_invalid_http_message)
+}
+
 /// A connection manager on one worker.
 pub struct HttpConnectionManager {
     config: Arc<HttpConnectionManagerConfig>,
@@ -203,6 +219,7 @@ pub struct HttpConnectionManager {
     /// Of the manager and of its listener.
     response_stats: [Group<ResponseStats>; 2],
     codec_stats: Group<CodecStats>,
+    http2_stats: Group<Http2Stats>,
     routes: RefCell<Option<Rc<Routes>>>,
     filters: Vec<FilterFactory>,
     router: Rc<Router>,
@@ -240,6 +257,7 @@ impl HttpConnectionManager {
             stats: cx.stats().child(&prefix).group(),
             response_stats: [cx.stats(), listener].map(|scope| scope.child(&prefix).group()),
             codec_stats: cx.stats().child("http1.").group(),
+            http2_stats: cx.stats().child("http2.").group(),
             routes: RefCell::new(config.routes.as_ref().map(Routes::for_worker)),
             filters: filters.collect(),
             router: Rc::new(Router {

@@ -17,7 +17,7 @@ use sota_plugin::{
 impl Stream<'_> {
     /// A deadline may have passed: then the stream answers, or ends if the response has begun.
     pub(super) fn check_deadlines(&self) -> Result<(), Stop> {
-        let deadlines = &self.connection.deadlines;
+        let deadlines = self.deadlines;
         if !deadlines.any_expired() {
             return Ok(());
         }

@@ -1,30 +1,64 @@
 //! The request on its first steps: its head is made ready, its route and its filters are found.
 
 use super::{
-    HttpConnectionManager,
+    HttpConnectionManager, HttpConnectionManagerConfig,
     connection::Connection,
     filter_chain::ActiveFilter,
     normalize::Refusal,
     stream::{Progress, Stop, Stream},
 };
 use crate::{
-    deadline::Deadline,
+    deadline::{Deadline, Deadlines},
     router::{Forward, ForwardCx, SelectedRoute, not_found, timeouts::stream_duration},
     wire::http1::{LINE_EXTRA, field_bytes},
 };
 use sota_codec::http1::{RequestInfo, remove_hop_by_hop};
 use sota_plugin::{
     filter::LocalReply,
-    http::{HeaderId, Method, Protocol, RequestHead, Scheme, StatusCode},
+    http::{HeaderId, HeaderName, Method, Protocol, RequestHead, Scheme, StatusCode},
     info::{ResponseFlag, RouteInfo, StreamInfo},
 };
 use std::{rc::Rc, sync::Arc, time::Instant};
 
+/// Why a head cannot be made ready.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Unready {
+    /// Its path.
+    Path(Refusal),
+    /// The client's address is not where it has to be; the status of the answer.
+    Client(StatusCode),
+}
+
+impl Unready {
+    /// The answer.
+    pub(crate) fn reply(self, head: &RequestHead) -> LocalReply {
+        match self {
+            Self::Path(refusal) => refusal.reply(head),
+            Self::Client(status) => LocalReply::new(status, bytes::Bytes::new(), "rejecting_because_detection_failed"),
+        }
+    }
+}
+
+impl HttpConnectionManagerConfig {
+    /// Makes a head ready for the look-up of its route: its path, early changes, what others before us have said of it.
+    /// `internal_only`: the route table's fields of that kind.
+    pub(crate) fn make_ready(
+        &self,
+        head: &mut RequestHead,
+        info: &mut StreamInfo,
+        is_tls: bool,
+        internal_only: &[HeaderName],
+    ) -> Result<(), Unready> {
+        self.normalization.apply(head, info.connection.local.port()).map_err(Unready::Path)?;
+        self.early_mutations.apply(head, info);
+        self.forwarded.apply(head, info, is_tls, internal_only).map_err(Unready::Client)
+    }
+}
+
 impl<'c> Stream<'c> {
     /// Starts the clocks of a stream.
-    pub(super) fn arm(connection: &Connection, start: Instant) {
+    pub(super) fn arm(connection: &Connection, deadlines: &Deadlines, start: Instant) {
         let model = &connection.manager.config.model;
-        let deadlines = &connection.deadlines;
         deadlines.set_after(Deadline::RequestHeaders, start, model.request_headers_timeout);
         deadlines.set_after(Deadline::Request, start, model.request_timeout);
         deadlines.set_after(Deadline::StreamIdle, start, model.stream_idle_timeout);
@@ -43,7 +77,10 @@ impl<'c> Stream<'c> {
         info.protocol = Some(request.protocol);
         info.is_grpc = request.is_grpc();
         let host = if head.host_missing { 0 } else { "host".len() + request.authority().len() + LINE_EXTRA };
-        info.downstream_header_bytes_received = (field_bytes(&request.headers) + host) as u64;
+        info.downstream_header_bytes_received = match self.codec.http2() {
+            Some(stream) => stream.stream().octets_received().0,
+            None => (field_bytes(&request.headers) + host) as u64,
+        };
         manager.codec_stats.dropped_headers_with_underscores.add(head.dropped_fields as u64);
         drop((info, request));
         if !self.codec.has_body() {
@@ -60,7 +97,7 @@ impl<'c> Stream<'c> {
         let timing = &mut info.timing;
         if timing.request_end.is_none() {
             timing.request_end = Some(Instant::now());
-            self.connection.deadlines.set(Deadline::Request, None);
+            self.deadlines.set(Deadline::Request, None);
         }
     }
 
@@ -94,24 +131,21 @@ impl<'c> Stream<'c> {
             drop((request, info));
             return Err(self.refuse(error));
         }
-        if let Err(refusal) = config.normalization.apply(head, info.connection.local.port()) {
-            match refusal {
-                Refusal::NoPath => manager.stats.downstream_rq_non_relative_path.inc(),
-                Refusal::InvalidPath => manager.stats.downstream_rq_failed_path_normalization.inc(),
-                Refusal::Redirect => manager.stats.downstream_rq_redirected_with_normalized_path.inc(),
-            }
-            return Err(Stop::Reply(Box::new(refusal.reply(head))));
-        }
         let is_connect = head.method == Method::Connect;
         if is_connect {
             // Bytes for the other end of a tunnel may follow already: nothing behind this is read as a request.
             self.close_after();
         }
         let internal_only = self.routes.as_ref().map(|routes| routes.table().internal_only_headers());
-        config.early_mutations.apply(head, &info);
-        if let Err(status) = config.forwarded.apply(head, &mut info, false, internal_only.unwrap_or_default()) {
-            manager.stats.downstream_rq_rejected_via_ip_detection.inc();
-            return Err(reply(status, "rejecting_because_detection_failed"));
+        if let Err(unready) = config.make_ready(head, &mut info, false, internal_only.unwrap_or_default()) {
+            match unready {
+                Unready::Path(Refusal::NoPath) => &manager.stats.downstream_rq_non_relative_path,
+                Unready::Path(Refusal::InvalidPath) => &manager.stats.downstream_rq_failed_path_normalization,
+                Unready::Path(Refusal::Redirect) => &manager.stats.downstream_rq_redirected_with_normalized_path,
+                Unready::Client(_) => &manager.stats.downstream_rq_rejected_via_ip_detection,
+            }
+            .inc();
+            return Err(Stop::Reply(Box::new(unready.reply(head))));
         }
         self.choose_route(head, &mut info);
         drop((request, info));
@@ -140,7 +174,7 @@ impl<'c> Stream<'c> {
         upstream.cluster_metadata = cluster.as_ref().and_then(|cluster| cluster.config().model().metadata.clone());
         self.cluster.replace(cluster);
         if let Some(action) = route.as_ref().and_then(|route| route.forward()) {
-            let deadlines = &self.connection.deadlines;
+            let deadlines = self.deadlines;
             if let Some(idle) = action.idle_timeout {
                 self.idle_timeout.set(idle);
                 deadlines.set_after(Deadline::StreamIdle, Instant::now(), idle);
@@ -190,12 +224,8 @@ impl<'c> Stream<'c> {
         }
         let mut response = self.response.borrow_mut();
         let mut info = self.info.borrow_mut();
-        let mut stream = ForwardCx {
-            request: &mut request,
-            response: &mut response,
-            info: &mut info,
-            deadlines: &self.connection.deadlines,
-        };
+        let mut stream =
+            ForwardCx { request: &mut request, response: &mut response, info: &mut info, deadlines: self.deadlines };
         let limit = self.connection.downstream.buffer_limit;
         let cluster = self.cluster.borrow().clone();
         let forward = cluster.and_then(|cluster| {
@@ -206,7 +236,7 @@ impl<'c> Stream<'c> {
             return Err(Stop::Reply(Box::new(no_cluster(&route))));
         };
         if let Some(longest) = forward.max_stream_duration() {
-            self.connection.deadlines.set_after(Deadline::StreamDuration, Instant::now(), Some(longest));
+            self.deadlines.set_after(Deadline::StreamDuration, Instant::now(), Some(longest));
         }
         if manager.config.model.scheme_matches_upstream && manager.config.model.scheme_override.is_none() {
             // No connection upstream is encrypted yet.

@@ -47,6 +47,7 @@ stat_group! {
         downstream_rq_tx_reset: counter,
         downstream_rq_timeout: counter,
         downstream_rq_too_large: counter,
+        downstream_rq_too_many_premature_resets: counter,
         downstream_rq_ws_on_non_ws_route: counter,
         rs_too_large: counter,
         no_route: counter,

@@ -11,16 +11,16 @@ use super::{
     filter_side::{RequestSide, ResponseSide},
 };
 use crate::{
-    deadline::Deadline,
+    deadline::{Deadline, Deadlines},
     router::{Forward, ForwardCx, Routes, SelectedRoute},
     upstream::Cluster,
-    wire::{BodyError, Part, RequestError, RequestStart, ResponseEvent, ServerStream, http1},
+    wire::{BodyError, Part, RequestError, RequestStart, ResponseEvent, ServerStream},
 };
 use bytes::Bytes;
 use sota_codec::http1::{Http1Error, RequestInfo};
 use sota_plugin::{
     filter::LocalReply,
-    http::{Headers, Protocol, RequestHead, ResponseHead},
+    http::{Headers, RequestHead, ResponseHead},
     info::{Details, StreamInfo},
 };
 use std::{
@@ -35,6 +35,8 @@ use std::{
 /// A stream. Its parts are borrowed for the length of one poll, so that its two directions can go on side by side.
 pub(super) struct Stream<'c> {
     pub(super) connection: &'c Connection,
+    /// Those of an HTTP/1 connection are its stream's, too.
+    pub(super) deadlines: &'c Deadlines,
     pub(super) codec: ServerStream<'c>,
     pub(super) request: RefCell<RequestHead>,
     pub(super) response: RefCell<ResponseHead>,
@@ -98,7 +100,7 @@ pub(super) enum Stop {
     Reply(Box<LocalReply>),
     /// The stream ends as it is; its facts say why.
     Reset(Details),
-    /// The client has closed the connection.
+    /// The client has closed the connection, or given the stream up.
     ClientGone,
     /// The client speaks HTTP/2.
     Http2,
@@ -112,30 +114,26 @@ impl From<Box<LocalReply>> for Stop {
 
 impl<'c> Stream<'c> {
     /// Serves the request that begins on the connection.
-    pub(super) async fn serve(connection: &'c Connection) -> Next {
-        let stream = Self::new(connection);
+    pub(super) async fn serve(connection: &'c Connection, deadlines: &'c Deadlines, codec: ServerStream<'c>) -> Next {
+        let stream = Self::new(connection, deadlines, codec);
         let ended = stream.run().await;
         stream.finish(ended)
     }
 
-    fn new(connection: &'c Connection) -> Self {
-        connection.begin_request();
+    fn new(connection: &'c Connection, deadlines: &'c Deadlines, codec: ServerStream<'c>) -> Self {
         let (manager, downstream) = (&connection.manager, &connection.downstream);
         let socket = &downstream.socket;
         let info = StreamInfo::new(
             Rc::clone(&downstream.info),
             manager.context.local.process.next_stream_id(),
-            Some(Protocol::Http11),
+            Some(codec.protocol()),
         );
-        Self::arm(connection, info.timing.start);
+        Self::arm(connection, deadlines, info.timing.start);
         let (request, response) = manager.take_heads();
         Self {
             connection,
-            codec: ServerStream::Http1(http1::ServerStream::new(
-                socket,
-                &manager.config.server,
-                downstream.buffer_limit,
-            )),
+            deadlines,
+            codec,
             request: RefCell::new(request),
             response: RefCell::new(response),
             response_trailers: RefCell::default(),
@@ -178,7 +176,7 @@ impl<'c> Stream<'c> {
     /// Something has moved on the stream.
     pub(super) fn touch(&self) {
         if let Some(idle) = self.idle_timeout.get() {
-            self.connection.deadlines.set_after(Deadline::StreamIdle, Instant::now(), Some(idle));
+            self.deadlines.set_after(Deadline::StreamIdle, Instant::now(), Some(idle));
         }
     }
 
@@ -249,7 +247,7 @@ impl<'c> Stream<'c> {
         let mut is_first = true;
         poll_fn(|cx| {
             loop {
-                self.connection.deadlines.refresh(cx);
+                self.deadlines.refresh(cx);
                 self.check_deadlines()?;
                 // A client that has gone gets no answer, but what it has sent is taken first, as with Envoy.
                 let watches = !self.is_reading.replace(false) && !std::mem::take(&mut is_first);
@@ -279,7 +277,7 @@ impl<'c> Stream<'c> {
             self.is_reading.set(true);
             return Poll::Pending;
         };
-        self.connection.deadlines.set(Deadline::RequestHeaders, None);
+        self.deadlines.set(Deadline::RequestHeaders, None);
         Poll::Ready(match start {
             Ok(RequestStart::Head(head)) => {
                 self.note_head(&head);
@@ -405,7 +403,7 @@ impl<'c> Stream<'c> {
 
     fn end_request(&self, forward: &mut Forward, trailers: Option<Box<Headers>>) {
         self.note_request_end();
-        forward.end(trailers, &self.connection.deadlines);
+        forward.end(trailers, self.deadlines);
     }
 
     /// The head of the upstream's response. Says whether nothing follows it.
@@ -430,7 +428,7 @@ impl<'c> Stream<'c> {
             request: &mut self.request.borrow_mut(),
             response: &mut self.response.borrow_mut(),
             info: &mut self.info.borrow_mut(),
-            deadlines: &self.connection.deadlines,
+            deadlines: self.deadlines,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::{BodyError, Part, RequestError, RequestStart, WriteError, http1, http2};
 use bytes::Bytes;
-use sota_plugin::http::{Headers, RequestHead, ResponseHead};
+use sota_plugin::http::{Headers, Protocol, RequestHead, ResponseHead};
 use std::{
     io,
     task::{Context, Poll},
@@ -26,6 +26,14 @@ macro_rules! forward {
 }
 
 impl ServerStream<'_> {
+    /// The protocol, as far as it is known before the head is read.
+    pub fn protocol(&self) -> Protocol {
+        match self {
+            Self::Http1(_) => Protocol::Http11,
+            Self::Http2(_) => Protocol::Http2,
+        }
+    }
+
     /// The stream, if it is one of HTTP/2.
     pub fn http2(&self) -> Option<&http2::ServerStream> {
         match self {

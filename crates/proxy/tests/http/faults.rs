@@ -1,7 +1,7 @@
 //! Requests that are refused, and upstreams that fail.
 
 use crate::fixture::{Setup, action, route, route_to};
-use sota_config::{retry::RetryPolicy, route::RouteActionKind};
+use sota_config::{http::CodecType, retry::RetryPolicy, route::RouteActionKind};
 use sota_testkit::{Client, End, Origin, Reply, free_port, get, request};
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -86,7 +86,7 @@ fn heads_have_limits() {
 #[test]
 fn http2_is_refused_in_its_own_words() {
     let origin = ok_origin();
-    let proxy = Setup::to(origin.address()).start();
+    let proxy = Setup::to(origin.address()).edit(|model| model.codec_type = CodecType::Http1).start();
     let mut client = Client::connect(proxy.address);
     client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
     let (answer, end) = client.read_to_end();

@@ -7,8 +7,8 @@ use sota_config::{
     bootstrap::NodeInfo,
     cluster::{Cluster, Discovery, Endpoint, HealthStatus, LoadAssignment, LocalityEndpoints},
     http::{
-        CodecType, Http1Options, HttpConnectionManager as Model, HttpFilter, HttpFilterKind, LocalReplyConfig,
-        RouteSource, RouterConfig,
+        CodecType, Http1Options, Http2Options, HttpConnectionManager as Model, HttpFilter, HttpFilterKind,
+        LocalReplyConfig, RouteSource, RouterConfig,
     },
     load_balancer::{LbConfig, LbPolicy},
     route::{
@@ -176,6 +176,7 @@ fn cluster(name: &str, hosts: &[SocketAddr]) -> Cluster {
         protocol: Default::default(),
         http: Default::default(),
         http1: Http1Options { enable_trailers: true, ..Http1Options::default() },
+        http2: Default::default(),
         upstream_bind_config: None,
         tcp_keepalive: None,
         transport_socket: None,
@@ -208,6 +209,7 @@ fn model(host: VirtualHost) -> Model {
         }],
         common: Default::default(),
         http1: Http1Options { allow_absolute_url: true, enable_trailers: true, ..Http1Options::default() },
+        http2: Http2Options::default(),
         stream_idle_timeout: Some(Duration::from_secs(300)),
         request_timeout: None,
         request_headers_timeout: None,

@@ -1,7 +1,7 @@
 //! A connection and its driver.
 
 use super::{
-    Http2Stats, KeepaliveOptions, ServerStream, Stream,
+    Http2Stats, MAX_OUTPUT, ServerStream, Stream,
     keepalive::{Due, Keepalive},
     stream::State,
 };
@@ -13,6 +13,7 @@ use crate::{
 use sota_codec::http2::{
     self as codec, ConnectionError, ErrorCode, HeadPool, IdHasher, ResetCause, SendError, StreamFault, StreamId,
 };
+use sota_config::http::{Http2Keepalive, Http2Options, HttpProtocolOptions};
 use sota_plugin::{http::RequestHead, stats::Group};
 use std::{
     cell::{Cell, RefCell},
@@ -28,10 +29,37 @@ use std::{
 /// How HTTP/2 is spoken on a listener or with a cluster.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Settings and limits. [`codec::Options::max_output`] is to be [`super::MAX_OUTPUT`].
+    /// Settings and limits. [`codec::Options::max_output`] is to be [`MAX_OUTPUT`].
     pub codec: Arc<codec::Options>,
     /// Pings.
-    pub keepalive: Option<KeepaliveOptions>,
+    pub keepalive: Option<Http2Keepalive>,
+}
+
+impl Options {
+    /// As configured. `max_head_bytes`: of a head that is received. `stream_errors`: whether an invalid message ends
+    /// the stream only, where the options do not say.
+    pub fn new(model: &Http2Options, max_head_bytes: usize, common: &HttpProtocolOptions, stream_errors: bool) -> Self {
+        let codec = codec::Options {
+            hpack_table_size: model.hpack_table_size,
+            max_concurrent_streams: model.max_concurrent_streams,
+            initial_stream_window: model.initial_stream_window,
+            initial_connection_window: model.initial_connection_window,
+            allow_connect: model.allow_connect,
+            stream_error_on_invalid_http_message: model.stream_error_on_invalid_http_message.unwrap_or(stream_errors),
+            max_head_bytes,
+            max_fields: common.max_headers_count as usize,
+            underscores: common.headers_with_underscores_action,
+            max_output: MAX_OUTPUT,
+            max_outbound_frames: model.max_outbound_frames,
+            max_outbound_control_frames: model.max_outbound_control_frames,
+            max_consecutive_inbound_frames_with_empty_payload: model.max_consecutive_inbound_frames_with_empty_payload,
+            max_inbound_priority_frames_per_stream: model.max_inbound_priority_frames_per_stream,
+            max_inbound_window_update_frames_per_data_frame_sent: model
+                .max_inbound_window_update_frames_per_data_frame_sent,
+            ..codec::Options::default()
+        };
+        Self { codec: Arc::new(codec), keepalive: model.keepalive.clone() }
+    }
 }
 
 /// Why a connection is over.
@@ -155,9 +183,28 @@ impl Connection {
         self.ended.get().is_none() && self.codec.borrow().can_open()
     }
 
+    /// Whether the peer has said what it allows.
+    pub fn has_peer_settings(&self) -> bool {
+        self.codec.borrow().has_peer_settings()
+    }
+
+    /// How many streams may be open at once, as both sides say; none once no more can be opened (client).
+    pub fn stream_limit(&self) -> u32 {
+        let codec = self.codec.borrow();
+        match self.ended.get() {
+            None if codec.takes_streams() => codec.stream_limit(),
+            _ => 0,
+        }
+    }
+
     /// Streams that exist.
     pub fn streams(&self) -> usize {
         self.streams.borrow().len()
+    }
+
+    /// Whether GOAWAY was said for good, no stream is left, and all is written.
+    pub fn is_drained(&self) -> bool {
+        self.streams() == 0 && self.codec.borrow().is_drained()
     }
 
     /// Why it is over, if it is.

@@ -1,24 +1,8 @@
 //! Whether the peer is still there: PING at an interval.
 
 use crate::timer::Timer;
-use std::{
-    cell::Cell,
-    task::Context,
-    time::{Duration, Instant},
-};
-
-/// `envoy.config.core.v3.KeepaliveSettings`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct KeepaliveOptions {
-    /// Between two pings; `None`: only when a connection that was idle is used again (client).
-    pub interval: Option<Duration>,
-    /// For the answer.
-    pub timeout: Duration,
-    /// The interval is longer by up to so many percent of it, at random.
-    pub jitter: f64,
-    /// A connection on which nothing came for so long is asked when it is used again (client).
-    pub idle_interval: Option<Duration>,
-}
+use sota_config::http::Http2Keepalive;
+use std::{cell::Cell, task::Context, time::Instant};
 
 /// What is to be done now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +14,7 @@ pub(super) enum Due {
 
 /// The pings of a connection.
 pub(super) struct Keepalive {
-    options: KeepaliveOptions,
+    options: Http2Keepalive,
     timer: Timer,
     /// The payload of the ping that has no answer yet.
     asked: Cell<Option<u64>>,
@@ -39,7 +23,7 @@ pub(super) struct Keepalive {
 }
 
 impl Keepalive {
-    pub(super) fn new(options: KeepaliveOptions, timer: Timer, now: Instant) -> Self {
+    pub(super) fn new(options: Http2Keepalive, timer: Timer, now: Instant) -> Self {
         let keepalive =
             Self { options, timer, asked: Cell::new(None), next: Cell::new(0), last_received: Cell::new(now) };
         keepalive.schedule(now);

@@ -20,7 +20,6 @@ mod tests;
 
 pub use client::ClientStream;
 pub use connection::{Connection, ConnectionEnd, Event, Options, StreamEnd};
-pub use keepalive::KeepaliveOptions;
 pub use server::ServerStream;
 pub use stats::Http2Stats;
 pub use stream::Stream;

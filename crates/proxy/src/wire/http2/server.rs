@@ -22,6 +22,7 @@ pub struct ServerStream {
 
 impl ServerStream {
     pub(super) fn new(stream: Stream) -> Self {
+        stream.set_code(ErrorCode::INTERNAL_ERROR);
         Self { stream, is_head: Cell::new(false) }
     }
 
@@ -99,13 +100,13 @@ impl ServerStream {
         let _ = self.stream.send_response(head, false);
     }
 
-    /// Begins the response. A head that cannot be said resets the stream.
+    /// Begins the response. A head that cannot be said resets the stream: nothing can be sent behind it.
     pub fn send_head(&self, head: &ResponseHead, end_stream: bool) {
         // What the head says of a body that is not sent is of another message.
         let has_no_body =
             self.is_head.get() || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if self.stream.send_response(head, end_stream || has_no_body).is_err() {
-            self.stream.set_code(ErrorCode::INTERNAL_ERROR);
+        if self.stream.send_response(head, end_stream || has_no_body).is_ok() && self.stream.has_sent_all() {
+            self.has_answered();
         }
     }
 
@@ -120,9 +121,13 @@ impl ServerStream {
     /// Ends the response.
     pub fn end(&self, trailers: Option<&Headers>) -> Result<(), WriteError> {
         self.stream.end(trailers)?;
-        // What is left of the request is not wanted (RFC 9113 §8.1).
-        self.stream.set_code(ErrorCode::NO_ERROR);
+        self.has_answered();
         Ok(())
+    }
+
+    /// What is left of the request is not wanted (RFC 9113 §8.1).
+    fn has_answered(&self) {
+        self.stream.set_code(ErrorCode::NO_ERROR);
     }
 
     /// What was collected is written by the connection's driver.

@@ -116,8 +116,8 @@ impl State {
 pub struct Stream {
     connection: Rc<Connection>,
     state: Rc<State>,
-    /// Octets of the data that is being sent that were taken.
-    taken: Cell<usize>,
+    /// While data is being sent: how many octets of it were taken.
+    taken: Cell<Option<usize>>,
     /// Octets that are to come by what the head said.
     left: Cell<Option<u64>>,
     has_sent_all: Cell<bool>,
@@ -131,7 +131,7 @@ impl Stream {
         Self {
             connection: Rc::clone(connection),
             state,
-            taken: Cell::new(0),
+            taken: Cell::new(None),
             left: Cell::new(None),
             has_sent_all: Cell::new(false),
             code: Cell::new(ErrorCode::CANCEL),
@@ -280,23 +280,23 @@ impl Stream {
 
     /// Sends data. While it is pending, call again with the same data.
     pub fn poll_data(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<(), WriteError>> {
-        let taken = self.taken.get();
-        if taken == 0
-            && let Some(left) = self.left.get()
-        {
-            self.left.set(Some(left.checked_sub(data.len() as u64).ok_or(WriteError::Length)?));
-        }
+        let taken = match (self.taken.take(), self.left.get()) {
+            (Some(taken), _) => taken,
+            (None, Some(left)) => {
+                self.left.set(Some(left.checked_sub(data.len() as u64).ok_or(WriteError::Length)?));
+                0
+            }
+            (None, None) => 0,
+        };
         let rest = data.get(taken..).unwrap_or_default();
         if rest.is_empty() {
-            self.taken.set(0);
             return Poll::Ready(Ok(()));
         }
         let accepted = self.send(|codec, id| codec.send_data(id, rest, false)).map_err(|_| gone())?;
         if accepted == rest.len() {
-            self.taken.set(0);
             return Poll::Ready(Ok(()));
         }
-        self.taken.set(taken + accepted);
+        self.taken.set(Some(taken + accepted));
         self.state.watch(cx);
         Poll::Pending
     }

@@ -7,6 +7,7 @@ use crate::{
     wire::{BodyError, Part, RequestStart, ResponseEvent, WriteError},
 };
 use sota_codec::http2::{self as codec, ErrorCode, ErrorKind, ResetCause};
+use sota_config::http::Http2Keepalive;
 use sota_plugin::{
     http::{Headers, Method, RequestHead, ResponseHead, StatusCode},
     stats::{Group, Registry},
@@ -316,7 +317,7 @@ fn a_broken_protocol_and_a_closed_connection_end_all_streams() {
 #[test]
 fn pings_are_answered_or_end_the_connection() {
     on_worker(|local| async move {
-        let keepalive = KeepaliveOptions {
+        let keepalive = Http2Keepalive {
             interval: Some(Duration::from_millis(10)),
             timeout: Duration::from_millis(30),
             jitter: 15.0,
