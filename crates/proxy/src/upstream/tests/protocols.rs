@@ -41,7 +41,7 @@ impl<const ORDER: u8> Protocol for Numbered<ORDER> {
     fn decode_response(&self, (): &mut (), buffer: &mut BytesMut) -> Result<Option<(u64, String)>, Malformed> {
         let Some(end) = buffer.iter().position(|octet| *octet == b'\n') else { return Ok(None) };
         let line = String::from_utf8(buffer.split_to(end + 1).to_vec()).unwrap();
-        let (id, text) = line.trim_end().split_once(' ').ok_or(Malformed("no id".into()))?;
+        let (id, text) = line.trim_end().split_once(' ').ok_or_else(|| Malformed("no id".into()))?;
         Ok(Some((id.parse().unwrap(), text.to_owned())))
     }
 
