@@ -27,6 +27,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &listener::original_dst::EXTENSION,
         &listener::proxy_protocol::EXTENSION,
         &listener::tls_inspector::EXTENSION,
+        &listener::zmq_inspector::EXTENSION,
     ] {
         registry.listener_filters.add(extension)?;
     }
@@ -35,6 +36,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &network::echo::EXTENSION,
         &network::redis_proxy::EXTENSION,
         &network::simple_line::EXTENSION,
+        &network::zmq::EXTENSION,
     ] {
         registry.network_filters.add(extension)?;
     }
@@ -57,6 +59,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &http::set_filter_state::EXTENSION,
         &http::set_metadata::EXTENSION,
         &http::sota_router::EXTENSION,
+        &http::zmq_bridge::EXTENSION,
         &http::stateful_session::EXTENSION,
     ] {
         registry.http_filters.add(extension)?;

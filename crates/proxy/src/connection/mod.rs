@@ -31,7 +31,8 @@ pub struct FilterChainConfig {
     terminal: TerminalConfig,
 }
 
-enum TerminalConfig {
+/// What a chain ends with.
+pub(crate) enum TerminalConfig {
     Http(Arc<HttpConnectionManagerConfig>),
     TcpProxy(Arc<TcpProxyConfig>),
     Extension(Arc<dyn NetworkFilterConfig>),
@@ -76,6 +77,13 @@ impl FilterChainConfig {
         } else {
             Err(ConfigErrors(errors))
         }
+    }
+}
+
+impl FilterChainConfig {
+    /// What it ends with.
+    pub(crate) fn terminal(&self) -> &TerminalConfig {
+        &self.terminal
     }
 }
 

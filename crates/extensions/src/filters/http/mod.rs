@@ -21,6 +21,7 @@ pub(crate) mod set_metadata;
 mod slow_body;
 pub(crate) mod sota_router;
 pub(crate) mod stateful_session;
+pub(crate) mod zmq_bridge;
 
 pub(crate) use grpc_web::fuzz_web_text;
 pub(crate) use stateful_session::fuzz_session;
