@@ -6,6 +6,7 @@
 mod attempt;
 mod choice;
 mod cluster_specifier;
+mod exchange;
 mod failure;
 mod filter_configs;
 mod forward;

@@ -224,14 +224,14 @@ fn a_change_of_hosts_closes_connections_where_that_is_wanted() {
             let config = build(model);
             let cluster = worker.cluster(&config);
             let host = cluster.choose_host(&LbContext::default()).unwrap();
-            let connection = cluster.http_connection(&host, 0).await.unwrap();
+            let connection = own(&cluster, &host, 0).await.unwrap();
             get(&connection).await;
             connection.release();
             let spec = config.hosts().hosts()[0].spec().clone();
             let other = HostSpec { address: SocketAddr::from(([10, 0, 0, 1], 1)).into(), priority: 1, ..spec.clone() };
             config.set_hosts(vec![spec, other]);
             let host = cluster.choose_host(&LbContext::default()).unwrap();
-            assert_eq!(cluster.http_connection(&host, 0).await.unwrap().reused, reused);
+            assert_eq!(own(&cluster, &host, 0).await.unwrap().reused, reused);
         }
     });
 }
