@@ -9,9 +9,9 @@ all: ## build the release binary as ./sota-mesh
 	$(CARGO) build --release --bin sota-mesh
 	install -m 755 $(TARGET_DIR)/release/sota-mesh sota-mesh
 
-sample: ## build the demo server as cmd/sample/httpserver
+sample: ## build the demo programs into cmd/sample
 	$(CARGO) build --release -p sota-samples
-	install -m 755 $(TARGET_DIR)/release/httpserver cmd/sample/httpserver
+	install -m 755 $(TARGET_DIR)/release/httpserver $(TARGET_DIR)/release/zmqclient cmd/sample
 
 run: all sample ## the proxy on conf/simple.yaml and its two demo servers, until Ctrl-C
 	@bash cmd/run-demo.sh
@@ -44,10 +44,11 @@ parity: ## the same bootstrap on Envoy 1.40 and on ours, compared (CASES="routin
 bench: all ## Envoy, nginx, HAProxy and ours, one worker on one core each (BENCH="--rounds 9")
 	@$(PYTHON) tests/run.py --prepare-only
 	@.venv/bin/python benches/run.py --sota ./sota-mesh $(BENCH)
+	@.venv/bin/python benches/zeromq.py --sota ./sota-mesh
 
 clean: ## remove what was built
 	$(CARGO) clean
-	rm -f sota-mesh cmd/sample/httpserver
+	rm -f sota-mesh cmd/sample/httpserver cmd/sample/zmqclient
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10

@@ -1,8 +1,8 @@
-//! The command line: `start`, `validate`, `support`. A binary with extensions of its own hands its registry to [`run`].
+//! The command line: `start`, `validate`, `explain`, `support`. A binary with extensions of its own hands its registry to [`run`].
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sota_plugin::{Registry, extension::DuplicateExtension};
-use sota_server::{COMPONENTS, ConfigOptions, LevelFilter, LogFormat, Options, parse_level};
+use sota_server::{COMPONENTS, ConfigOptions, ExplainOptions, LevelFilter, LogFormat, Options, parse_level};
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 /// A service-mesh data plane that reads Envoy's configuration.
@@ -19,6 +19,8 @@ enum Command {
     Start(Box<StartArgs>),
     /// Check a configuration without opening a socket
     Validate(ConfigArgs),
+    /// Say what would become of a request, step by step and with reasons
+    Explain(Box<ExplainArgs>),
     /// Print which fields of Envoy's configuration are supported, inert or refused
     Support {
         /// How to print them
@@ -44,6 +46,42 @@ struct ConfigArgs {
     /// What is missing on this host, such as a file, is an error
     #[arg(long)]
     strict: bool,
+}
+
+#[derive(Args)]
+struct ExplainArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The request's URL, such as http://www.example:8080/path?query
+    #[arg(long)]
+    url: String,
+    /// Its method
+    #[arg(short = 'X', long, default_value = "GET")]
+    method: String,
+    /// A header field; may be given several times
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// The server name of the TLS client hello; default: the URL's host
+    #[arg(long, value_name = "NAME")]
+    sni: Option<String>,
+    /// The application protocols that the client offers over TLS
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "h2,http/1.1")]
+    alpn: Vec<String>,
+    /// The client's address; default: one from outside, 192.0.2.1
+    #[arg(long, value_name = "IP[:PORT]")]
+    source: Option<String>,
+    /// The address that the client connects to; default: that of the listener with the URL's port
+    #[arg(long, value_name = "IP[:PORT]")]
+    destination: Option<String>,
+    /// The listener's name, instead of the destination
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    /// Decides on parts of the requests and among weighted clusters
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    random: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -183,6 +221,22 @@ pub fn run(registry: impl FnOnce() -> Result<Registry, DuplicateExtension>) -> E
         Command::Start(arguments) => sota_server::start(arguments.options(), registry),
         Command::Validate(config) => {
             sota_server::validate(&Options { config: config.options(), ..Options::default() }, registry)
+        }
+        Command::Explain(arguments) => {
+            let options = Options { config: arguments.config.options(), ..Options::default() };
+            let request = ExplainOptions {
+                url: arguments.url,
+                method: arguments.method,
+                headers: arguments.headers,
+                server_name: arguments.sni,
+                application_protocols: arguments.alpn,
+                source: arguments.source,
+                destination: arguments.destination,
+                listener: arguments.listener,
+                random: arguments.random,
+                json: arguments.json,
+            };
+            sota_server::explain(&options, &request, registry)
         }
         Command::Support { .. } => ExitCode::SUCCESS,
     }

@@ -16,7 +16,7 @@ use sota_plugin::{Registry, extension::DuplicateExtension};
 
 /// Every extension that comes with sota-mesh.
 pub fn builtin_extensions() -> Result<Registry, DuplicateExtension> {
-    let mut registry = Registry::default();
+    let mut registry = Registry { read_access_log: Some(sota_envoy::read_access_log), ..Registry::default() };
     sota_extensions::register(&mut registry)?;
     Ok(registry)
 }

@@ -27,7 +27,7 @@ ARROWS = {
     "sota-extensions": {"sota-plugin", "sota-codec", "sota-config"},
     "sota-server": {"sota-config", "sota-plugin", "sota-codec", "sota-proxy", "sota-envoy"},
     "sota-testkit": set(),
-    "sota-samples": set(),
+    "sota-samples": {"sota-codec"},
     "sota-mesh": {"sota-config", "sota-plugin", "sota-envoy", "sota-proxy", "sota-extensions", "sota-server"},
 }
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b|\b(todo|unimplemented)!\(")

@@ -3,7 +3,7 @@
 use crate::{
     address::{Address, BindConfig, TcpKeepalive},
     extension::ExtensionConfig,
-    http::{Http1Options, HttpProtocolOptions},
+    http::{Http1Options, Http2Options, HttpProtocolOptions},
     load_balancer::{LbConfig, LbPolicy},
     node::Node,
 };
@@ -36,6 +36,8 @@ pub struct Cluster {
     pub http: HttpProtocolOptions,
     /// Options of HTTP/1.1 upstream.
     pub http1: Http1Options,
+    /// Options of HTTP/2 upstream.
+    pub http2: Http2Options,
     /// Source address of connections.
     pub upstream_bind_config: Option<BindConfig>,
     /// Keep-alive of connections.

@@ -26,5 +26,7 @@ pub use field_mask::FieldMask;
 pub use load::{ENVOY, LoadOptions, Loaded, SOTA, load};
 pub use render::render;
 pub use text::{MAX_TEXT_BYTES, parse_text};
-pub use translate::{TranslateOptions, translate_cluster, translate_listener, translate_route_configuration};
+pub use translate::{
+    TranslateOptions, read_access_log, translate_cluster, translate_listener, translate_route_configuration,
+};
 pub use wire::encode;

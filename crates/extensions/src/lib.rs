@@ -7,6 +7,8 @@ mod cookie;
 mod data_source;
 mod filters;
 mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 mod header_options;
 mod lazy_stats;
 mod matchers;
@@ -25,6 +27,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &listener::original_dst::EXTENSION,
         &listener::proxy_protocol::EXTENSION,
         &listener::tls_inspector::EXTENSION,
+        &listener::zmq_inspector::EXTENSION,
     ] {
         registry.listener_filters.add(extension)?;
     }
@@ -33,6 +36,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &network::echo::EXTENSION,
         &network::redis_proxy::EXTENSION,
         &network::simple_line::EXTENSION,
+        &network::zmq::EXTENSION,
     ] {
         registry.network_filters.add(extension)?;
     }
@@ -42,6 +46,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &http::compressor::EXTENSION,
         &http::cors::EXTENSION,
         &http::csrf::EXTENSION,
+        &http::custom_response::EXTENSION,
         &http::decompressor::EXTENSION,
         &http::fault::EXTENSION,
         &http::grpc_http1_bridge::EXTENSION,
@@ -54,6 +59,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &http::set_filter_state::EXTENSION,
         &http::set_metadata::EXTENSION,
         &http::sota_router::EXTENSION,
+        &http::zmq_bridge::EXTENSION,
         &http::stateful_session::EXTENSION,
     ] {
         registry.http_filters.add(extension)?;

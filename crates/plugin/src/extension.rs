@@ -6,11 +6,17 @@ use crate::{
     load_balancer::LoadBalancerConfig,
     runtime::Runtime,
 };
-use sota_config::{ConfigError, ExtensionConfig, Mark, TypedConfig, bootstrap::NodeInfo, dialect::Dialect};
+use sota_config::{
+    ConfigError, ConfigErrors, ExtensionConfig, Mark, Node, TypedConfig, access_log::AccessLog, bootstrap::NodeInfo,
+    dialect::Dialect,
+};
 use std::{any::Any, collections::HashMap, sync::Arc};
 
 /// Builds an extension from its configuration.
 pub type Build<F> = fn(&TypedConfig, &FactoryContext<'_>) -> Result<Arc<F>, ConfigError>;
+
+/// Reads an entry of an access log; what is asked is whether a logger claims a type URL.
+pub type ReadAccessLog = fn(&Node, &dyn Fn(&str) -> bool) -> Result<AccessLog, ConfigErrors>;
 
 /// Builds what a route configures for an HTTP filter.
 pub type BuildRoute = fn(&TypedConfig, &FactoryContext<'_>) -> Result<Arc<dyn Any + Send + Sync>, ConfigError>;
@@ -134,6 +140,9 @@ pub struct Registry {
     pub access_loggers: Category<dyn AccessLoggerConfig>,
     /// Load balancers, beside those that are built in.
     pub load_balancers: Category<dyn LoadBalancerConfig>,
+    /// Reads one entry of an `access_log` in the message of an extension. The root package sets it, with the check that
+    /// all other messages pass.
+    pub read_access_log: Option<ReadAccessLog>,
     /// Dialects of the configuration, beside Envoy's and the native one.
     pub dialects: Vec<&'static dyn Dialect>,
 }
@@ -146,6 +155,7 @@ impl Default for Registry {
             http_filters: Category::new("HTTP filter"),
             access_loggers: Category::new("access logger"),
             load_balancers: Category::new("load balancer"),
+            read_access_log: None,
             dialects: Vec::new(),
         }
     }

@@ -1,6 +1,7 @@
 //! The data plane. Modules stand in the order of a connection's path, and use only what stands below them.
 
 pub mod worker;
+pub mod explain;
 pub mod listener;
 pub mod connection;
 pub mod tcp_proxy;

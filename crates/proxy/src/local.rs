@@ -121,6 +121,13 @@ impl Local {
         Rc::new(Self { id, process, stats, timers, tasks: Cell::new(0) })
     }
 
+    /// The parts of a worker that serves nothing: no timer of it ever expires.
+    pub(crate) fn detached() -> Rc<Self> {
+        let stats = sota_plugin::stats::Registry::new().shard();
+        let (process, timers) = (Arc::default(), Rc::new(Timers::new()));
+        Rc::new(Self { id: 0, process, stats, timers, tasks: Cell::new(0) })
+    }
+
     /// A timer that is not set.
     pub fn timer(&self) -> Timer {
         Timer::new(&self.timers)

@@ -78,6 +78,19 @@ impl TcpProxyConfig {
         }))
     }
 
+    /// Each cluster with its share in tenths of a percent, and whether a random number means it.
+    pub(crate) fn shares(&self, random: u64) -> Vec<(String, u64, bool)> {
+        let picked = self.pick_cluster(random).map(|(name, _)| name);
+        let share = |weight: u32| (u64::from(weight) * 1000).checked_div(self.total_weight).unwrap_or(0);
+        let clusters = self.model.clusters.iter();
+        clusters.map(|of| (of.name.clone(), share(of.weight), picked == Some(of.name.as_str()))).collect()
+    }
+
+    /// What is hashed, for clusters that choose by a hash.
+    pub(crate) fn hash_policies(&self) -> Option<&HashPolicies> {
+        self.hash_policies.as_ref()
+    }
+
     /// The cluster of a connection, by weight.
     fn pick_cluster(&self, random: u64) -> Option<(&str, Option<&MetadataMatch>)> {
         let mut left = random.checked_rem(self.total_weight)?;

@@ -2,9 +2,10 @@
 
 mod admin;
 mod configuration;
-mod huge_pages;
+mod explain;
 mod log_files;
 mod logging;
+mod memory;
 mod options;
 mod reload;
 mod resources;
@@ -13,6 +14,7 @@ mod server;
 mod server_stats;
 pub mod stats;
 
+pub use explain::{ExplainOptions, explain};
 pub use logging::{COMPONENTS, LogFormat, parse_level};
 pub use options::{ConfigOptions, Options, default_concurrency};
 pub use server::{start, validate};

@@ -3,6 +3,7 @@
 
 use sota_config::{
     ConfigError, ConfigErrors, Mark,
+    address::Address,
     bootstrap::{Bootstrap, NodeInfo},
 };
 use sota_plugin::{
@@ -175,6 +176,16 @@ impl Change {
         if errors.is_empty() { Ok(change) } else { Err(ConfigErrors(errors)) }
     }
 
+    /// What it brings: every listener with its addresses, where nothing is served yet.
+    pub(crate) fn listeners(&self) -> Vec<(Arc<ListenerConfig>, Vec<Address>)> {
+        self.listeners.iter().map(|listener| (Arc::clone(listener), listener.model.addresses.clone())).collect()
+    }
+
+    /// The cluster of this name, if it brings that.
+    pub(crate) fn cluster(&self, name: &str) -> Option<Arc<ClusterConfig>> {
+        self.clusters.iter().find(|cluster| **cluster.name() == *name).cloned()
+    }
+
     /// What differs, in words.
     pub(crate) fn summary(&self) -> String {
         format!(
@@ -322,6 +333,27 @@ impl Resources {
             active.sockets = Arc::default();
             self.listener_stats.listener_stopped.inc();
         }
+    }
+
+    /// Every listener, by name, with the addresses at which it listens.
+    pub(crate) fn listeners(&self) -> Vec<(Arc<ListenerConfig>, Vec<Address>)> {
+        let address = |socket: &ListenSocket| match &socket.bound {
+            BoundAddress::Ip(address) => Address::Ip { ip: address.ip(), port: address.port(), ipv4_compat: false },
+            BoundAddress::Pipe(path) => Address::Pipe { path: path.clone(), mode: 0 },
+        };
+        let listeners = self.listeners.borrow();
+        let listener = |of: &ActiveListener| {
+            // Without sockets of its own (`bind_to_port: false`) it has the addresses of its configuration.
+            let bound: Vec<_> = of.sockets.iter().map(address).collect();
+            let addresses = if bound.is_empty() { of.config.model.addresses.clone() } else { bound };
+            (Arc::clone(&of.config), addresses)
+        };
+        listeners.values().map(listener).collect()
+    }
+
+    /// The cluster of this name.
+    pub(crate) fn cluster(&self, name: &str) -> Option<Arc<ClusterConfig>> {
+        self.clusters.borrow().get(name).map(|cluster| Arc::clone(&cluster.config))
     }
 
     /// Shows every listener, by name.

@@ -3,9 +3,9 @@
 use crate::{
     admin,
     configuration::{self, Refused},
-    huge_pages,
     log_files::{LogFiles, UnopenedLogs},
     logging::Logging,
+    memory,
     options::{Options, default_concurrency},
     reload::Reload,
     resources::{BuildInputs, Change, Current, Resources},
@@ -93,7 +93,7 @@ pub(crate) struct Server {
 /// refused or an address that cannot be had.
 pub fn start(options: Options, registry: Registry) -> ExitCode {
     let started = Instant::now();
-    huge_pages::refuse();
+    memory::refuse_huge_pages();
     let registry = Arc::new(registry);
     let logging = match Logging::install(
         options.log_level,
@@ -280,6 +280,7 @@ impl Server {
         self.state.set(State::Live);
         tracing::info!(target: "main", "serving with {} workers", self.concurrency);
         self.own_stats.initialization_time_ms.record(millis(self.started.elapsed()));
+        memory::release_files();
         let flush = first.stats_flush_interval.filter(|interval| !interval.is_zero());
         self.serve(signals, tokio::time::interval(flush.unwrap_or(DEFAULT_FLUSH))).await;
         self.logs.flush();

@@ -10,6 +10,7 @@
 
 pub mod alloc;
 mod client;
+mod corpus;
 mod dns;
 mod envoy;
 mod future_size;
@@ -23,6 +24,7 @@ mod proxy;
 pub mod skip;
 
 pub use client::{Client, End, Response, get, request};
+pub use corpus::replay_corpus;
 pub use dns::{DnsAnswer, DnsServer};
 pub use envoy::EnvoyProcess;
 pub use future_size::assert_future_size;

@@ -159,6 +159,9 @@ impl ProxyProcess {
 }
 
 fn with_admin(port: u16, config: &str) -> String {
+    if config.starts_with("listeners:") {
+        return format!("admin_address: 127.0.0.1:{port}\n{config}");
+    }
     format!("admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}\n{config}")
 }
 

@@ -1,7 +1,7 @@
 //! The state of a connection, and what concerns it as a whole: windows, drain, failure.
 
 use super::{
-    ConnectionError, ErrorCode, StreamId,
+    ConnectionError, ErrorCode, SendError, StreamId,
     flood::{Counters, Flood},
     frame::{self, MAX_31},
     hpack::{Decoder, Encoder},
@@ -175,6 +175,16 @@ impl Connection {
     /// Streams of which at least one direction is open.
     pub fn live_streams(&self) -> u32 {
         self.streams.live()
+    }
+
+    /// How many streams a client may have open at once, as both sides say.
+    pub fn stream_limit(&self) -> u32 {
+        self.peer.max_concurrent_streams.min(self.options.max_concurrent_streams)
+    }
+
+    /// Whether a client may still open streams, now or when others have ended.
+    pub fn takes_streams(&self) -> bool {
+        matches!(self.open_error(), None | Some(SendError::TooManyStreams))
     }
 
     /// Whether a client may open another stream now.

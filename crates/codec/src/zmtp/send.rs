@@ -80,6 +80,13 @@ impl Connection {
         Ok(())
     }
 
+    /// Counts octets of a frame that was begun as sent: the caller writes them behind what was appended so far, from
+    /// where they lie.
+    pub fn skip_frame(&mut self, octets: u64) -> Result<(), SendError> {
+        self.unsent = self.unsent.checked_sub(octets).ok_or(SendError::FrameOverflow)?;
+        Ok(())
+    }
+
     /// Appends a subscription in the peer's form: a command to 3.1 and later, a message to others.
     pub fn subscribe(&mut self, topic: &[u8], out: &mut Vec<u8>) -> Result<(), SendError> {
         self.send_subscription(1, Command::Subscribe(topic), topic, out)

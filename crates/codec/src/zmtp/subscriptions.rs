@@ -1,12 +1,14 @@
-//! What one subscriber wants: topics, each counted, because subscribing twice takes two cancels (RFC 37).
+//! What one subscriber wants: a set of topics. RFC 37 counts them, so that subscribing twice takes two cancels; but
+//! libzmq, whose subscribers tell each subscription and only the last cancel, has them once on the publisher's side, and
+//! so have we.
 
 use super::{Limits, ZmtpError};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 
 /// The subscriptions of one peer. Bounded by [`Limits::max_subscriptions`] and [`Limits::max_topic_bytes`].
 #[derive(Debug, Clone, Default)]
 pub struct Subscriptions {
-    topics: HashMap<Box<[u8]>, u32>,
+    topics: HashSet<Box<[u8]>>,
     /// How many topics have each length, so that matching tries no length in vain.
     lengths: BTreeMap<usize, u32>,
 }
@@ -17,29 +19,22 @@ impl Subscriptions {
         if topic.len() > limits.max_topic_bytes {
             return Err(ZmtpError::TopicTooLong);
         }
-        if let Some(count) = self.topics.get_mut(topic) {
-            *count = count.saturating_add(1);
+        if self.topics.contains(topic) {
             return Ok(false);
         }
         if self.topics.len() >= limits.max_subscriptions {
             return Err(ZmtpError::TooManySubscriptions);
         }
-        self.topics.insert(topic.into(), 1);
+        self.topics.insert(topic.into());
         *self.lengths.entry(topic.len()).or_default() += 1;
         Ok(true)
     }
 
-    /// Takes one subscription back. Whether the topic is gone with that; one that was not there does nothing.
+    /// Takes a subscription back. Whether it was there.
     pub fn cancel(&mut self, topic: &[u8]) -> bool {
-        match self.topics.get_mut(topic) {
-            None => return false,
-            Some(count) if *count > 1 => {
-                *count -= 1;
-                return false;
-            }
-            Some(_) => {}
+        if !self.topics.remove(topic) {
+            return false;
         }
-        self.topics.remove(topic);
         if let Some(count) = self.lengths.get_mut(&topic.len()) {
             *count -= 1;
             if *count == 0 {
@@ -52,12 +47,12 @@ impl Subscriptions {
     /// Whether a message with this first frame is wanted: some topic is a prefix of it.
     pub fn matches(&self, first_frame: &[u8]) -> bool {
         let lengths = self.lengths.range(..=first_frame.len());
-        lengths.into_iter().any(|(length, _)| first_frame.get(..*length).is_some_and(|t| self.topics.contains_key(t)))
+        lengths.into_iter().any(|(length, _)| first_frame.get(..*length).is_some_and(|t| self.topics.contains(t)))
     }
 
     /// The topics, in no order.
     pub fn topics(&self) -> impl Iterator<Item = &[u8]> {
-        self.topics.keys().map(|topic| &**topic)
+        self.topics.iter().map(|topic| &**topic)
     }
 
     /// How many topics.
@@ -76,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counted_and_matched_by_prefix() {
+    fn once_and_matched_by_prefix() {
         let limits = Limits::default();
         let mut wanted = Subscriptions::default();
         assert!(!wanted.matches(b"") && wanted.is_empty());
@@ -85,7 +80,6 @@ mod tests {
         assert_eq!(wanted.subscribe(b"C", &limits), Ok(true));
         assert!(wanted.matches(b"AB") && wanted.matches(b"ABC") && wanted.matches(b"C1"));
         assert!(!wanted.matches(b"A") && !wanted.matches(b"") && !wanted.matches(b"BAB"));
-        assert!(!wanted.cancel(b"AB") && wanted.matches(b"AB"));
         assert!(wanted.cancel(b"AB") && !wanted.matches(b"AB"));
         assert!(!wanted.cancel(b"AB"), "it was not there");
         assert_eq!(wanted.topics().collect::<Vec<_>>(), [b"C"]);

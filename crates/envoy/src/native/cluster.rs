@@ -9,11 +9,12 @@ use crate::native::NAMED_URL_PREFIX;
 use sota_config::{Node, Value};
 
 const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
-const SHORT_FORMS: [&str; 3] = ["endpoints", "deadline_header", "overload"];
+const SHORT_FORMS: [&str; 4] = ["endpoints", "protocol", "deadline_header", "overload"];
 const ENDPOINT: &str = "envoy.config.endpoint.v3.LbEndpoint";
 const ENDPOINT_FORMS: [&str; 3] = ["address", "hostname", "weight"];
 const OVERLOAD: &str = "sota.clusters.overload";
 const DEADLINE: &str = "sota.clusters.deadline";
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const CATEGORY: &str = "envoy.clusters";
 
 /// A cluster: Envoy's fields, with `endpoints` and `overload` beside them.
@@ -31,7 +32,7 @@ pub(super) fn cluster(lower: &mut Lower<'_>, node: &Node, place: &Place) -> Node
                 out.push("load_assignment", made);
             }
             // Together, below.
-            "overload" | "deadline_header" | "typed_extension_protocol_options" => {}
+            "overload" | "deadline_header" | "protocol" | "typed_extension_protocol_options" => {}
             _ => {
                 if let Some(name) = lower.known(key, value, CLUSTER, &SHORT_FORMS, place) {
                     out.push(name, value.clone());
@@ -113,6 +114,10 @@ fn protocol_options(lower: &mut Lower<'_>, node: &Node, place: &Place) -> Fields
     for (key, value) in node.field("typed_extension_protocol_options").pairs() {
         out.push(key, value.clone());
     }
+    if let Some(value) = node.get("protocol") {
+        let made = http_options(lower, value, place);
+        out.push(HTTP_OPTIONS, made);
+    }
     for (key, name) in [("overload", OVERLOAD), ("deadline_header", DEADLINE)] {
         let Some(value) = node.get(key) else { continue };
         let url = find(lower, CATEGORY, name).map_or_else(|| format!("{NAMED_URL_PREFIX}{name}"), |found| found.url());
@@ -127,4 +132,24 @@ fn protocol_options(lower: &mut Lower<'_>, node: &Node, place: &Place) -> Fields
         out.push(name, any(value, &url, Some(&config)));
     }
     out
+}
+
+/// Which HTTP is spoken: a word in the place of `HttpProtocolOptions`.
+fn http_options(lower: &mut Lower<'_>, value: &Node, place: &Place) -> Node {
+    let empty = || Node { value: Value::Map(Vec::new()), mark: value.mark };
+    let written = place.field("protocol").written;
+    lower.at(&written, format!("{}.typed_extension_protocol_options[{HTTP_OPTIONS:?}]", place.made));
+    let options = match value.as_str() {
+        Some("http2") => wrap("explicit_http_config", wrap("http2_protocol_options", empty())),
+        Some("downstream") => wrap("use_downstream_protocol_config", empty()),
+        Some("auto") => wrap("auto_config", empty()),
+        other => {
+            if other != Some("http1") {
+                let reason = "the protocol is http1, http2, downstream or auto";
+                lower.error(&place.field("protocol"), value.mark, reason);
+            }
+            wrap("explicit_http_config", wrap("http_protocol_options", empty()))
+        }
+    };
+    any(value, &format!("type.googleapis.com/{HTTP_OPTIONS}"), Some(&options))
 }

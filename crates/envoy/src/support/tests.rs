@@ -40,8 +40,8 @@ fn security_is_marked() {
     };
     let matches = find("envoy.config.cluster.v3.Cluster", "transport_socket_matches");
     assert!(matches.is_security && matches.status == Status::Refused);
-    let http2 = find("envoy.config.cluster.v3.Cluster", "http2_protocol_options");
-    assert_eq!(http2.status, Status::Inert);
+    let http = find("envoy.config.cluster.v3.Cluster", "upstream_http_protocol_options");
+    assert_eq!(http.status, Status::Inert);
     let codec = find("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "codec_type");
     assert!(codec.refused_values.iter().any(|(value, _)| *value == "HTTP3"));
 }

@@ -6,15 +6,15 @@ use super::{
     context::Cx,
     endpoint::load_assignment,
     extension::{any_extension, extension, transport_socket},
-    http_options::{http_protocol_options, http1_options},
+    http_options::{http_protocol_options, http1_options, http2_options},
     load_balancer::load_balancing,
     matcher::{Pseudo, header_name},
 };
 use crate::check::{TYPE_KEY, type_name};
 use sota_config::{
     ExtensionConfig, Node,
-    cluster::{Cluster, Discovery, DnsConfig, DnsLookupFamily, LoadAssignment, OriginalDstConfig},
-    http::{Http1Options, HttpProtocolOptions},
+    cluster::{Cluster, Discovery, DnsConfig, DnsLookupFamily, LoadAssignment, OriginalDstConfig, UpstreamProtocol},
+    http::{Http1Options, Http2Options, HttpProtocolOptions},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -59,9 +59,10 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
             .u32("per_connection_buffer_limit_bytes")
             .unwrap_or(DEFAULT_BUFFER_LIMIT),
         circuit_breakers: circuit_breakers(node.field("circuit_breakers")),
-        protocol: Default::default(),
+        protocol: options.protocol,
         http: options.http,
         http1: options.http1,
+        http2: options.http2,
         upstream_bind_config,
         tcp_keepalive: node.field("upstream_connection_options").get("tcp_keepalive").map(tcp_keepalive),
         transport_socket: None,
@@ -163,9 +164,12 @@ fn endpoints(cx: &mut Cx<'_>, node: &Node, discovery: &Discovery) -> LoadAssignm
 }
 
 /// What `typed_extension_protocol_options` and the older fields beside it say.
+#[derive(Default)]
 struct ProtocolOptions {
+    protocol: UpstreamProtocol,
     http: HttpProtocolOptions,
     http1: Http1Options,
+    http2: Http2Options,
     deadline_header: Option<String>,
     overload: Option<ExtensionConfig>,
 }
@@ -191,12 +195,22 @@ fn protocol_options(cx: &mut Cx<'_>, node: &Node) -> ProtocolOptions {
     let older = cx.with("common_http_protocol_options", |cx| {
         http_protocol_options(cx, node.field("common_http_protocol_options"))
     });
+    let http2 = cx.with("http2_protocol_options", |cx| http2_options(cx, node.field("http2_protocol_options")));
     // Envoy: the typed options replace the older fields altogether.
-    let (mut http, http1) = typed.unwrap_or_else(|| (older, http1_options(node.field("http_protocol_options"))));
-    if http.max_requests_per_connection.is_none() {
-        http.max_requests_per_connection = node.u32("max_requests_per_connection").filter(|requests| *requests > 0);
-    }
-    ProtocolOptions { http, http1, deadline_header, overload }
+    let mut options = typed.unwrap_or_else(|| ProtocolOptions {
+        protocol: match node.str("protocol_selection") {
+            "USE_DOWNSTREAM_PROTOCOL" => UpstreamProtocol::Downstream,
+            _ if node.has("http2_protocol_options") => UpstreamProtocol::Http2,
+            _ => UpstreamProtocol::Http1,
+        },
+        http: older,
+        http1: http1_options(node.field("http_protocol_options")),
+        http2,
+        ..ProtocolOptions::default()
+    });
+    let requests = &mut options.http.max_requests_per_connection;
+    *requests = requests.or_else(|| node.u32("max_requests_per_connection").filter(|requests| *requests > 0));
+    ProtocolOptions { deadline_header, overload, ..options }
 }
 
 /// `sota.clusters.deadline`: a `Struct` with `header`.
@@ -213,18 +227,30 @@ fn deadline(cx: &mut Cx<'_>, any: &Node) -> Option<String> {
 }
 
 /// `envoy.extensions.upstreams.http.v3.HttpProtocolOptions`.
-fn typed_options(cx: &mut Cx<'_>, node: &Node, has_tls: bool) -> (HttpProtocolOptions, Http1Options) {
+fn typed_options(cx: &mut Cx<'_>, node: &Node, has_tls: bool) -> ProtocolOptions {
     // For a cluster with TLS it is told already that there is none.
     if node.has("auto_config") && !has_tls {
         // Envoy refuses it for every cluster without TLS, and there is no other here.
         cx.field_error(node, "auto_config", "it chooses by ALPN, which only TLS has: write explicit_http_config");
     }
-    let http1 = ["explicit_http_config", "use_downstream_protocol_config", "auto_config"]
-        .iter()
-        .find_map(|key| node.get(key))
-        .map_or_else(|| http1_options(&Node::map()), |config| http1_options(config.field("http_protocol_options")));
-    let http = cx.with("common_http_protocol_options", |cx| {
-        http_protocol_options(cx, node.field("common_http_protocol_options"))
+    let kinds = ["explicit_http_config", "use_downstream_protocol_config", "auto_config"];
+    let kind = kinds.into_iter().find(|kind| node.has(kind)).unwrap_or_default();
+    let config = node.field(kind);
+    let http2 = cx.with(kind, |cx| {
+        cx.with("http2_protocol_options", |cx| http2_options(cx, config.field("http2_protocol_options")))
     });
-    (http, http1)
+    ProtocolOptions {
+        protocol: match kind {
+            "use_downstream_protocol_config" => UpstreamProtocol::Downstream,
+            "auto_config" => UpstreamProtocol::Auto,
+            _ if config.has("http2_protocol_options") => UpstreamProtocol::Http2,
+            _ => UpstreamProtocol::Http1,
+        },
+        http: cx.with("common_http_protocol_options", |cx| {
+            http_protocol_options(cx, node.field("common_http_protocol_options"))
+        }),
+        http1: http1_options(config.field("http_protocol_options")),
+        http2,
+        ..ProtocolOptions::default()
+    }
 }

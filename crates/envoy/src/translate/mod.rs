@@ -41,7 +41,11 @@ mod virtual_host;
 pub(crate) use bootstrap::bootstrap;
 pub(crate) use context::{Cx, PathMap};
 
-use sota_config::{ConfigError, ConfigErrors, Node, cluster::Cluster, listener::Listener, route::RouteConfiguration};
+use crate::check::{CheckOptions, check};
+use sota_config::{
+    ConfigError, ConfigErrors, Node, access_log::AccessLog, cluster::Cluster, listener::Listener,
+    route::RouteConfiguration,
+};
 
 /// What a translation needs to know beside the document.
 #[derive(Clone, Copy)]
@@ -95,5 +99,26 @@ fn finish<T>(
         _ if errors.is_fatal() => Err(errors),
         // Only a document that did not pass the check leads here.
         _ => Err(ConfigError::new("", node.mark, "the resource is incomplete").into()),
+    }
+}
+
+/// An entry of an `access_log` that stands in the message of an extension: checked, normalised and translated as all
+/// others. `claims` says which type URLs belong to loggers that Envoy does not know.
+pub fn read_access_log(node: &Node, claims: &dyn Fn(&str) -> bool) -> Result<AccessLog, ConfigErrors> {
+    let options = CheckOptions {
+        static_config: true,
+        allow_unknown_fields: false,
+        allow_unsupported: false,
+        relaxed: false,
+        claims,
+    };
+    let (node, findings) = check(node, "envoy.config.accesslog.v3.AccessLog", &options);
+    let translating = TranslateOptions { clusters: None, static_config: true, strict: true, elsewhere: false };
+    let mut cx = Cx::new(&translating, None, &findings);
+    let log = access_log::access_log(&mut cx, &node);
+    let errors = cx.into_errors();
+    match log {
+        Some(log) if !findings.is_fatal() && !errors.is_fatal() => Ok(log),
+        _ => Err(ConfigErrors([findings.0, errors.0].concat())),
     }
 }

@@ -6,6 +6,7 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 
@@ -106,9 +107,9 @@ pub struct ConnectionInfo {
     /// What the PROXY protocol brought, as far as configuration keeps it.
     pub proxy_tlvs: Vec<ProxyTlv>,
     /// The name of the filter chain; empty when it has none.
-    pub filter_chain_name: Box<str>,
+    pub filter_chain_name: Arc<str>,
     /// The name of the listener.
-    pub listener_name: Box<str>,
+    pub listener_name: Arc<str>,
     /// Metadata from listener and network filters; streams begin with a copy.
     pub metadata: RefCell<Metadata>,
     /// State of filters that lives as long as the connection.
@@ -134,8 +135,8 @@ impl ConnectionInfo {
             application_protocols: Vec::new(),
             peer_certificate: PeerCertificate::Absent,
             proxy_tlvs: Vec::new(),
-            filter_chain_name: "".into(),
-            listener_name: "".into(),
+            filter_chain_name: Arc::default(),
+            listener_name: Arc::default(),
             metadata: RefCell::default(),
             filter_state: RefCell::default(),
             termination_details: RefCell::default(),

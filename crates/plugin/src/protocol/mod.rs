@@ -6,11 +6,13 @@
 //!
 //! - [`Client`] sends requests to the hosts of clusters;
 //! - [`serve`] reads requests from a connection and writes their answers;
+//! - [`proxy`] is both with routes in between: a whole filter out of a protocol.
 //!
 //! `docs/writing-a-protocol.md` builds one from nothing.
 
 mod client;
 mod link;
+pub mod proxy;
 mod serve;
 
 pub use client::{Call, CallError, Client, Dedicated, Options};

@@ -31,7 +31,8 @@ pub struct FilterChainConfig {
     terminal: TerminalConfig,
 }
 
-enum TerminalConfig {
+/// What a chain ends with.
+pub(crate) enum TerminalConfig {
     Http(Arc<HttpConnectionManagerConfig>),
     TcpProxy(Arc<TcpProxyConfig>),
     Extension(Arc<dyn NetworkFilterConfig>),
@@ -79,6 +80,13 @@ impl FilterChainConfig {
     }
 }
 
+impl FilterChainConfig {
+    /// What it ends with.
+    pub(crate) fn terminal(&self) -> &TerminalConfig {
+        &self.terminal
+    }
+}
+
 fn misplaced(chain: &FilterChain, filter: &str, is_terminal: bool, cx: &FactoryContext<'_>) -> ConfigError {
     let chain = if chain.name.is_empty() { String::new() } else { format!(" of filter chain \"{}\"", chain.name) };
     let reason = if is_terminal {
@@ -91,6 +99,8 @@ fn misplaced(chain: &FilterChain, filter: &str, is_terminal: bool, cx: &FactoryC
 
 /// A filter chain on one worker.
 pub struct WorkerChain {
+    /// Its name; empty when it has none.
+    pub name: Arc<str>,
     /// What it was made from.
     pub config: Arc<FilterChainConfig>,
     /// Drains its connections.
@@ -119,17 +129,13 @@ impl WorkerChain {
             TerminalConfig::None => Terminal::None,
         };
         Self {
+            name: config.model.name.as_str().into(),
             config: Arc::clone(config),
             drain: DrainSignal::default(),
             context: Rc::clone(context),
             filters: config.filters.iter().map(|filter| filter.for_worker(&context.cx)).collect(),
             terminal,
         }
-    }
-
-    /// The chain's name; empty when it has none.
-    pub fn name(&self) -> &str {
-        &self.config.model.name
     }
 
     /// Serves a connection until it is over.

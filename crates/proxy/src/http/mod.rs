@@ -125,6 +125,11 @@ impl HttpConnectionManagerConfig {
         &self.model
     }
 
+    /// Names of the HTTP filters before the router, and whether the chain switches them off.
+    pub(crate) fn filters(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.filters.iter().map(|filter| (&*filter.name, filter.is_disabled))
+    }
+
     /// The route table of the document, if the routes stand there.
     pub fn routes(&self) -> Option<&Arc<RouteTable>> {
         self.routes.as_ref()

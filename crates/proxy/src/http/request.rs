@@ -1,7 +1,7 @@
 //! The request on its first steps: its head is made ready, its route and its filters are found.
 
 use super::{
-    HttpConnectionManager,
+    HttpConnectionManager, HttpConnectionManagerConfig,
     connection::Connection,
     filter_chain::ActiveFilter,
     normalize::Refusal,
@@ -15,10 +15,45 @@ use crate::{
 use sota_codec::http1::{RequestInfo, remove_hop_by_hop};
 use sota_plugin::{
     filter::LocalReply,
-    http::{HeaderId, Method, Protocol, RequestHead, Scheme, StatusCode},
+    http::{HeaderId, HeaderName, Method, Protocol, RequestHead, Scheme, StatusCode},
     info::{ResponseFlag, RouteInfo, StreamInfo},
 };
 use std::{rc::Rc, sync::Arc, time::Instant};
+
+/// Why a head cannot be made ready.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Unready {
+    /// Its path.
+    Path(Refusal),
+    /// The client's address is not where it has to be; the status of the answer.
+    Client(StatusCode),
+}
+
+impl Unready {
+    /// The answer.
+    pub(crate) fn reply(self, head: &RequestHead) -> LocalReply {
+        match self {
+            Self::Path(refusal) => refusal.reply(head),
+            Self::Client(status) => LocalReply::new(status, bytes::Bytes::new(), "rejecting_because_detection_failed"),
+        }
+    }
+}
+
+impl HttpConnectionManagerConfig {
+    /// Makes a head ready for the look-up of its route: its path, early changes, what others before us have said of it.
+    /// `internal_only`: the route table's fields of that kind.
+    pub(crate) fn make_ready(
+        &self,
+        head: &mut RequestHead,
+        info: &mut StreamInfo,
+        is_tls: bool,
+        internal_only: &[HeaderName],
+    ) -> Result<(), Unready> {
+        self.normalization.apply(head, info.connection.local.port()).map_err(Unready::Path)?;
+        self.early_mutations.apply(head, info);
+        self.forwarded.apply(head, info, is_tls, internal_only).map_err(Unready::Client)
+    }
+}
 
 impl<'c> Stream<'c> {
     /// Starts the clocks of a stream.
@@ -96,24 +131,21 @@ impl<'c> Stream<'c> {
             drop((request, info));
             return Err(self.refuse(error));
         }
-        if let Err(refusal) = config.normalization.apply(head, info.connection.local.port()) {
-            match refusal {
-                Refusal::NoPath => manager.stats.downstream_rq_non_relative_path.inc(),
-                Refusal::InvalidPath => manager.stats.downstream_rq_failed_path_normalization.inc(),
-                Refusal::Redirect => manager.stats.downstream_rq_redirected_with_normalized_path.inc(),
-            }
-            return Err(Stop::Reply(Box::new(refusal.reply(head))));
-        }
         let is_connect = head.method == Method::Connect;
         if is_connect {
             // Bytes for the other end of a tunnel may follow already: nothing behind this is read as a request.
             self.close_after();
         }
         let internal_only = self.routes.as_ref().map(|routes| routes.table().internal_only_headers());
-        config.early_mutations.apply(head, &info);
-        if let Err(status) = config.forwarded.apply(head, &mut info, false, internal_only.unwrap_or_default()) {
-            manager.stats.downstream_rq_rejected_via_ip_detection.inc();
-            return Err(reply(status, "rejecting_because_detection_failed"));
+        if let Err(unready) = config.make_ready(head, &mut info, false, internal_only.unwrap_or_default()) {
+            match unready {
+                Unready::Path(Refusal::NoPath) => &manager.stats.downstream_rq_non_relative_path,
+                Unready::Path(Refusal::InvalidPath) => &manager.stats.downstream_rq_failed_path_normalization,
+                Unready::Path(Refusal::Redirect) => &manager.stats.downstream_rq_redirected_with_normalized_path,
+                Unready::Client(_) => &manager.stats.downstream_rq_rejected_via_ip_detection,
+            }
+            .inc();
+            return Err(Stop::Reply(Box::new(unready.reply(head))));
         }
         self.choose_route(head, &mut info);
         drop((request, info));

@@ -59,6 +59,7 @@ struct Slot {
 
 /// One generation of a listener on one worker.
 struct WorkerListener {
+    name: Arc<str>,
     config: Arc<ListenerConfig>,
     filters: Vec<ListenerFilterFactory>,
     patience: Patience,
@@ -204,7 +205,7 @@ impl ListenerTable {
         };
         let id = self.context.local.process.next_connection_id();
         let mut info = ConnectionInfo::new(id, remote, local_address);
-        info.listener_name = listener.config.model.name.as_str().into();
+        info.listener_name = Arc::clone(&listener.name);
         let socket = Socket::new(io);
         if !listener.filters.is_empty() {
             let stats = &listener.stats;
@@ -230,7 +231,7 @@ impl ListenerTable {
             target.log_refused(info, &self.context);
             return None;
         };
-        info.filter_chain_name = chain.name().into();
+        info.filter_chain_name = Arc::clone(&chain.name);
         let downstream = Downstream {
             socket,
             info: Rc::new(info),
@@ -304,6 +305,7 @@ impl WorkerListener {
             stats: scope.group(),
             worker_stats: worker_scope.group(),
             access_logs: config.access_logs.for_worker(&context.cx),
+            name: config.model.name.as_str().into(),
             config: Arc::clone(config),
         }
     }

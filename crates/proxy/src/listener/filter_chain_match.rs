@@ -38,19 +38,41 @@ impl FilterChainIndex {
 
     /// The position of the chain for this connection.
     pub fn find(&self, connection: &ConnectionInfo) -> Option<usize> {
-        let exact = connection.local.port().and_then(|port| self.by_port.get(&port));
-        exact.and_then(|chains| self.search(chains, connection)).or_else(|| self.search(&self.any_port, connection))
+        self.find_telling(connection, &mut |_, _| {})
     }
 
-    fn search(&self, chains: &[usize], connection: &ConnectionInfo) -> Option<usize> {
-        let mut search = Search { matches: &self.matches, left: chains.to_vec() };
-        search.by_range(ip_of(&connection.local), |chain| &chain.prefix_ranges);
+    /// The same; `told` is called for every chain that comes to be left out.
+    pub(crate) fn find_telling(
+        &self,
+        connection: &ConnectionInfo,
+        told: &mut impl FnMut(usize, Rejection),
+    ) -> Option<usize> {
+        let port = connection.local.port();
+        let exact = port.and_then(|port| self.by_port.get(&port));
+        let found = exact.and_then(|chains| self.search(chains, connection, told));
+        let found = found.or_else(|| self.search(&self.any_port, connection, told));
+        for (_, chains) in self.by_port.iter().filter(|(other, _)| Some(**other) != port) {
+            chains.iter().for_each(|chain| told(*chain, Criterion::DestinationPort.unmet()));
+        }
+        found
+    }
+
+    fn search(
+        &self,
+        chains: &[usize],
+        connection: &ConnectionInfo,
+        told: &mut impl FnMut(usize, Rejection),
+    ) -> Option<usize> {
+        let mut search = Search { matches: &self.matches, left: chains.to_vec(), told };
+        search.by_range(Criterion::Destination, ip_of(&connection.local), |chain| &chain.prefix_ranges);
         search.by_server_name(connection.server_name.as_deref().unwrap_or(""));
         search.by_transport(connection.transport_protocol);
         search.by_application_protocol(&connection.application_protocols);
-        search.by_range(ip_of(&connection.direct_remote), |chain| &chain.direct_source_prefix_ranges);
+        search.by_range(Criterion::DirectSource, ip_of(&connection.direct_remote), |chain| {
+            &chain.direct_source_prefix_ranges
+        });
         search.by_source_type(connection);
-        search.by_range(ip_of(&connection.remote), |chain| &chain.source_prefix_ranges);
+        search.by_range(Criterion::Source, ip_of(&connection.remote), |chain| &chain.source_prefix_ranges);
         search.by_source_port(connection.remote.port());
         search.left.first().copied()
     }
@@ -63,27 +85,66 @@ fn lower_case_names(mut chain: FilterChainMatch) -> FilterChainMatch {
     chain
 }
 
-/// The chains that are left.
-struct Search<'a> {
-    matches: &'a [FilterChainMatch],
-    left: Vec<usize>,
+/// What chains are chosen by, in the order of the steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Criterion {
+    DestinationPort,
+    Destination,
+    ServerName,
+    Transport,
+    ApplicationProtocol,
+    DirectSource,
+    SourceType,
+    Source,
+    SourcePort,
 }
 
-impl Search<'_> {
+impl Criterion {
+    fn unmet(self) -> Rejection {
+        Rejection { criterion: self, was_outdone: false }
+    }
+}
+
+/// Why a chain is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rejection {
+    /// The step.
+    pub(crate) criterion: Criterion,
+    /// It would take the connection, but another one matches it more specifically.
+    pub(crate) was_outdone: bool,
+}
+
+/// The chains that are left.
+struct Search<'a, F> {
+    matches: &'a [FilterChainMatch],
+    left: Vec<usize>,
+    told: &'a mut F,
+}
+
+impl<F: FnMut(usize, Rejection)> Search<'_, F> {
     /// Keeps the chains with the highest score; `None` is no match.
-    fn keep_best(&mut self, score: impl Fn(&FilterChainMatch) -> Option<u32>) {
+    fn keep_best(&mut self, criterion: Criterion, score: impl Fn(&FilterChainMatch) -> Option<u32>) {
         // One chain that asks for nothing is the usual case, but what it asks for must hold.
         let scores: Vec<_> = self.left.iter().map(|at| self.matches.get(*at).and_then(&score)).collect();
         let best = scores.iter().flatten().max().copied();
         let mut scores = scores.into_iter();
-        self.left.retain(|_| {
+        self.left.retain(|chain| {
             let score = scores.next().flatten();
-            score.is_some() && score == best
+            let stays = score.is_some() && score == best;
+            if !stays {
+                (self.told)(*chain, Rejection { criterion, was_outdone: score.is_some() });
+            }
+            stays
         });
     }
 
-    fn by_range(&mut self, ip: Option<IpAddr>, ranges: impl Fn(&FilterChainMatch) -> &[CidrRange]) {
-        self.keep_best(|chain| match ranges(chain) {
+    fn by_range(
+        &mut self,
+        criterion: Criterion,
+        ip: Option<IpAddr>,
+        ranges: impl Fn(&FilterChainMatch) -> &[CidrRange],
+    ) {
+        self.keep_best(criterion, |chain| match ranges(chain) {
             [] => Some(0),
             // Longer prefixes are more specific; a range of length 0 is not worse than none.
             ranges => ranges
@@ -96,7 +157,7 @@ impl Search<'_> {
 
     /// Exact names before longer wildcards before shorter ones before none.
     fn by_server_name(&mut self, name: &str) {
-        self.keep_best(|chain| match &chain.server_names[..] {
+        self.keep_best(Criterion::ServerName, |chain| match &chain.server_names[..] {
             [] => Some(0),
             names => names.iter().filter_map(|pattern| server_name_score(pattern, name)).max(),
         });
@@ -105,7 +166,7 @@ impl Search<'_> {
     fn by_transport(&mut self, transport: &str) {
         // Unless somebody looked, a connection is plain.
         let transport = if transport.is_empty() { "raw_buffer" } else { transport };
-        self.keep_best(|chain| match &*chain.transport_protocol {
+        self.keep_best(Criterion::Transport, |chain| match &*chain.transport_protocol {
             "" => Some(0),
             wanted => (wanted == transport).then_some(1),
         });
@@ -113,7 +174,7 @@ impl Search<'_> {
 
     /// The client's first protocol that some chain names decides.
     fn by_application_protocol(&mut self, offered: &[Box<str>]) {
-        self.keep_best(|chain| match &chain.application_protocols[..] {
+        self.keep_best(Criterion::ApplicationProtocol, |chain| match &chain.application_protocols[..] {
             [] => Some(0),
             names => {
                 let place = offered.iter().position(|name| names.iter().any(|wanted| **wanted == **name))?;
@@ -125,7 +186,7 @@ impl Search<'_> {
     fn by_source_type(&mut self, connection: &ConnectionInfo) {
         let asks = |at: &usize| self.matches.get(*at).is_some_and(|chain| chain.source_type != SourceType::Any);
         let local = self.left.iter().any(asks) && is_same_ip_or_loopback(connection);
-        self.keep_best(|chain| match chain.source_type {
+        self.keep_best(Criterion::SourceType, |chain| match chain.source_type {
             SourceType::Any => Some(0),
             SourceType::SameIpOrLoopback => local.then_some(1),
             SourceType::External => (!local).then_some(1),
@@ -133,7 +194,7 @@ impl Search<'_> {
     }
 
     fn by_source_port(&mut self, port: Option<u16>) {
-        self.keep_best(|chain| match &chain.source_ports[..] {
+        self.keep_best(Criterion::SourcePort, |chain| match &chain.source_ports[..] {
             [] => Some(0),
             ports => port.is_some_and(|port| ports.contains(&port)).then_some(1),
         });

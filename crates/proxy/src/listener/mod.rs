@@ -15,6 +15,7 @@ mod tests;
 
 pub use accept::{Adopted, ListenerTable};
 pub use filter_chain_match::FilterChainIndex;
+pub(crate) use filter_chain_match::{Criterion, Rejection};
 pub use sockets::{BoundAddress, ListenError, ListenSocket};
 pub use stats::stat_name;
 
@@ -95,6 +96,21 @@ impl ListenerConfig {
     /// Connections that are open now, on all workers.
     pub fn connections(&self) -> usize {
         self.load.total.load(Ordering::Relaxed)
+    }
+
+    /// Its filter chains but the default one.
+    pub(crate) fn chains(&self) -> &[Arc<FilterChainConfig>] {
+        &self.chains
+    }
+
+    /// The chain for connections that no other takes.
+    pub(crate) fn default_chain(&self) -> Option<&Arc<FilterChainConfig>> {
+        self.default_chain.as_ref()
+    }
+
+    /// Finds chains; results are positions in [`Self::chains`].
+    pub(crate) fn index(&self) -> &FilterChainIndex {
+        &self.index
     }
 
     fn chain_like(&self, model: &FilterChain) -> Option<Arc<FilterChainConfig>> {

@@ -1,20 +1,20 @@
 //! One attempt of a request: the connection it waits for, and then has.
 
-use super::outgoing::Outgoing;
+use super::{
+    exchange::{BeginError, Exchange},
+    outgoing::Outgoing,
+};
 use crate::{
     upstream::{Cluster, HttpConnection, PoolFailure, WorkerHost},
-    wire::{
-        BodyError, ClientError, Part, ResponseEvent,
-        http1::{ClientOptions, ClientStream},
-    },
+    wire::{BodyError, ClientError, Part, ResponseEvent, http1::ClientOptions},
 };
 use bytes::Bytes;
 use sota_plugin::{
     LocalFuture,
-    http::{RequestHead, ResponseHead},
-    info::StreamInfo,
+    http::{Protocol, RequestHead, ResponseHead},
 };
 use std::{
+    ops::Deref,
     rc::Rc,
     task::{Context, Poll, ready},
 };
@@ -26,9 +26,15 @@ pub(super) struct Connecting {
 }
 
 impl Connecting {
-    pub(super) fn new(cluster: &Rc<Cluster>, host: Rc<WorkerHost>, priority: usize) -> Self {
+    /// `downstream`: what the client speaks.
+    pub(super) fn new(
+        cluster: &Rc<Cluster>,
+        host: Rc<WorkerHost>,
+        downstream: Option<Protocol>,
+        priority: usize,
+    ) -> Self {
         let (cluster, of) = (Rc::clone(cluster), Rc::clone(&host));
-        Self { host, connection: Box::pin(async move { cluster.http_connection(&of, priority).await }) }
+        Self { host, connection: Box::pin(async move { cluster.http_connection(&of, downstream, priority).await }) }
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<HttpConnection, PoolFailure>> {
@@ -39,8 +45,7 @@ impl Connecting {
 /// A request on a connection.
 pub(super) struct Attempt {
     pub(super) host: Rc<WorkerHost>,
-    pub(super) connection: HttpConnection,
-    stream: ClientStream,
+    exchange: Exchange,
     /// Chunks of the body that it has sent.
     sent: usize,
     /// Another attempt was begun beside it.
@@ -60,10 +65,10 @@ impl Attempt {
         body: &Outgoing,
         options: &ClientOptions,
         limit: usize,
-    ) -> Self {
+    ) -> Result<Self, BeginError> {
         let end_stream = body.is_empty();
-        let stream = ClientStream::begin(&connection.socket, head, end_stream, options, limit);
-        Self { host, connection, stream, sent: 0, is_hedged: false, has_ended: end_stream, is_deaf: false }
+        let exchange = Exchange::begin(connection, head, end_stream, options, limit)?;
+        Ok(Self { host, exchange, sent: 0, is_hedged: false, has_ended: end_stream, is_deaf: false })
     }
 
     /// Writes what was given and not written; ready when that is all, and the host takes more.
@@ -74,7 +79,7 @@ impl Attempt {
         }
         if body.has_ended() && !self.has_ended {
             self.has_ended = true;
-            self.is_deaf |= self.stream.end(body.trailers(), options).is_err();
+            self.is_deaf |= self.exchange.end(body.trailers(), options).is_err();
         }
         if self.is_deaf { Poll::Pending } else { Poll::Ready(()) }
     }
@@ -87,14 +92,14 @@ impl Attempt {
     /// Writes data. While it is pending, call again with the same data.
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<()> {
         if !self.is_deaf {
-            self.is_deaf = ready!(self.stream.poll_data(cx, &self.connection.socket, data)).is_err();
+            self.is_deaf = ready!(self.exchange.poll_data(cx, data)).is_err();
         }
         Poll::Ready(())
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_deaf {
-            self.is_deaf = ready!(self.stream.poll_flush(cx, &self.connection.socket)).is_err();
+            self.is_deaf = ready!(self.exchange.poll_flush(cx)).is_err();
         }
         Poll::Ready(())
     }
@@ -108,43 +113,31 @@ impl Attempt {
         if self.has_ended {
             let _ = self.poll_flush(cx);
         }
-        self.stream.poll_head(cx, &self.connection.socket, options, head)
+        self.exchange.poll_head(cx, options, head)
     }
 
     pub(super) fn poll_part(&mut self, cx: &mut Context<'_>, options: &ClientOptions) -> Poll<Result<Part, BodyError>> {
-        self.stream.poll_part(cx, &self.connection.socket, options)
+        self.exchange.poll_part(cx, options)
     }
 
     pub(super) fn with_data<R>(&mut self, f: impl FnOnce(&[u8]) -> (usize, R)) -> Option<R> {
-        self.stream.with_data(&self.connection.socket, f)
+        self.exchange.with_data(f)
     }
 
     pub(super) fn take_data(&mut self) -> Bytes {
-        self.stream.take_data(&self.connection.socket)
-    }
-
-    pub(super) fn is_response_complete(&self) -> bool {
-        self.stream.is_response_complete()
-    }
-
-    /// Whether nothing of the request has left.
-    pub(super) fn is_unsent(&self) -> bool {
-        self.stream.is_unsent(&self.connection.socket)
-    }
-
-    /// Adds what went over the wire to the stream's facts.
-    pub(super) fn note_bytes(&self, info: &mut StreamInfo) {
-        let upstream = &mut info.upstream;
-        (upstream.wire_bytes_sent, upstream.wire_bytes_received) = self.stream.wire_bytes(&self.connection.socket);
-        (upstream.header_bytes_sent, upstream.header_bytes_received) = self.stream.header_bytes();
+        self.exchange.take_data()
     }
 
     /// The response is whole: the connection goes back to the pool, or is closed.
     pub(super) fn release(self) {
-        if self.stream.may_reuse(&self.connection.socket) {
-            self.connection.release();
-        } else {
-            self.connection.finish();
-        }
+        self.exchange.release();
+    }
+}
+
+impl Deref for Attempt {
+    type Target = Exchange;
+
+    fn deref(&self) -> &Exchange {
+        &self.exchange
     }
 }

@@ -15,7 +15,7 @@ const NAMESPACE: &str = "envoy.lb";
 
 /// What a request brings to the choice of its host.
 #[derive(Debug, Default)]
-pub(super) struct RequestChoice {
+pub(crate) struct RequestChoice {
     hash: RequestHash,
     /// The route's metadata with the stream's, where that has some.
     metadata: Option<Box<MetadataMatch>>,
@@ -24,7 +24,7 @@ pub(super) struct RequestChoice {
 
 impl RequestChoice {
     /// Of a request, before its first attempt.
-    pub(super) fn new(route: &SelectedRoute, cluster: &Cluster, head: &RequestHead, info: &StreamInfo) -> Self {
+    pub(crate) fn new(route: &SelectedRoute, cluster: &Cluster, head: &RequestHead, info: &StreamInfo) -> Self {
         let policies = cluster.hash_policies(|| route.forward().and_then(ForwardAction::hash_policies));
         let hash = policies.map(|policies| policies.hash(Some(head), info)).unwrap_or_default();
         let dynamic: Option<&[(Arc<str>, Node)]> =
@@ -40,7 +40,7 @@ impl RequestChoice {
     }
 
     /// What a balancer may look at. Only the first attempt goes where a filter asks for.
-    pub(super) fn context<'a>(&'a self, route: &'a SelectedRoute, is_first: bool) -> LbContext<'a> {
+    pub(crate) fn context<'a>(&'a self, route: &'a SelectedRoute, is_first: bool) -> LbContext<'a> {
         LbContext {
             hash: self.hash.hash,
             metadata: self.metadata.as_deref().or_else(|| route.metadata_match()),
@@ -50,7 +50,7 @@ impl RequestChoice {
     }
 
     /// Gives the client the cookies that were made for it.
-    pub(super) fn finish(&self, head: &mut ResponseHead) {
+    pub(crate) fn finish(&self, head: &mut ResponseHead) {
         for cookie in &self.hash.cookies {
             head.headers.append_sanitized(HeaderId::SetCookie, cookie);
         }

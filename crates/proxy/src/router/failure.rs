@@ -25,6 +25,10 @@ pub enum ResetReason {
     ConnectionTermination,
     /// We gave the attempt up.
     LocalReset,
+    /// The host has reset the stream.
+    RemoteReset,
+    /// The host has refused the stream, unseen.
+    RemoteRefusedStreamReset,
     /// A circuit breaker is open.
     Overflow,
     /// What came is no HTTP.
@@ -40,6 +44,8 @@ impl ResetReason {
             Self::ConnectionTimeout => "connection timeout",
             Self::ConnectionTermination => "connection termination",
             Self::LocalReset => "local reset",
+            Self::RemoteReset => "remote reset",
+            Self::RemoteRefusedStreamReset => "remote refused stream reset",
             Self::Overflow => "overflow",
             Self::ProtocolError => "protocol error",
         }
@@ -53,6 +59,7 @@ impl ResetReason {
             }
             Self::ConnectionTermination => ResponseFlag::UpstreamConnectionTermination,
             Self::LocalReset => ResponseFlag::LocalReset,
+            Self::RemoteReset | Self::RemoteRefusedStreamReset => ResponseFlag::UpstreamRemoteReset,
             Self::Overflow => ResponseFlag::UpstreamOverflow,
             Self::ProtocolError => ResponseFlag::UpstreamProtocolError,
         }
@@ -84,7 +91,9 @@ impl From<StreamEnd> for ResetReason {
             StreamEnd::Reset(ResetCause::Fault(_)) | StreamEnd::Connection(ConnectionEnd::Protocol(_)) => {
                 Self::ProtocolError
             }
-            StreamEnd::Reset(_) | StreamEnd::Connection(_) => Self::ConnectionTermination,
+            StreamEnd::Reset(cause) if cause.is_refused() => Self::RemoteRefusedStreamReset,
+            StreamEnd::Reset(_) => Self::RemoteReset,
+            StreamEnd::Connection(_) => Self::ConnectionTermination,
         }
     }
 }
@@ -97,7 +106,11 @@ impl From<ResetReason> for retry_state::ResetReason {
             ResetReason::LocalConnectionFailure
             | ResetReason::RemoteConnectionFailure
             | ResetReason::ConnectionTimeout => Self::ConnectFailure,
-            ResetReason::ConnectionTermination | ResetReason::LocalReset | ResetReason::ProtocolError => Self::Other,
+            ResetReason::RemoteRefusedStreamReset => Self::RefusedStream,
+            ResetReason::RemoteReset
+            | ResetReason::ConnectionTermination
+            | ResetReason::LocalReset
+            | ResetReason::ProtocolError => Self::Other,
         }
     }
 }

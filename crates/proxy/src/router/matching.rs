@@ -37,6 +37,20 @@ struct Rare {
     filter_state: Box<[FilterStateMatcher]>,
 }
 
+/// The condition of a route that fails; of several alike, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mismatch {
+    Path,
+    Fraction,
+    Header(usize),
+    QueryParameter(usize),
+    Grpc,
+    Cookie(usize),
+    TlsContext,
+    DynamicMetadata(usize),
+    FilterState(usize),
+}
+
 #[derive(Debug)]
 enum PathMatch {
     Exact(Box<[u8]>),
@@ -110,11 +124,24 @@ impl RouteMatcher {
 
     /// Whether the route takes this request, whose path without query is `path` (empty for CONNECT).
     pub(super) fn matches(&self, head: &RequestHead, path: &[u8], info: &StreamInfo, random: u64) -> bool {
-        self.matches_path(&head.method, path)
-            && self.runtime_fraction.as_ref().is_none_or(|fraction| fraction.sample(random))
-            && self.headers.iter().all(|matcher| matcher.matches(head))
-            && self.query_parameters.iter().all(|matcher| matcher.matches(head))
-            && self.rare.as_ref().is_none_or(|rare| rare.matches(head, info))
+        self.mismatch(head, path, info, random).is_none()
+    }
+
+    /// The first condition that fails.
+    pub(super) fn mismatch(&self, head: &RequestHead, path: &[u8], info: &StreamInfo, random: u64) -> Option<Mismatch> {
+        if !self.matches_path(&head.method, path) {
+            return Some(Mismatch::Path);
+        }
+        if self.runtime_fraction.as_ref().is_some_and(|fraction| !fraction.sample(random)) {
+            return Some(Mismatch::Fraction);
+        }
+        if let Some(number) = self.headers.iter().position(|matcher| !matcher.matches(head)) {
+            return Some(Mismatch::Header(number));
+        }
+        if let Some(number) = self.query_parameters.iter().position(|matcher| !matcher.matches(head)) {
+            return Some(Mismatch::QueryParameter(number));
+        }
+        self.rare.as_ref().and_then(|rare| rare.mismatch(head, info))
     }
 
     /// How much of the path `prefix_rewrite` replaces: what was matched.
@@ -164,12 +191,21 @@ impl Rare {
         })))
     }
 
-    fn matches(&self, head: &RequestHead, info: &StreamInfo) -> bool {
-        (!self.grpc || head.is_grpc())
-            && self.cookies.iter().all(|matcher| matcher.matches(head))
-            && tls_matches(self.tls_context, &info.connection)
-            && self.dynamic_metadata.iter().all(|matcher| matcher.matches(|namespace| info.metadata.get(namespace)))
-            && self.filter_state.iter().all(|matcher| matcher.matches(info))
+    fn mismatch(&self, head: &RequestHead, info: &StreamInfo) -> Option<Mismatch> {
+        if self.grpc && !head.is_grpc() {
+            return Some(Mismatch::Grpc);
+        }
+        if let Some(number) = self.cookies.iter().position(|matcher| !matcher.matches(head)) {
+            return Some(Mismatch::Cookie(number));
+        }
+        if !tls_matches(self.tls_context, &info.connection) {
+            return Some(Mismatch::TlsContext);
+        }
+        let metadata = |namespace: &str| info.metadata.get(namespace);
+        if let Some(number) = self.dynamic_metadata.iter().position(|matcher| !matcher.matches(metadata)) {
+            return Some(Mismatch::DynamicMetadata(number));
+        }
+        self.filter_state.iter().position(|matcher| !matcher.matches(info)).map(Mismatch::FilterState)
     }
 }
 

@@ -6,6 +6,7 @@
 mod attempt;
 mod choice;
 mod cluster_specifier;
+mod exchange;
 mod failure;
 mod filter_configs;
 mod forward;
@@ -20,6 +21,7 @@ pub mod retry_state;
 mod rewrite;
 mod route;
 mod route_stats;
+mod search;
 mod selected;
 mod table;
 #[cfg(test)]
@@ -29,9 +31,12 @@ mod uri_template;
 mod virtual_clusters;
 pub(crate) mod virtual_hosts;
 
+pub(crate) use choice::RequestChoice;
 pub use failure::UpstreamFault;
 pub use forward::{Forward, ForwardCx, Router};
+pub(crate) use matching::Mismatch;
 pub use route::ForwardAction;
+pub(crate) use search::Search;
 pub use selected::SelectedRoute;
 pub use table::{ClusterReference, RouteTable, Routes, not_found};
 

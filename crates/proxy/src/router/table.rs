@@ -27,24 +27,24 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 #[derive(Debug)]
 pub struct RouteTable {
     model: Arc<RouteConfiguration>,
-    domains: DomainIndex,
-    hosts: Vec<VirtualHost>,
+    pub(super) domains: DomainIndex,
+    pub(super) hosts: Vec<VirtualHost>,
     internal_only_headers: Box<[HeaderName]>,
 }
 
 #[derive(Debug)]
-struct VirtualHost {
+pub(super) struct VirtualHost {
     /// Number of its first route among all routes of the table.
     first: usize,
     /// Those that requests are matched with, and behind them the one that answers requests without TLS.
-    routes: Vec<Arc<RouteEntry>>,
-    choice: Choice,
-    require_tls: TlsRequirement,
+    pub(super) routes: Vec<Arc<RouteEntry>>,
+    pub(super) choice: Choice,
+    pub(super) require_tls: TlsRequirement,
 }
 
 /// How a virtual host finds the routes that may take a request.
 #[derive(Debug)]
-enum Choice {
+pub(super) enum Choice {
     /// The first that matches; found by the path.
     Paths(PathTree),
     /// The first of those at a leaf.
@@ -134,7 +134,7 @@ impl VirtualHost {
         }
     }
 
-    fn lacks_tls(&self, head: &RequestHead, info: &StreamInfo) -> bool {
+    pub(super) fn lacks_tls(&self, head: &RequestHead, info: &StreamInfo) -> bool {
         head.headers.get(HeaderId::XForwardedProto) != Some(b"https")
             && (self.require_tls == TlsRequirement::All || !info.is_internal)
     }

@@ -15,9 +15,9 @@ use super::{
     subsets::{Candidates, Outcome as SubsetOutcome},
 };
 use crate::local::Local;
-use sota_config::cluster::{Discovery, OriginalDstConfig};
+use sota_config::cluster::{Discovery, OriginalDstConfig, UpstreamProtocol};
 use sota_plugin::{
-    http::{HeaderName, RequestHead, StatusCode},
+    http::{HeaderName, Protocol, RequestHead, StatusCode},
     info::{ConnectionInfo, HostOverride},
     load_balancer::ChoiceCx,
     stats::Group,
@@ -100,6 +100,14 @@ impl Cluster {
         Rc::new(cluster)
     }
 
+    /// A worker's part that is in no table, for looking at choices: what it counts nobody sees if nobody sees the stats
+    /// of `local`.
+    pub(crate) fn detached(local: &Rc<Local>, config: &Arc<ClusterConfig>) -> Rc<Self> {
+        let cluster = Self::new(local, config, None);
+        cluster.retired.set(true);
+        cluster
+    }
+
     /// The name.
     pub fn name(&self) -> &Arc<str> {
         self.config.name()
@@ -150,7 +158,7 @@ impl Cluster {
                 host => return host,
             }
         }
-        if let Some(overload) = self.config.overload().filter(|overload| overload.has_trials())
+        if let Some(overload) = self.config.overload().filter(|overload| overload.has_trials() && !self.retired.get())
             && let Some(host) = self.trial(overload)
         {
             return Some(host);
@@ -349,9 +357,20 @@ impl Cluster {
     }
 
     /// A connection for one HTTP/1 request; priority 0 is the default, 1 high. Waits until one is there, at most for
-    /// `connect_timeout` of the connection that is made for it.
-    pub async fn http_connection(&self, host: &WorkerHost, priority: usize) -> Result<HttpConnection, PoolFailure> {
-        host.http_connection(priority).await
+    /// `connect_timeout` of the connection that is made for it. `downstream`: what the client speaks.
+    pub async fn http_connection(
+        &self,
+        host: &WorkerHost,
+        downstream: Option<Protocol>,
+        priority: usize,
+    ) -> Result<HttpConnection, PoolFailure> {
+        let http2 = match self.config.model().protocol {
+            UpstreamProtocol::Http2 => true,
+            UpstreamProtocol::Downstream => downstream == Some(Protocol::Http2),
+            // Without TLS nothing is agreed on.
+            UpstreamProtocol::Http1 | UpstreamProtocol::Auto => false,
+        };
+        host.http_connection(http2, priority).await
     }
 
     /// A connection of its own for TCP; priority 0 is the default, 1 high.

@@ -47,6 +47,11 @@ pub struct PriorityHosts {
 }
 
 impl PriorityHosts {
+    /// Its share of all requests in percent, by its healthy and by its degraded hosts, and whether it is in panic.
+    pub(crate) fn share(&self) -> (u32, u32, bool) {
+        (self.load.healthy, self.load.degraded, self.load.panic)
+    }
+
     fn availability(&self) -> Availability {
         Availability {
             total: self.all.hosts.len() as u32,

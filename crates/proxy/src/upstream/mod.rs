@@ -29,7 +29,10 @@ pub use circuit_breaker::{CircuitBreaker, Resource};
 pub use cluster::{Cluster, LbContext, RetryPermit};
 pub use clusters::Clusters;
 pub use config::ClusterConfig;
-pub use conn_pool::{HttpConnection, PoolFailure, PoolFailureKind, TcpConnection, UpstreamConnection, WorkerHost};
+pub use conn_pool::{
+    ConnectionFacts, Http2Place, HttpConnection, OwnConnection, PoolFailure, PoolFailureKind, TcpConnection,
+    UpstreamConnection, WorkerHost,
+};
 pub use dns::{Discovery, check_resolver};
 pub use hash_policy::{HashPolicies, RequestHash};
 pub use host::{Host, HostCounts, HostHealth, HostSpec};

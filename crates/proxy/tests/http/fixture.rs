@@ -176,6 +176,7 @@ fn cluster(name: &str, hosts: &[SocketAddr]) -> Cluster {
         protocol: Default::default(),
         http: Default::default(),
         http1: Http1Options { enable_trailers: true, ..Http1Options::default() },
+        http2: Default::default(),
         upstream_bind_config: None,
         tcp_keepalive: None,
         transport_socket: None,

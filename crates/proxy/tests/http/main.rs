@@ -4,10 +4,13 @@
 
 mod exchanges;
 mod faults;
+mod filter_bodies;
 mod filters;
 mod fixture;
+mod h2_origin;
 mod http2;
 mod http2_attacks;
+mod http2_upstream;
 mod retries;
 mod routing;
 mod timing;

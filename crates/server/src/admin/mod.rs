@@ -7,6 +7,7 @@ mod commands;
 mod config_dump;
 mod connection;
 mod dumped;
+mod explain;
 mod hosts;
 mod state;
 

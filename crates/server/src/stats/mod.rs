@@ -34,9 +34,12 @@ pub struct Store(Arc<Inner>);
 /// What is wrong in `stats_config`.
 #[derive(Debug, thiserror::Error)]
 pub enum StatsError {
-    /// A regular expression that cannot be read or is too large.
+    /// A regular expression of a tag that cannot be read or is too large.
     #[error("{0}")]
     Regex(Box<regex::Error>),
+    /// A matcher of names that cannot be.
+    #[error("{0}")]
+    Matcher(sota_config::ConfigError),
     /// A tag without a value that is none of Envoy's own.
     #[error("no default regular expression for tag \"{0}\": give it a regex or a fixed_value")]
     UnknownTag(String),

@@ -1,11 +1,11 @@
 //! Which stats exist, and which histograms have which buckets: matchers over whole stat names.
 
 use super::StatsError;
-use regex::Regex;
 use sota_config::{
     bootstrap::{HistogramBuckets, StatsMatcher},
-    matcher::{StringMatcher, StringPattern},
+    matcher::StringMatcher as Config,
 };
+use sota_plugin::matcher::StringMatcher;
 use std::sync::Arc;
 
 /// `stats_config.stats_matcher`, compiled.
@@ -13,13 +13,13 @@ use std::sync::Arc;
 pub(super) enum Existence {
     All,
     None,
-    Include(Vec<NameMatcher>),
-    Exclude(Vec<NameMatcher>),
+    Include(Vec<StringMatcher>),
+    Exclude(Vec<StringMatcher>),
 }
 
 impl Existence {
     pub(super) fn new(config: &StatsMatcher) -> Result<Self, StatsError> {
-        let compile = |matchers: &[StringMatcher]| matchers.iter().map(NameMatcher::new).collect::<Result<Vec<_>, _>>();
+        let compile = |matchers: &[Config]| matchers.iter().map(compile).collect::<Result<Vec<_>, _>>();
         Ok(match config {
             StatsMatcher::All => Self::All,
             StatsMatcher::None => Self::None,
@@ -32,8 +32,8 @@ impl Existence {
         match self {
             Self::All => true,
             Self::None => false,
-            Self::Include(matchers) => matchers.iter().any(|matcher| matcher.matches(name)),
-            Self::Exclude(matchers) => !matchers.iter().any(|matcher| matcher.matches(name)),
+            Self::Include(matchers) => matchers.iter().any(|matcher| matcher.matches(name.as_bytes())),
+            Self::Exclude(matchers) => !matchers.iter().any(|matcher| matcher.matches(name.as_bytes())),
         }
     }
 }
@@ -41,7 +41,7 @@ impl Existence {
 /// `stats_config.histogram_bucket_settings`, compiled: the bounds of a histogram by its name.
 #[derive(Debug)]
 pub(super) struct BucketBounds {
-    rules: Vec<(NameMatcher, Arc<[f64]>)>,
+    rules: Vec<(StringMatcher, Arc<[f64]>)>,
     default: Arc<[f64]>,
 }
 
@@ -50,52 +50,21 @@ impl BucketBounds {
         let rule = |rule: &HistogramBuckets| {
             let mut bounds = rule.buckets.clone();
             bounds.sort_unstable_by(f64::total_cmp);
-            Ok((NameMatcher::new(&rule.matcher)?, bounds.into()))
+            Ok((compile(&rule.matcher)?, bounds.into()))
         };
         Ok(Self { rules: config.iter().map(rule).collect::<Result<_, _>>()?, default: DEFAULT_BOUNDS.into() })
     }
 
     pub(super) fn of(&self, name: &str) -> &Arc<[f64]> {
-        self.rules.iter().find(|(matcher, _)| matcher.matches(name)).map_or(&self.default, |(_, bounds)| bounds)
+        self.rules
+            .iter()
+            .find(|(matcher, _)| matcher.matches(name.as_bytes()))
+            .map_or(&self.default, |(_, bounds)| bounds)
     }
 }
 
-/// A `StringMatcher`, compiled.
-#[derive(Debug)]
-pub(super) enum NameMatcher {
-    Exact(String, bool),
-    Prefix(String, bool),
-    Suffix(String, bool),
-    Contains(String, bool),
-    Regex(Regex),
-}
-
-impl NameMatcher {
-    pub(super) fn new(config: &StringMatcher) -> Result<Self, StatsError> {
-        let ignore_case = config.ignore_case;
-        let text = |text: &String| if ignore_case { text.to_ascii_lowercase() } else { text.clone() };
-        Ok(match &config.pattern {
-            StringPattern::Exact(exact) => Self::Exact(text(exact), ignore_case),
-            StringPattern::Prefix(prefix) => Self::Prefix(text(prefix), ignore_case),
-            StringPattern::Suffix(suffix) => Self::Suffix(text(suffix), ignore_case),
-            StringPattern::Contains(part) => Self::Contains(text(part), ignore_case),
-            StringPattern::Regex(regex) => Self::Regex(super::compile(&format!("^(?:{regex})$"))?),
-        })
-    }
-
-    fn matches(&self, name: &str) -> bool {
-        match self {
-            Self::Exact(exact, false) => name == exact,
-            Self::Prefix(prefix, false) => name.starts_with(prefix),
-            Self::Suffix(suffix, false) => name.ends_with(suffix),
-            Self::Contains(part, false) => name.contains(part),
-            Self::Exact(exact, true) => name.eq_ignore_ascii_case(exact),
-            Self::Prefix(prefix, true) => name.to_ascii_lowercase().starts_with(prefix),
-            Self::Suffix(suffix, true) => name.to_ascii_lowercase().ends_with(suffix),
-            Self::Contains(part, true) => name.to_ascii_lowercase().contains(part),
-            Self::Regex(regex) => regex.is_match(name),
-        }
-    }
+fn compile(config: &Config) -> Result<StringMatcher, StatsError> {
+    StringMatcher::build(config).map_err(StatsError::Matcher)
 }
 
 /// Envoy's bounds where the configuration says nothing.
@@ -105,9 +74,10 @@ const DEFAULT_BOUNDS: [f64; 19] =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sota_config::matcher::StringPattern;
 
-    fn matcher(pattern: StringPattern, ignore_case: bool) -> StringMatcher {
-        StringMatcher { pattern, ignore_case }
+    fn matcher(pattern: StringPattern, ignore_case: bool) -> Config {
+        Config { pattern, ignore_case }
     }
 
     #[test]
@@ -123,18 +93,11 @@ mod tests {
     }
 
     #[test]
-    fn every_pattern_matches_its_way() {
-        let matches =
-            |pattern, ignore_case, name: &str| NameMatcher::new(&matcher(pattern, ignore_case)).unwrap().matches(name);
-        assert!(matches(StringPattern::Exact("aB".into()), false, "aB"));
-        assert!(!matches(StringPattern::Exact("aB".into()), false, "ab"));
-        assert!(matches(StringPattern::Exact("aB".into()), true, "Ab"));
-        assert!(matches(StringPattern::Suffix("_MS".into()), true, "rq_ms"));
-        assert!(matches(StringPattern::Contains("Q_".into()), true, "rq_ms"));
-        assert!(!matches(StringPattern::Contains("Q_".into()), false, "rq_ms"));
-        assert!(matches(StringPattern::Regex("rq|cx".into()), false, "cx"));
-        assert!(!matches(StringPattern::Regex("rq|cx".into()), false, "cx_total"), "the whole name has to match");
-        assert!(NameMatcher::new(&matcher(StringPattern::Regex("(".into()), false)).is_err());
+    fn an_expression_matches_the_whole_name() {
+        let either = compile(&matcher(StringPattern::Regex("rq|cx".into()), false)).unwrap();
+        assert!(either.matches(b"cx") && !either.matches(b"cx_total"));
+        let bad = StatsMatcher::Exclude(vec![matcher(StringPattern::Regex("(".into()), false)]);
+        assert!(matches!(Existence::new(&bad), Err(StatsError::Matcher(_))));
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod buffer;
 pub(crate) mod compressor;
 pub(crate) mod cors;
 pub(crate) mod csrf;
+pub(crate) mod custom_response;
 pub(crate) mod decompressor;
 pub(crate) mod fault;
 mod grpc;
@@ -20,3 +21,7 @@ pub(crate) mod set_metadata;
 mod slow_body;
 pub(crate) mod sota_router;
 pub(crate) mod stateful_session;
+pub(crate) mod zmq_bridge;
+
+pub(crate) use grpc_web::fuzz_web_text;
+pub(crate) use stateful_session::fuzz_session;

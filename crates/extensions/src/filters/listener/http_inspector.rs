@@ -1,5 +1,6 @@
 //! `envoy.filters.listener.http_inspector`: which HTTP a connection begins with, for the filter chain match.
 
+use super::per_connection;
 use sota_codec::http_inspect::{Inspection, MAX_INSPECT_BYTES, inspect};
 use sota_config::{ConfigError, TypedConfig};
 use sota_plugin::{
@@ -45,8 +46,7 @@ struct HttpInspector;
 
 impl ListenerFilterConfig for HttpInspector {
     fn for_worker(&self, cx: &WorkerCx) -> Rc<dyn Fn() -> Box<dyn ListenerFilter>> {
-        let stats = cx.stats().child("http_inspector.").group::<Stats>();
-        Rc::new(move || Box::new(Filter { stats: stats.clone() }))
+        per_connection(cx, "http_inspector.", |stats| Filter { stats })
     }
 }
 

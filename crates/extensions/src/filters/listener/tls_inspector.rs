@@ -1,5 +1,6 @@
 //! `envoy.filters.listener.tls_inspector`: whether a connection begins with TLS, and for whom.
 
+use super::per_connection;
 use sota_codec::client_hello::{DEFAULT_MAX_BYTES, Inspection, inspect};
 use sota_config::{ConfigError, TypedConfig};
 use sota_plugin::{
@@ -51,8 +52,7 @@ struct TlsInspector;
 
 impl ListenerFilterConfig for TlsInspector {
     fn for_worker(&self, cx: &WorkerCx) -> Rc<dyn Fn() -> Box<dyn ListenerFilter>> {
-        let stats = cx.stats().child("tls_inspector.").group::<Stats>();
-        Rc::new(move || Box::new(Filter { stats: stats.clone() }))
+        per_connection(cx, "tls_inspector.", |stats| Filter { stats })
     }
 }
 

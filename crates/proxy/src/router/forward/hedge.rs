@@ -82,7 +82,7 @@ impl Forward {
                     }));
                 }
                 Poll::Ready(Err(_)) => {
-                    attempt.connection.closed_by_peer();
+                    attempt.closed_by_peer();
                     let host = Rc::clone(&attempt.host);
                     self.count_status(StatusCode::SERVICE_UNAVAILABLE, Some(&host), stream.info);
                     self.lose(place);
@@ -111,8 +111,9 @@ impl Forward {
         upstream.address = Some(attempt.host.host().address().clone());
         upstream.hostname = Some(Arc::clone(attempt.host.host().hostname()));
         upstream.host_metadata = attempt.host.host().spec().metadata.clone();
-        upstream.local = attempt.connection.local_address;
-        upstream.connection_id = Some(attempt.connection.id);
+        let facts = attempt.facts();
+        upstream.local = facts.local_address;
+        upstream.connection_id = Some(facts.id);
         self.state = State::Active(attempt);
     }
 

@@ -17,6 +17,7 @@ use super::{
     SelectedRoute,
     attempt::{Attempt, Connecting},
     choice::RequestChoice,
+    exchange::BeginError,
     failure::{ResetReason, UpstreamFault},
     outgoing::Outgoing,
     retry_state::RetryState,
@@ -27,7 +28,7 @@ use crate::{
     access_log::WorkerAccessLogs,
     deadline::{Deadline, Deadlines},
     upstream::{Cluster, Host, HttpConnection, LbContext, PoolFailure, RetryPermit, WorkerHost},
-    wire::{BodyError, Part, ResponseEvent, http1::ClientOptions},
+    wire::{BodyError, Part, ResponseEvent, http1::ClientOptions, http2::StreamEnd},
 };
 use bytes::Bytes;
 use sota_codec::http1::{DecodeOptions, Http1Error};
@@ -35,7 +36,7 @@ use sota_config::route::RoutingPriority;
 use sota_plugin::{
     access_log::{LogEntry, LogKind},
     filter::LocalReply,
-    http::{GrpcStatus, HeaderId, Headers, Protocol, RequestHead, ResponseHead, StatusCode},
+    http::{GrpcStatus, HeaderId, Headers, RequestHead, ResponseHead, StatusCode},
     info::{ResponseFlag, StreamInfo, UpstreamAttempt},
     stats::Scope,
 };
@@ -378,7 +379,7 @@ impl Forward {
         upstream.address = Some(host.host().address().clone());
         upstream.hostname = Some(Arc::clone(host.host().hostname()));
         upstream.host_metadata = host.host().spec().metadata.clone();
-        self.state = State::Connecting(Connecting::new(&self.cluster, host, self.priority()));
+        self.state = State::Connecting(Connecting::new(&self.cluster, host, info.protocol, self.priority()));
     }
 
     fn priority(&self) -> usize {
@@ -394,8 +395,23 @@ impl Forward {
     ) -> Result<(), Box<LocalReply>> {
         match result {
             Ok(connection) => {
-                self.send(host, connection, stream);
-                Ok(())
+                match self.send(&host, connection, stream) {
+                    Ok(()) => Ok(()),
+                    // It ended between the two.
+                    Err(BeginError::TooLate) if self.resends < MAX_RESENDS => {
+                        self.resends += 1;
+                        self.connect(host, stream.info);
+                        Ok(())
+                    }
+                    Err(error) => {
+                        let reason = match error {
+                            BeginError::TooLate => ResetReason::ConnectionTermination,
+                            BeginError::Ended(end) => StreamEnd::from(end).into(),
+                            BeginError::InvalidHead => ResetReason::ProtocolError,
+                        };
+                        self.failed(reason, "", Some(&host), stream)
+                    }
+                }
             }
             Err(failure) => {
                 let reason = ResetReason::from(failure.kind);
@@ -405,7 +421,12 @@ impl Forward {
     }
 
     /// Begins the request on a connection.
-    fn send(&mut self, host: Rc<WorkerHost>, connection: HttpConnection, stream: &mut ForwardCx<'_>) {
+    fn send(
+        &mut self,
+        host: &Rc<WorkerHost>,
+        connection: HttpConnection,
+        stream: &mut ForwardCx<'_>,
+    ) -> Result<(), BeginError> {
         let now = Instant::now();
         let (head, info) = (&mut *stream.request, &mut *stream.info);
         let tell = !self.router.suppress_envoy_headers;
@@ -422,20 +443,22 @@ impl Forward {
             self.timeouts.tell(head, self.elapsed(now));
         }
         self.tell_deadline(head, now, stream.deadlines);
-        info.upstream.local = connection.local_address;
-        info.upstream.connection_id = Some(connection.id);
-        info.upstream.protocol = Some(Protocol::Http11);
-        if !connection.reused {
-            info.timing.upstream_connect_start = Some(connection.connect_start);
-            info.timing.upstream_connect_complete = Some(connection.connect_complete);
+        let facts = connection.facts();
+        info.upstream.local = facts.local_address;
+        info.upstream.connection_id = Some(facts.id);
+        info.upstream.protocol = Some(facts.protocol);
+        if !facts.reused {
+            info.timing.upstream_connect_start = Some(facts.connect_start);
+            info.timing.upstream_connect_complete = Some(facts.connect_complete);
         }
         info.timing.upstream_first_tx = Some(now);
         self.count_route(|route| route.upstream_rq_total.inc());
-        let attempt = Attempt::begin(host, connection, head, &self.body, &self.options, self.limit);
+        let attempt = Attempt::begin(Rc::clone(host), connection, head, &self.body, &self.options, self.limit)?;
         self.state = State::Active(Box::new(attempt));
         if self.request_end.is_some() {
             self.arm_try(now, stream.deadlines);
         }
+        Ok(())
     }
 
     fn note_moved(&mut self) {
@@ -542,13 +565,13 @@ impl Forward {
         };
         let reason = match error {
             BodyError::Io(_) => {
-                attempt.connection.closed_by_peer();
+                attempt.closed_by_peer();
                 ResetReason::ConnectionTermination
             }
-            BodyError::Stream(end) => end.into(),
+            BodyError::Stream(end) => self.note_stream_end(end),
             BodyError::Malformed(error) => {
                 if error == Http1Error::Truncated {
-                    attempt.connection.closed_by_peer();
+                    attempt.closed_by_peer();
                 }
                 self.cluster.stats().upstream_cx_protocol_error.inc();
                 ResetReason::ProtocolError

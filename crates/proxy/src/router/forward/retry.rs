@@ -8,10 +8,14 @@ use crate::{
         retry_state::BackOff,
     },
     upstream::WorkerHost,
-    wire::ClientError,
+    wire::{ClientError, http2::StreamEnd},
 };
 use sota_config::route::RoutingPriority;
-use sota_plugin::{filter::LocalReply, http::HeaderId, info::ResponseFlag};
+use sota_plugin::{
+    filter::LocalReply,
+    http::{HeaderId, Protocol},
+    info::ResponseFlag,
+};
 use std::{rc::Rc, time::Instant};
 
 impl Forward {
@@ -21,24 +25,52 @@ impl Forward {
         let host = Rc::clone(&attempt.host);
         let reason = match error {
             ClientError::Closed { unanswered, failed } => {
-                attempt.connection.closed_by_peer();
-                let never_seen = *unanswered && attempt.connection.reused && self.resends < MAX_RESENDS;
-                if never_seen && self.body.can_rewind() && (self.is_idempotent || attempt.is_unsent()) {
-                    self.resends += 1;
-                    self.end_attempt(stream);
-                    self.connect(host, stream.info);
+                attempt.closed_by_peer();
+                if *unanswered && self.resends(stream) {
                     return Ok(());
                 }
                 // Compat: half a response is no HTTP.
                 if *unanswered || *failed { ResetReason::ConnectionTermination } else { ResetReason::ProtocolError }
             }
             ClientError::Malformed(_) => ResetReason::ProtocolError,
-            ClientError::Stream(end) => (*end).into(),
+            ClientError::Stream(end) => {
+                if attempt.is_unanswered() && self.resends(stream) {
+                    return Ok(());
+                }
+                self.note_stream_end(*end)
+            }
         };
-        if reason == ResetReason::ProtocolError {
+        if reason == ResetReason::ProtocolError && !matches!(error, ClientError::Stream(_)) {
             self.cluster.stats().upstream_cx_protocol_error.inc();
         }
         self.failed(reason, "", Some(&host), stream)
+    }
+
+    /// Whether a request that the host has most likely never seen goes out once more, on another connection.
+    fn resends(&mut self, stream: &mut ForwardCx<'_>) -> bool {
+        let State::Active(attempt) = &self.state else { return false };
+        // An HTTP/2 host that closes a connection says which requests it leaves behind.
+        let is_stale = attempt.facts().reused && attempt.facts().protocol == Protocol::Http11;
+        let is_safe = attempt.was_left_behind() || (is_stale && (self.is_idempotent || attempt.is_unsent()));
+        if !is_safe || attempt.is_hedged || self.resends >= MAX_RESENDS || !self.body.can_rewind() {
+            return false;
+        }
+        let host = Rc::clone(&attempt.host);
+        self.resends += 1;
+        self.end_attempt(stream);
+        self.connect(host, stream.info);
+        true
+    }
+
+    /// Counts a stream that is over before its time.
+    pub(super) fn note_stream_end(&self, end: StreamEnd) -> ResetReason {
+        let (reason, stats) = (ResetReason::from(end), self.cluster.stats());
+        match reason {
+            ResetReason::RemoteReset | ResetReason::RemoteRefusedStreamReset => stats.upstream_rq_rx_reset.inc(),
+            ResetReason::ConnectionTermination => stats.upstream_rq_pending_failure_eject.inc(),
+            _ => stats.upstream_rq_tx_reset.inc(),
+        }
+        reason
     }
 
     /// Counts an attempt that takes too long, or on which nothing moves.

@@ -30,8 +30,7 @@ impl UpstreamConnection {
     pub(super) fn new(io: Io, counted: Counted) -> Self {
         let context = &counted.pool.context;
         let now = Instant::now();
-        context.stats.upstream_cx_connect_ms.record(millis(counted.began, now));
-        counted.connected.set(true);
+        counted.note_connected(now);
         let local_address = match &io {
             Io::Tcp(stream) => stream.local_addr().ok(),
             _ => None,
@@ -49,7 +48,7 @@ impl UpstreamConnection {
 
     /// How many requests it has had, the one that runs included.
     pub fn requests(&self) -> u32 {
-        self.counted.requests.get()
+        self.counted.requests()
     }
 
     /// Notes that the host closed or reset it: for stats when it is dropped.
@@ -58,12 +57,8 @@ impl UpstreamConnection {
     }
 
     pub(super) fn begin_request(&self) {
-        let requests = self.requests() + 1;
-        self.counted.requests.set(requests);
+        self.counted.begin_request();
         self.counted.in_request.set(true);
-        if requests == self.counted.pool.context.max_requests {
-            self.counted.pool.stats().upstream_cx_max_requests.inc();
-        }
     }
 
     /// Between its requests it may be given back: to the idle ones, where it has not ended.
@@ -135,8 +130,10 @@ impl Counted {
         let stats = pool.stats();
         stats.upstream_cx_total.inc();
         stats.upstream_cx_active.inc();
-        if pool.kind == Kind::Http1 {
-            stats.upstream_cx_http1_total.inc();
+        match pool.kind {
+            Kind::Http1 => stats.upstream_cx_http1_total.inc(),
+            Kind::Http2 => stats.upstream_cx_http2_total.inc(),
+            Kind::Tcp | Kind::Message => {}
         }
         pool.counters.cx_total.inc();
         pool.counters.cx_active.inc();
@@ -159,6 +156,36 @@ impl Counted {
     pub(super) fn began(&self) -> Instant {
         self.began
     }
+
+    pub(super) fn pool(&self) -> &Rc<ConnPool> {
+        &self.pool
+    }
+
+    /// It is there.
+    pub(super) fn note_connected(&self, now: Instant) {
+        self.pool.stats().upstream_cx_connect_ms.record(millis(self.began, now));
+        self.connected.set(true);
+    }
+
+    /// Requests so far, those that run included.
+    pub(super) fn requests(&self) -> u32 {
+        self.requests.get()
+    }
+
+    /// Counts a request; whether it is the last that it may have.
+    pub(super) fn begin_request(&self) -> bool {
+        self.requests.set(self.requests.get() + 1);
+        let is_last = self.requests.get() == self.pool.context.max_requests;
+        if is_last {
+            self.pool.stats().upstream_cx_max_requests.inc();
+        }
+        is_last
+    }
+
+    /// Whether requests run on it.
+    pub(super) fn note_in_request(&self, in_request: bool) {
+        self.in_request.set(in_request);
+    }
 }
 
 impl Drop for Counted {
@@ -177,7 +204,7 @@ impl Drop for Counted {
             side.inc();
         }
         stats.upstream_cx_length_ms.record(millis(self.began, Instant::now()));
-        if self.connected.get() && self.pool.kind == Kind::Http1 {
+        if self.connected.get() && matches!(self.pool.kind, Kind::Http1 | Kind::Http2) {
             stats.upstream_rq_per_cx.record(u64::from(self.requests.get()));
         }
         self.pool.counters.cx_active.dec();

@@ -1,10 +1,46 @@
-//! A connection for one HTTP/1 request.
+//! A connection for one HTTP request, of its own or shared.
 
-use super::{ConnPool, PoolFailure, RequestPermit, UpstreamConnection};
-use std::{ops::Deref, rc::Rc};
+use super::{ConnPool, Http2Place, PoolFailure, RequestPermit, UpstreamConnection};
+use sota_plugin::http::Protocol;
+use std::{net::SocketAddr, ops::Deref, rc::Rc, time::Instant};
+
+/// A connection for one request.
+pub enum HttpConnection {
+    /// HTTP/1: for this request alone.
+    Http1(OwnConnection),
+    /// HTTP/2: beside others.
+    Http2(Http2Place),
+}
+
+/// What is known of it.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionFacts {
+    /// Unique in this process.
+    pub id: u64,
+    /// Our end; `None` for Unix sockets.
+    pub local_address: Option<SocketAddr>,
+    /// When connecting began.
+    pub connect_start: Instant,
+    /// When it was there.
+    pub connect_complete: Instant,
+    /// Whether a request was sent on it before.
+    pub reused: bool,
+    /// What is spoken.
+    pub protocol: Protocol,
+}
+
+impl HttpConnection {
+    /// What is known of it.
+    pub fn facts(&self) -> ConnectionFacts {
+        match self {
+            Self::Http1(own) => own.facts(),
+            Self::Http2(place) => place.facts(),
+        }
+    }
+}
 
 /// A connection that one request has for itself. Dropping it closes it; [`Self::release`] keeps it for others.
-pub struct HttpConnection {
+pub struct OwnConnection {
     permit: RequestPermit,
     connection: Box<UpstreamConnection>,
     /// Whether a request was sent on it before: if it is closed before an octet of the answer came, the request may
@@ -12,7 +48,7 @@ pub struct HttpConnection {
     pub reused: bool,
 }
 
-impl HttpConnection {
+impl OwnConnection {
     pub(super) async fn acquire(pool: &Rc<ConnPool>) -> Result<Self, PoolFailure> {
         let (connection, reused) = pool.acquire().await?;
         match RequestPermit::take(pool) {
@@ -24,6 +60,18 @@ impl HttpConnection {
                 pool.offer(connection);
                 Err(PoolFailure::overflow())
             }
+        }
+    }
+
+    /// What is known of it.
+    pub fn facts(&self) -> ConnectionFacts {
+        ConnectionFacts {
+            id: self.id,
+            local_address: self.local_address,
+            connect_start: self.connect_start,
+            connect_complete: self.connect_complete,
+            reused: self.reused,
+            protocol: Protocol::Http11,
         }
     }
 
@@ -43,7 +91,7 @@ impl HttpConnection {
     }
 }
 
-impl Deref for HttpConnection {
+impl Deref for OwnConnection {
     type Target = UpstreamConnection;
 
     fn deref(&self) -> &UpstreamConnection {

@@ -9,13 +9,15 @@ mod connection;
 mod failure;
 mod http;
 mod keeper;
+mod shared;
 mod tcp;
 mod wait;
 mod worker_host;
 
 pub use connection::UpstreamConnection;
 pub use failure::{PoolFailure, PoolFailureKind};
-pub use http::HttpConnection;
+pub use http::{ConnectionFacts, HttpConnection, OwnConnection};
+pub use shared::{Http2Place, SharedConnection};
 pub use tcp::TcpConnection;
 pub use worker_host::WorkerHost;
 
@@ -27,22 +29,28 @@ use super::{
     host::{Host, HostCounters, HostState},
     stats::ClusterStats,
 };
-use crate::local::Local;
+use crate::{
+    local::Local,
+    wire::http2::{Http2Stats, Options},
+};
 use connection::Counted;
 use sota_config::cluster::Cluster as Model;
 use sota_plugin::stats::Group;
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::VecDeque,
     rc::Rc,
     sync::Arc,
     task::Waker,
     time::{Duration, Instant},
 };
-use wait::Slot;
+use wait::{Delivered, Slot};
 
 /// Idle connections of a pool beyond this are closed.
 const MOST_IDLE: usize = 64;
+
+/// Streams at once, before an HTTP/2 host has said how many (RFC 9113 §6.5.2: not fewer, if it follows the advice).
+const ASSUMED_STREAMS: u32 = 100;
 
 /// What the pools of a cluster have in common on a worker.
 pub(super) struct PoolContext {
@@ -55,6 +63,7 @@ pub(super) struct PoolContext {
     max_age: Option<Duration>,
     /// Whether the balancer asks how many requests run.
     count_active: bool,
+    http2: OnceCell<(Options, Group<Http2Stats>)>,
 }
 
 impl PoolContext {
@@ -68,6 +77,17 @@ impl PoolContext {
             max_age: http.max_connection_duration.filter(|age| !age.is_zero()),
             count_active: config.model().lb_policy.counts_requests(),
             config: Arc::clone(config),
+            http2: OnceCell::new(),
+        })
+    }
+
+    /// How HTTP/2 is spoken, and what is counted of it.
+    fn http2(&self) -> &(Options, Group<Http2Stats>) {
+        self.http2.get_or_init(|| {
+            let model = self.config.model();
+            let stats = self.config.scope(&self.local.stats).child("http2.").group();
+            let head = model.http.max_response_headers_kb as usize * 1024;
+            (Options::new(&model.http2, head, &model.http, false), stats)
         })
     }
 
@@ -76,6 +96,7 @@ impl PoolContext {
         let own = self.config.model();
         own.connect_timeout == other.connect_timeout
             && own.http == other.http
+            && own.http2 == other.http2
             && own.stat_name == other.stat_name
             && own.upstream_bind_config == other.upstream_bind_config
             && own.tcp_keepalive == other.tcp_keepalive
@@ -90,6 +111,8 @@ impl PoolContext {
 pub(super) enum Kind {
     /// HTTP/1: one request after the other.
     Http1,
+    /// HTTP/2: many requests side by side.
+    Http2,
     /// One use each.
     Tcp,
     /// An extension's protocol: one request after the other.
@@ -107,6 +130,10 @@ pub(super) struct ConnPool {
     priority: usize,
     /// The one that was used last is the last.
     idle: RefCell<Vec<Idle>>,
+    /// Those that requests share.
+    shared: RefCell<Vec<Rc<SharedConnection>>>,
+    /// Streams that the host has allowed at once on the last connection.
+    known_limit: Cell<u32>,
     waiting: RefCell<VecDeque<Rc<Slot>>>,
     /// All connections: being made, in use, idle.
     connections: Cell<usize>,
@@ -141,6 +168,8 @@ impl ConnPool {
             kind,
             priority,
             idle: RefCell::default(),
+            shared: RefCell::default(),
+            known_limit: Cell::new(ASSUMED_STREAMS),
             waiting: RefCell::default(),
             connections: Cell::new(0),
             connecting: Cell::new(0),
@@ -169,7 +198,14 @@ impl ConnPool {
         }
         let slot = self.enqueue();
         self.connect_more();
-        slot.wait().await
+        match slot.wait().await? {
+            Delivered::Own(connection) => {
+                let reused = connection.requests() > 0;
+                Ok((connection, reused))
+            }
+            // No pool has both.
+            Delivered::Shared(_) => Err(PoolFailure::overflow()),
+        }
     }
 
     /// The connection that was used last, unless nothing can be sent on it any more.
@@ -186,7 +222,7 @@ impl ConnPool {
     /// Makes connections for those that wait, as far as the circuit breaker allows; a pool without any connection may
     /// have one in any case, or nobody would ever wake those that wait.
     fn connect_more(self: &Rc<Self>) {
-        while self.waiting.borrow().len() > self.connecting.get() {
+        while self.waiting.borrow().len() > self.connecting.get() * self.requests_per_connection() {
             let allowed = self.breaker().take(Resource::Connections);
             if !allowed {
                 self.stats().upstream_cx_overflow.inc();
@@ -211,6 +247,7 @@ impl ConnPool {
         let result = connect::connect(&self.context, host.address(), counted.began()).await;
         drop(connecting);
         match result {
+            Ok(io) if self.kind == Kind::Http2 => self.share(io, counted),
             Ok(io) => self.offer(Box::new(UpstreamConnection::new(io, counted))),
             Err(failure) => {
                 match failure.kind {
@@ -246,7 +283,7 @@ impl ConnPool {
         let next = self.waiting.borrow_mut().pop_front();
         if let Some(slot) = next {
             self.left_queue();
-            slot.deliver(connection);
+            slot.deliver(Delivered::Own(connection));
         } else if !self.draining.get() && self.idle.borrow().len() < MOST_IDLE && self.kind != Kind::Tcp {
             self.keep(connection);
         }
@@ -257,6 +294,7 @@ impl ConnPool {
         self.draining.set(true);
         let idle = self.idle.take();
         drop(idle);
+        self.shared.borrow().iter().for_each(|connection| connection.drain());
     }
 
     /// One connection less.

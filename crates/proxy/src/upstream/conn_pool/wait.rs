@@ -1,6 +1,6 @@
 //! Waiting for a connection, first come, first served.
 
-use super::{ConnPool, PoolFailure, Resource, UpstreamConnection};
+use super::{ConnPool, PoolFailure, Resource, UpstreamConnection, shared::Place};
 use std::{
     cell::RefCell,
     future::poll_fn,
@@ -18,13 +18,21 @@ enum State {
     #[default]
     Done,
     Waiting(Option<Waker>),
-    Connected(Box<UpstreamConnection>),
+    Connected(Delivered),
     Failed(PoolFailure),
 }
 
+/// What those that wait are given.
+pub(super) enum Delivered {
+    /// A connection of its own.
+    Own(Box<UpstreamConnection>),
+    /// A place on one that others use, too.
+    Shared(Place),
+}
+
 impl Slot {
-    pub(super) fn deliver(&self, connection: Box<UpstreamConnection>) {
-        self.finish(State::Connected(connection));
+    pub(super) fn deliver(&self, delivered: Delivered) {
+        self.finish(State::Connected(delivered));
     }
 
     fn finish(&self, state: State) {
@@ -41,22 +49,19 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// A connection, and that it was not used before by this request's pool, or why there is none.
-    pub(super) async fn wait(self) -> Result<(Box<UpstreamConnection>, bool), PoolFailure> {
+    /// A connection, or why there is none.
+    pub(super) async fn wait(self) -> Result<Delivered, PoolFailure> {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<(Box<UpstreamConnection>, bool), PoolFailure>> {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Delivered, PoolFailure>> {
         let mut state = self.slot.0.borrow_mut();
         match mem::take(&mut *state) {
             State::Waiting(_) => {
                 *state = State::Waiting(Some(cx.waker().clone()));
                 Poll::Pending
             }
-            State::Connected(connection) => {
-                let reused = connection.requests() > 0;
-                Poll::Ready(Ok((connection, reused)))
-            }
+            State::Connected(delivered) => Poll::Ready(Ok(delivered)),
             State::Failed(failure) => Poll::Ready(Err(failure)),
             State::Done => Poll::Pending,
         }
@@ -71,8 +76,9 @@ impl Drop for Waiting {
                 self.pool.left_queue();
                 self.pool.stats().upstream_rq_cancelled.inc();
             }
-            State::Connected(connection) => self.pool.offer(connection),
-            State::Failed(_) | State::Done => {}
+            State::Connected(Delivered::Own(connection)) => self.pool.offer(connection),
+            // A place is free when it is dropped.
+            State::Connected(Delivered::Shared(_)) | State::Failed(_) | State::Done => {}
         }
     }
 }

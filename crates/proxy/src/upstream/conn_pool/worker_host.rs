@@ -1,6 +1,9 @@
 //! A worker's part of a host.
 
-use super::{ConnPool, HttpConnection, Kind, PoolContext, PoolFailure, Resource, TcpConnection, UpstreamConnection};
+use super::{
+    ConnPool, Http2Place, HttpConnection, Kind, OwnConnection, PoolContext, PoolFailure, Resource, TcpConnection,
+    UpstreamConnection,
+};
 use crate::{
     drain::{DrainSignal, DrainWatch},
     upstream::host::{Host, HostCounters, WorkerCounters},
@@ -39,8 +42,16 @@ impl WorkerHost {
         &self.pools
     }
 
-    pub(in crate::upstream) async fn http_connection(&self, priority: usize) -> Result<HttpConnection, PoolFailure> {
-        HttpConnection::acquire(self.pools.get(&self.host, Kind::Http1, priority)).await
+    pub(in crate::upstream) async fn http_connection(
+        &self,
+        http2: bool,
+        priority: usize,
+    ) -> Result<HttpConnection, PoolFailure> {
+        if http2 {
+            let place = Http2Place::acquire(self.pools.get(&self.host, Kind::Http2, priority)).await;
+            return place.map(HttpConnection::Http2);
+        }
+        OwnConnection::acquire(self.pools.get(&self.host, Kind::Http1, priority)).await.map(HttpConnection::Http1)
     }
 
     pub(in crate::upstream) async fn tcp_connection(&self, priority: usize) -> Result<TcpConnection, PoolFailure> {
@@ -81,6 +92,7 @@ pub(in crate::upstream) struct HostPools {
     context: Rc<PoolContext>,
     counters: WorkerCounters,
     http1: [OnceCell<Rc<ConnPool>>; 2],
+    http2: [OnceCell<Rc<ConnPool>>; 2],
     tcp: [OnceCell<Rc<ConnPool>>; 2],
     /// Those of extensions, by what is spoken.
     message: RefCell<Vec<(&'static str, Rc<ConnPool>)>>,
@@ -98,6 +110,7 @@ impl HostPools {
             context: Rc::clone(context),
             counters: host.state().worker_counters(),
             http1: Default::default(),
+            http2: Default::default(),
             tcp: Default::default(),
             message: RefCell::default(),
             draining: signal,
@@ -105,7 +118,11 @@ impl HostPools {
     }
 
     fn get(&self, host: &Arc<Host>, kind: Kind, priority: usize) -> &Rc<ConnPool> {
-        let pools = if kind == Kind::Http1 { &self.http1 } else { &self.tcp };
+        let pools = match kind {
+            Kind::Http1 => &self.http1,
+            Kind::Http2 => &self.http2,
+            Kind::Tcp | Kind::Message => &self.tcp,
+        };
         let priority = priority.min(1);
         let draining = self.draining.is_draining();
         let new = || ConnPool::new(&self.context, host, &self.counters.counters, kind, priority, draining);
@@ -127,6 +144,7 @@ impl HostPools {
     pub(in crate::upstream) fn close_idle(&self) {
         for pool in self.all() {
             drop(pool.idle.take());
+            pool.shared.borrow().iter().for_each(|connection| connection.close_if_idle());
         }
     }
 
@@ -139,7 +157,7 @@ impl HostPools {
     }
 
     fn all(&self) -> Vec<Rc<ConnPool>> {
-        let fixed = self.http1.iter().chain(&self.tcp).filter_map(OnceCell::get);
+        let fixed = self.http1.iter().chain(&self.http2).chain(&self.tcp).filter_map(OnceCell::get);
         fixed.chain(self.message.borrow().iter().map(|(_, pool)| pool)).cloned().collect()
     }
 }

@@ -14,14 +14,14 @@ fn requests_wait_for_a_connection_in_the_order_of_arrival() {
         let config = build(limited(origin.address(), limits));
         let cluster = worker.cluster(&config);
         let host = cluster.choose_host(&LbContext::default()).unwrap();
-        let first = cluster.http_connection(&host, 0).await.unwrap();
+        let first = own(&cluster, &host, 0).await.unwrap();
         get(&first).await;
         let order = Rc::new(std::cell::RefCell::new(Vec::new()));
         let tasks: Vec<_> = (0..2)
             .map(|n| {
                 let (cluster, host, order) = (Rc::clone(&cluster), Rc::clone(&host), Rc::clone(&order));
                 tokio::task::spawn_local(async move {
-                    let connection = cluster.http_connection(&host, 0).await.unwrap();
+                    let connection = own(&cluster, &host, 0).await.unwrap();
                     assert!(connection.reused);
                     order.borrow_mut().push(n);
                     get(&connection).await;
@@ -33,11 +33,11 @@ fn requests_wait_for_a_connection_in_the_order_of_arrival() {
         assert_eq!(worker.stat("cluster.web.circuit_breakers.default.rq_pending_open"), 1);
         assert_eq!(worker.stat("cluster.web.circuit_breakers.default.cx_open"), 1);
         assert_eq!(worker.stat("cluster.web.upstream_cx_overflow"), 2);
-        let failure = cluster.http_connection(&host, 0).await.err().unwrap();
+        let failure = own(&cluster, &host, 0).await.err().unwrap();
         assert_eq!(failure.details(), "upstream_reset_before_response_started{overflow}");
         assert_eq!(worker.stat("cluster.web.upstream_rq_pending_overflow"), 1);
         // The high priority has limits of its own.
-        cluster.http_connection(&host, 1).await.unwrap();
+        own(&cluster, &host, 1).await.unwrap();
         first.release();
         for task in tasks {
             task.await.unwrap();
@@ -56,8 +56,8 @@ fn who_gives_up_leaves_the_queue() {
         let config = build(limited(origin.address(), limits));
         let cluster = worker.cluster(&config);
         let host = cluster.choose_host(&LbContext::default()).unwrap();
-        let first = cluster.http_connection(&host, 0).await.unwrap();
-        let waiting = cluster.http_connection(&host, 0);
+        let first = own(&cluster, &host, 0).await.unwrap();
+        let waiting = own(&cluster, &host, 0);
         assert!(tokio::time::timeout(Duration::from_millis(10), waiting).await.is_err());
         assert_eq!(worker.stat("cluster.web.upstream_rq_cancelled"), 1);
         assert_eq!(
@@ -65,7 +65,7 @@ fn who_gives_up_leaves_the_queue() {
             (0, 0)
         );
         // A connection that is closed makes room for the next.
-        let second = cluster.http_connection(&host, 0);
+        let second = own(&cluster, &host, 0);
         let close = async {
             tokio::time::sleep(Duration::from_millis(5)).await;
             drop(first);
@@ -84,7 +84,7 @@ fn a_refused_connection_fails_all_that_wait_and_no_more_are_made() {
         let host = cluster.choose_host(&LbContext::default()).unwrap();
         let all = (0..3).map(|_| {
             let (cluster, host) = (Rc::clone(&cluster), Rc::clone(&host));
-            tokio::task::spawn_local(async move { cluster.http_connection(&host, 0).await.err() })
+            tokio::task::spawn_local(async move { own(&cluster, &host, 0).await.err() })
         });
         for task in all.collect::<Vec<_>>() {
             assert_eq!(task.await.unwrap().unwrap().kind, PoolFailureKind::RemoteConnectionFailure);
@@ -103,8 +103,8 @@ fn requests_beyond_the_limit_are_refused() {
         let limits = CircuitBreakerThresholds { max_requests: 1, max_retries: 1, ..Default::default() };
         let cluster = worker.cluster(&build(limited(origin.address(), limits)));
         let host = cluster.choose_host(&LbContext::default()).unwrap();
-        let first = cluster.http_connection(&host, 0).await.unwrap();
-        let failure = cluster.http_connection(&host, 0).await.err().unwrap();
+        let first = own(&cluster, &host, 0).await.unwrap();
+        let failure = own(&cluster, &host, 0).await.err().unwrap();
         assert_eq!(failure.kind, PoolFailureKind::Overflow);
         assert_eq!(worker.stat("cluster.web.upstream_rq_active_overflow"), 1);
         assert_eq!(worker.stat("cluster.web.upstream_rq_pending_overflow"), 0);
@@ -113,7 +113,7 @@ fn requests_beyond_the_limit_are_refused() {
         assert_eq!(worker.stat("cluster.web.circuit_breakers.default.rq_open"), 1);
         get(&first).await;
         first.release();
-        assert!(cluster.http_connection(&host, 0).await.is_ok());
+        assert!(own(&cluster, &host, 0).await.is_ok());
         let retry = cluster.try_retry(0).unwrap();
         assert!(cluster.try_retry(0).is_none());
         drop(retry);

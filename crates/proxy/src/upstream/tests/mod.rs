@@ -5,6 +5,7 @@ mod choosing;
 mod extension;
 mod limits;
 mod pools;
+mod protocols;
 mod services;
 mod updates;
 
@@ -89,6 +90,7 @@ pub(super) fn model(endpoints: Vec<Endpoint>) -> Model {
         protocol: Default::default(),
         http: Default::default(),
         http1: Default::default(),
+        http2: Default::default(),
         upstream_bind_config: None,
         tcp_keepalive: None,
         transport_socket: None,
@@ -161,7 +163,7 @@ pub(super) async fn eventually(what: &str, done: impl Fn() -> bool) {
 }
 
 /// One GET over a connection of its own choice; the response's octets.
-pub(super) async fn get(connection: &HttpConnection) -> String {
+pub(super) async fn get(connection: &OwnConnection) -> String {
     connection.socket.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await.unwrap();
     loop {
         connection.socket.fill(16 * 1024).await.unwrap();
@@ -173,5 +175,13 @@ pub(super) async fn get(connection: &HttpConnection) -> String {
         if let Some(text) = whole {
             return text;
         }
+    }
+}
+
+/// A connection for one HTTP/1 request.
+async fn own(cluster: &Cluster, host: &WorkerHost, priority: usize) -> Result<OwnConnection, PoolFailure> {
+    match cluster.http_connection(host, None, priority).await? {
+        HttpConnection::Http1(own) => Ok(own),
+        HttpConnection::Http2(_) => panic!("HTTP/2 was not asked for"),
     }
 }

@@ -2,9 +2,9 @@ use super::*;
 use sota_config::address::BindConfig;
 use sota_testkit::{Origin, Reply, SynBlackHole, free_port};
 
-async fn connect(cluster: &Cluster) -> Result<HttpConnection, PoolFailure> {
+async fn connect(cluster: &Cluster) -> Result<OwnConnection, PoolFailure> {
     let host = cluster.choose_host(&LbContext::default()).unwrap();
-    cluster.http_connection(&host, 0).await
+    own(cluster, &host, 0).await
 }
 
 #[test]

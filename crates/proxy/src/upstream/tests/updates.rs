@@ -10,7 +10,7 @@ fn an_update_keeps_hosts_with_their_connections_and_drains_the_rest() {
         let mut busy = None;
         for _ in 0..2 {
             let host = cluster.choose_host(&LbContext::default()).unwrap();
-            let connection = cluster.http_connection(&host, 0).await.unwrap();
+            let connection = own(&cluster, &host, 0).await.unwrap();
             let text = get(&connection).await;
             if text.ends_with("two") { busy = Some(connection) } else { connection.release() }
         }
@@ -19,7 +19,7 @@ fn an_update_keeps_hosts_with_their_connections_and_drains_the_rest() {
         let after = build_next(next, &before);
         let changed = worker.cluster(&after);
         let host = changed.choose_host(&LbContext::default()).unwrap();
-        let connection = changed.http_connection(&host, 0).await.unwrap();
+        let connection = own(&changed, &host, 0).await.unwrap();
         assert!(connection.reused, "the host that stays keeps its connection");
         assert_eq!((host.host().state().counts().rq_total, after.breaker(0).count(Resource::Connections)), (2, 2));
         let busy = busy.unwrap();
@@ -38,13 +38,13 @@ fn other_connection_options_mean_other_connections() {
         let before = build(model(vec![at(one.address())]));
         let cluster = worker.cluster(&before);
         let host = cluster.choose_host(&LbContext::default()).unwrap();
-        let connection = cluster.http_connection(&host, 0).await.unwrap();
+        let connection = own(&cluster, &host, 0).await.unwrap();
         get(&connection).await;
         connection.release();
         let next = Model { connect_timeout: Duration::from_secs(1), ..model(vec![at(one.address())]) };
         let cluster = worker.cluster(&build_next(next, &before));
         let host = cluster.choose_host(&LbContext::default()).unwrap();
-        assert!(!cluster.http_connection(&host, 0).await.unwrap().reused);
+        assert!(!own(&cluster, &host, 0).await.unwrap().reused);
         eventually("the old one is closed", || one.open_connections() <= 1).await;
         assert_eq!(host.host().state().counts().cx_total, 2);
     });
@@ -58,7 +58,7 @@ fn hosts_that_discovery_drops_are_drained() {
         let cluster = worker.cluster(&config);
         for _ in 0..2 {
             let host = cluster.choose_host(&LbContext::default()).unwrap();
-            let connection = cluster.http_connection(&host, 0).await.unwrap();
+            let connection = own(&cluster, &host, 0).await.unwrap();
             get(&connection).await;
             connection.release();
         }
@@ -70,7 +70,7 @@ fn hosts_that_discovery_drops_are_drained() {
         cluster.refresh();
         eventually("the idle connection is closed", || two.open_connections() == 0).await;
         let host = cluster.choose_host(&LbContext::default()).unwrap();
-        assert!(cluster.http_connection(&host, 0).await.unwrap().reused);
+        assert!(own(&cluster, &host, 0).await.unwrap().reused);
         assert_eq!(worker.stat("cluster.web.membership_change"), 2);
     });
 }
@@ -84,14 +84,14 @@ fn hosts_that_fail_their_check_lose_their_connections_when_that_is_wanted() {
             let config = build(close);
             let cluster = worker.cluster(&config);
             let host = cluster.choose_host(&LbContext::default()).unwrap();
-            let connection = cluster.http_connection(&host, 0).await.unwrap();
+            let connection = own(&cluster, &host, 0).await.unwrap();
             get(&connection).await;
             connection.release();
             host.host().state().set(host::HostState::FAILED_CHECK, true);
             config.refresh();
             // The only host: it is chosen in panic.
             let host = cluster.choose_host(&LbContext::default()).unwrap();
-            assert_eq!(cluster.http_connection(&host, 0).await.unwrap().reused, reused);
+            assert_eq!(own(&cluster, &host, 0).await.unwrap().reused, reused);
         }
     });
 }
@@ -104,7 +104,7 @@ fn a_removed_cluster_serves_its_streams_and_keeps_nothing() {
         worker.clusters.remove("web");
         assert!(worker.clusters.get("web").is_none());
         let host = cluster.choose_host(&LbContext::default()).unwrap();
-        let connection = cluster.http_connection(&host, 0).await.unwrap();
+        let connection = own(&cluster, &host, 0).await.unwrap();
         assert!(get(&connection).await.ends_with("one"));
         connection.release();
         eventually("it is closed at once", || one.open_connections() == 0).await;

@@ -183,6 +183,20 @@ impl Connection {
         self.ended.get().is_none() && self.codec.borrow().can_open()
     }
 
+    /// Whether the peer has said what it allows.
+    pub fn has_peer_settings(&self) -> bool {
+        self.codec.borrow().has_peer_settings()
+    }
+
+    /// How many streams may be open at once, as both sides say; none once no more can be opened (client).
+    pub fn stream_limit(&self) -> u32 {
+        let codec = self.codec.borrow();
+        match self.ended.get() {
+            None if codec.takes_streams() => codec.stream_limit(),
+            _ => 0,
+        }
+    }
+
     /// Streams that exist.
     pub fn streams(&self) -> usize {
         self.streams.borrow().len()

@@ -214,5 +214,31 @@ fn become_message(last: Bytes, cx: &mut StreamCx<'_>) {
     });
 }
 
+/// For [`crate::fuzzing`]: the first octet is the size of the pieces.
+pub(crate) fn fuzz_web_text(data: &[u8]) {
+    let Some((size, body)) = data.split_first() else { return };
+    let size = usize::from(*size) + 1;
+    let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
+    let mut back = Vec::new();
+    for piece in body.chunks(size) {
+        match decoder.decode(&encoder.encode(piece), false) {
+            Ok(decoded) => back.extend_from_slice(&decoded),
+            Err(malformed) => panic!("what was encoded cannot be decoded: {malformed:?}"),
+        }
+    }
+    match decoder.decode(encoder.finish().as_bytes(), true) {
+        Ok(decoded) => back.extend_from_slice(&decoded),
+        Err(malformed) => panic!("the end cannot be decoded: {malformed:?}"),
+    }
+    assert!(back == body, "another body came back");
+    let mut decoder = Decoder::default();
+    for piece in body.chunks(size) {
+        match decoder.decode(piece, false) {
+            Ok(decoded) => assert!(decoded.len() <= piece.len().div_ceil(4) * 3 + 3),
+            Err(_) => return,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -196,6 +196,13 @@ fn address(text: &str) -> Option<PeerAddress> {
     }
 }
 
+/// For [`crate::fuzzing`]: what a cookie holds is read again as it was written.
+pub(crate) fn fuzz_session(data: &[u8]) {
+    if let Some((host, expires)) = session::decode(data) {
+        assert_eq!(session::decode(&session::encode(&host, expires)), Some((host, expires)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -124,7 +124,7 @@ fn seconds(time: SystemTime) -> u64 {
 }
 
 /// The message that Envoy keeps in its cookies: `string address = 1; int64 expires = 2`.
-fn encode(host: &str, expires: u64) -> Vec<u8> {
+pub(super) fn encode(host: &str, expires: u64) -> Vec<u8> {
     let mut out = vec![0x0a];
     put_varint(&mut out, host.len() as u64);
     out.extend_from_slice(host.as_bytes());
@@ -144,7 +144,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Host and expiry; `None` for what is no such message.
-fn decode(mut data: &[u8]) -> Option<(String, u64)> {
+pub(super) fn decode(mut data: &[u8]) -> Option<(String, u64)> {
     let (mut host, mut expires) = (String::new(), 0);
     while !data.is_empty() {
         match varint(&mut data)? {

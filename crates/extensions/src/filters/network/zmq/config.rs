@@ -1,0 +1,379 @@
+//! What a configuration may say, with its defaults; and what is made of it.
+
+use super::{
+    ask::AskerConfig,
+    outbox::Watermark,
+    pump::Patience,
+    routes::{Route, Routes},
+    security::{Admission, ClientSecurity, ServerSecurity},
+};
+use serde::Deserialize;
+use sota_codec::zmtp::{HeartbeatOptions, Limits, Options, Security, SocketType, Version};
+use sota_config::{ConfigError, Mark, TypedConfig};
+use sota_plugin::{FactoryContext, de::read_config};
+use std::{fmt, sync::Arc, time::Duration};
+
+/// The document. Each field is described in `docs/zeromq.md`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Document {
+    stat_prefix: String,
+    socket_type: Option<Name<SocketType>>,
+    routes: Vec<Route>,
+    passthrough_cluster: Option<String>,
+    min_version: Name<Version>,
+    max_version: Name<Version>,
+    lenient: bool,
+    refuse_reserved_identity: bool,
+    security: Option<ServerSecurity>,
+    heartbeat: Heartbeat,
+    limits: LimitsDocument,
+    handshake_timeout: Time,
+    face_wait: Time,
+    write_timeout: Time,
+    max_handshakes_per_address: u32,
+    high_watermark: WatermarkDocument,
+    max_in_flight: u32,
+    reply_timeout: Option<Time>,
+    worker_wait: Time,
+    on_failure: OnFailure,
+    upstream: Upstream,
+}
+
+impl Default for Document {
+    fn default() -> Self {
+        Self {
+            stat_prefix: String::new(),
+            socket_type: None,
+            routes: Vec::new(),
+            passthrough_cluster: None,
+            min_version: Name(Version::V2_0),
+            max_version: Name(Version::V3_1),
+            lenient: false,
+            refuse_reserved_identity: false,
+            security: None,
+            heartbeat: Heartbeat::default(),
+            limits: LimitsDocument::default(),
+            handshake_timeout: Time(Duration::from_secs(10)),
+            face_wait: Time(Duration::from_secs(1)),
+            write_timeout: Time(Duration::from_secs(30)),
+            max_handshakes_per_address: 1024,
+            high_watermark: WatermarkDocument::default(),
+            max_in_flight: 1000,
+            reply_timeout: None,
+            worker_wait: Time(Duration::from_secs(5)),
+            on_failure: OnFailure::Close,
+            upstream: Upstream::default(),
+        }
+    }
+}
+
+/// What is done for a client whose request gets no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OnFailure {
+    /// Its connection is closed: the application notices, and may begin anew.
+    Close,
+    /// It gets an answer of one frame: `ERR` and the reason.
+    Reply,
+}
+
+/// How hosts of clusters are talked to.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Upstream {
+    identity: String,
+    min_version: Name<Version>,
+    max_version: Name<Version>,
+    security: Option<ClientSecurity>,
+    heartbeat: Heartbeat,
+    handshake_timeout: Time,
+    reconnect: Reconnect,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            identity: String::new(),
+            min_version: Name(Version::V2_0),
+            max_version: Name(Version::V3_1),
+            security: None,
+            heartbeat: Heartbeat::default(),
+            handshake_timeout: Time(Duration::from_secs(10)),
+            reconnect: Reconnect::default(),
+        }
+    }
+}
+
+/// The wait before a host is tried again; it doubles each time, and is made longer by up to a half at random.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Reconnect {
+    pub(super) base: Time,
+    pub(super) max: Time,
+}
+
+impl Default for Reconnect {
+    fn default() -> Self {
+        Self { base: Time(Duration::from_millis(100)), max: Time(Duration::from_secs(5)) }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Heartbeat {
+    interval: Time,
+    timeout: Time,
+    ttl: Time,
+}
+
+impl Heartbeat {
+    fn options(&self) -> HeartbeatOptions {
+        HeartbeatOptions { interval: self.interval.0, timeout: self.timeout.0, ttl: self.ttl.0 }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WatermarkDocument {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Default for WatermarkDocument {
+    fn default() -> Self {
+        Self { messages: 1000, bytes: 16 << 20 }
+    }
+}
+
+/// The codec's limits under the same names and with the same defaults.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LimitsDocument {
+    max_frame_bytes: u64,
+    max_message_bytes: u64,
+    max_frames_per_message: u32,
+    max_command_bytes: usize,
+    max_metadata_bytes: usize,
+    max_properties: usize,
+    max_topic_bytes: usize,
+    max_subscriptions: usize,
+    max_pings_per_second: u16,
+}
+
+impl Default for LimitsDocument {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            max_frame_bytes: limits.max_frame_bytes,
+            max_message_bytes: limits.max_message_bytes,
+            max_frames_per_message: limits.max_frames_per_message,
+            max_command_bytes: limits.max_command_bytes,
+            max_metadata_bytes: limits.max_metadata_bytes,
+            max_properties: limits.max_properties,
+            max_topic_bytes: limits.max_topic_bytes,
+            max_subscriptions: limits.max_subscriptions,
+            max_pings_per_second: limits.max_pings_per_second,
+        }
+    }
+}
+
+impl LimitsDocument {
+    fn limits(&self) -> Limits {
+        Limits {
+            max_frame_bytes: self.max_frame_bytes,
+            max_message_bytes: self.max_message_bytes,
+            max_frames_per_message: self.max_frames_per_message,
+            max_command_bytes: self.max_command_bytes,
+            max_metadata_bytes: self.max_metadata_bytes,
+            max_properties: self.max_properties,
+            max_topic_bytes: self.max_topic_bytes,
+            max_subscriptions: self.max_subscriptions,
+            max_pings_per_second: self.max_pings_per_second,
+        }
+    }
+}
+
+/// What is made of the document, once for all threads.
+pub(super) struct Settings {
+    /// `zmq.` or `zmq.<stat_prefix>.`
+    pub(super) stat_prefix: String,
+    /// Of connections of clients.
+    pub(super) options: Arc<Options>,
+    /// Who may come in.
+    pub(super) admission: Admission,
+    pub(super) patience: Patience,
+    /// Zero: any number.
+    pub(super) max_handshakes_per_address: u32,
+    pub(super) watermark: Watermark,
+    /// Requests of one client that wait for their answer.
+    pub(super) max_in_flight: usize,
+    pub(super) reply_timeout: Option<Duration>,
+    /// How long a request waits for a worker that can be reached.
+    pub(super) worker_wait: Duration,
+    pub(super) on_failure: OnFailure,
+    /// Without routes messages are sent back.
+    pub(super) routes: Option<Routes>,
+    /// Bytes go to this cluster as they are.
+    pub(super) passthrough_cluster: Option<Arc<str>>,
+    /// Of connections to hosts; the socket type is chosen for each.
+    pub(super) upstream: Options,
+    pub(super) reconnect: Reconnect,
+}
+
+impl Settings {
+    /// Reads a configuration; nothing but the name gives the defaults.
+    pub(super) fn read(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Self, ConfigError> {
+        Self::build(read_config(config, cx)?, cx)
+    }
+
+    /// For requests that are made without ZeroMQ clients.
+    pub(super) fn to_ask(config: AskerConfig, cx: &FactoryContext<'_>) -> Result<Self, ConfigError> {
+        let document = Document {
+            stat_prefix: config.stat_prefix,
+            routes: vec![Route::to(config.cluster)],
+            reply_timeout: Some(config.timeout),
+            worker_wait: config.worker_wait,
+            upstream: config.upstream,
+            ..Document::default()
+        };
+        Self::build(document, cx)
+    }
+
+    fn build(document: Document, cx: &FactoryContext<'_>) -> Result<Self, ConfigError> {
+        let fail = |field: &str, reason: String| cx.error(field, Mark::NONE, reason);
+        let (security, admission) = match &document.security {
+            None => (Security::Null, Admission::Anybody),
+            Some(security) => security.build().map_err(|reason| fail("security", reason))?,
+        };
+        let upstream_security = match &document.upstream.security {
+            None => Security::Null,
+            Some(security) => security.build().map_err(|reason| fail("upstream.security", reason))?,
+        };
+        if document.min_version.0 > document.max_version.0 {
+            return Err(fail("min_version", "is above max_version".to_owned()));
+        }
+        if document.high_watermark.messages == 0 || document.high_watermark.bytes == 0 {
+            return Err(fail("high_watermark", "must be above 0".to_owned()));
+        }
+        if document.max_in_flight == 0 {
+            return Err(fail("max_in_flight", "must be above 0".to_owned()));
+        }
+        if document.upstream.identity.len() > 255 {
+            return Err(fail("upstream.identity", "has more than 255 octets".to_owned()));
+        }
+        if document.passthrough_cluster.is_some() && (!document.routes.is_empty() || document.security.is_some()) {
+            let reason = "goes with neither routes nor security: the bytes pass as they are";
+            return Err(fail("passthrough_cluster", reason.to_owned()));
+        }
+        let routes = Routes::new(document.routes);
+        if let Some(Name(face)) = document.socket_type
+            && !is_face(face, routes.is_some())
+        {
+            let what = if routes.is_some() { "a broker with routes" } else { "a socket that sends messages back" };
+            return Err(fail("socket_type", format!("{what} can't be a {face}")));
+        }
+        let limits = document.limits.limits();
+        Ok(Self {
+            stat_prefix: match &*document.stat_prefix {
+                "" => "zmq.".to_owned(),
+                prefix => format!("zmq.{prefix}."),
+            },
+            options: Arc::new(Options {
+                socket_type: document.socket_type.as_ref().map_or(SocketType::Router, |name| name.0),
+                // A broker meets sockets of every type; what echoes is a ROUTER.
+                auto_face: document.socket_type.is_none() && routes.is_some(),
+                security,
+                min_version: document.min_version.0,
+                max_version: document.max_version.0,
+                lenient: document.lenient,
+                refuse_reserved_identity: document.refuse_reserved_identity,
+                handshake_timeout: document.handshake_timeout.0,
+                heartbeat: document.heartbeat.options(),
+                limits: limits.clone(),
+                ..Options::default()
+            }),
+            admission,
+            patience: Patience { face: document.face_wait.0, write: document.write_timeout.0 },
+            max_handshakes_per_address: document.max_handshakes_per_address,
+            watermark: Watermark { messages: document.high_watermark.messages, bytes: document.high_watermark.bytes },
+            max_in_flight: usize::try_from(document.max_in_flight).unwrap_or(usize::MAX),
+            reply_timeout: document.reply_timeout.map(|time| time.0).filter(|time| !time.is_zero()),
+            worker_wait: document.worker_wait.0,
+            on_failure: document.on_failure,
+            routes,
+            passthrough_cluster: document.passthrough_cluster.map(Arc::from),
+            upstream: Options {
+                security: upstream_security,
+                identity: document.upstream.identity.as_bytes().into(),
+                min_version: document.upstream.min_version.0,
+                max_version: document.upstream.max_version.0,
+                lenient: document.lenient,
+                handshake_timeout: document.upstream.handshake_timeout.0,
+                heartbeat: document.upstream.heartbeat.options(),
+                limits,
+                ..Options::default()
+            },
+            reconnect: document.upstream.reconnect,
+        })
+    }
+}
+
+/// Whether a filter may show its clients this socket type and no other.
+fn is_face(face: SocketType, has_routes: bool) -> bool {
+    use SocketType::{Dealer, Pair, Rep, Req, Router};
+    match face {
+        Dealer | Pair | Router => true,
+        Rep => !has_routes,
+        Req => false,
+        _ => has_routes,
+    }
+}
+
+/// A duration as in Envoy's JSON (`0.25s`), or with another unit: `250ms`, `5m`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Time(pub(super) Duration);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+        let parsed = units.into_iter().find_map(|(unit, seconds)| {
+            let number = text.strip_suffix(unit)?.parse::<f64>().ok()?;
+            Duration::try_from_secs_f64(number * seconds).ok()
+        });
+        // A year: times are added to the clock.
+        parsed.filter(|time| time.as_secs() <= 31_536_000).map(Self).ok_or_else(|| {
+            serde::de::Error::custom(format!("{text:?} is no duration such as \"0.25s\", \"250ms\" or \"5m\""))
+        })
+    }
+}
+
+/// A value that is written as its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Name<T>(pub(super) T);
+
+impl<'de, T: Named> Deserialize<'de> for Name<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let found = T::VALUES.iter().copied().find(|value| value.to_string().eq_ignore_ascii_case(&text));
+        found.map(Self).ok_or_else(|| {
+            let known: Vec<String> = T::VALUES.iter().map(ToString::to_string).collect();
+            serde::de::Error::custom(format!("unknown value {text:?}; there are: {}", known.join(", ")))
+        })
+    }
+}
+
+/// What [`Name`] can hold: its `Display` is its name.
+pub(super) trait Named: Copy + fmt::Display + 'static {
+    /// All there are.
+    const VALUES: &'static [Self];
+}
+
+impl Named for SocketType {
+    const VALUES: &'static [Self] = &Self::ALL;
+}
+
+impl Named for Version {
+    const VALUES: &'static [Self] = &[Self::V1_0, Self::V2_0, Self::V3_0, Self::V3_1];
+}

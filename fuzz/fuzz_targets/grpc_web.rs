@@ -1,0 +1,4 @@
+//! Bodies of gRPC-Web as text.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sota_extensions::fuzzing::fuzz_grpc_web(data));
