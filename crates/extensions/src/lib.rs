@@ -46,6 +46,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &http::compressor::EXTENSION,
         &http::cors::EXTENSION,
         &http::csrf::EXTENSION,
+        &http::custom_response::EXTENSION,
         &http::decompressor::EXTENSION,
         &http::fault::EXTENSION,
         &http::grpc_http1_bridge::EXTENSION,

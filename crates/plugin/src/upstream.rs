@@ -1,6 +1,8 @@
 //! Clusters as extensions use them: find a cluster, choose a host, get a connection, say what came of it.
 //!
-//! ```ignore
+//! ```no_run
+//! # use sota_plugin::{filter::Connection, upstream::{HostChoice, Outcome}};
+//! # async fn ask(connection: &Connection, key_hash: u64, question: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
 //! let cluster = connection.worker().cluster("workers")?;
 //! let host = cluster.choose(&HostChoice { hash: Some(key_hash), ..HostChoice::default() })?;
 //! let request = host.begin_request()?;
@@ -9,6 +11,8 @@
 //! // ... read the answer ...
 //! upstream.give_back();
 //! request.finish(Outcome::Success);
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! Everything here belongs to one worker. Connect timeout, source address, keep-alive, circuit breakers, the stats of

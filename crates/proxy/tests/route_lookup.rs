@@ -1,7 +1,7 @@
 //! A virtual host of 10,000 routes: how long a look-up takes, how much memory the table has, and that the order counts.
 //!
 //! The figures of `docs/performance.md` are what this prints:
-//! `cargo test --release -p sota-proxy --test route_lookup -- --ignored --nocapture`
+//! `cargo test --release -p sota-proxy --test route_lookup -- --nocapture`
 #![allow(unreachable_pub, dead_code, reason = "the fixture is shared with another test")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -36,7 +36,7 @@ static ALLOCATOR: alloc::Counting = alloc::Counting;
 const ROUTES: usize = 10_000;
 /// What one table may take, in octets, and a look-up in it.
 const MOST_MEMORY: u64 = 10_000_000;
-const MOST_TIME: Duration = Duration::from_micros(2);
+const MOST_TIME: Duration = Duration::from_micros(if cfg!(debug_assertions) { 20 } else { 2 });
 
 /// There are no logs here.
 struct NoLogs;
@@ -123,7 +123,6 @@ fn first_match_counts_and_memory_is_bounded() {
 }
 
 #[test]
-#[ignore = "measures time, which the other tests would disturb"]
 fn time_of_a_look_up() {
     let routes = Routes::for_worker(&build(&model()));
     let info = stream();

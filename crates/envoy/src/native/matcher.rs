@@ -1,10 +1,11 @@
-//! Matchers of headers and query parameters.
+//! Matchers of headers, query parameters and cookies.
 
 use super::lower::{Fields, Lower, Place, wrap};
 use sota_config::Node;
 
 const HEADER: &str = "envoy.config.route.v3.HeaderMatcher";
 const QUERY_PARAMETER: &str = "envoy.config.route.v3.QueryParameterMatcher";
+const COOKIE: &str = "envoy.config.route.v3.CookieMatcher";
 /// Those of a string matcher, which may stand beside the name.
 const SHORT_FORMS: [&str; 7] = ["exact", "prefix", "suffix", "contains", "regex", "ignore_case", "present"];
 
@@ -16,6 +17,11 @@ pub(super) fn header(lower: &mut Lower<'_>, node: &Node, place: &Place) -> Node 
 /// A query parameter matcher.
 pub(super) fn query_parameter(lower: &mut Lower<'_>, node: &Node, place: &Place) -> Node {
     matcher(lower, node, place, QUERY_PARAMETER)
+}
+
+/// A cookie matcher.
+pub(super) fn cookie(lower: &mut Lower<'_>, node: &Node, place: &Place) -> Node {
+    matcher(lower, node, place, COOKIE)
 }
 
 fn matcher(lower: &mut Lower<'_>, node: &Node, place: &Place, message: &str) -> Node {

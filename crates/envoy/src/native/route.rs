@@ -49,6 +49,7 @@ pub(super) fn route(lower: &mut Lower<'_>, node: &Node, place: &Place) -> Node {
             let made = match name {
                 "headers" => lower.list(value, &at, matcher::header),
                 "query_parameters" => lower.list(value, &at, matcher::query_parameter),
+                "cookies" => lower.list(value, &at, matcher::cookie),
                 _ => value.clone(),
             };
             matched.push(name, made);

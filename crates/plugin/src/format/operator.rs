@@ -62,6 +62,8 @@ pub(super) enum Part {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum HeaderSource {
     Request,
+    /// Up to the first `?` of the value.
+    RequestWithoutQuery,
     Response,
     ResponseTrailers,
 }
@@ -145,6 +147,7 @@ enum Takes {
 /// Operators with arguments.
 const WITH_ARGUMENTS: &[(&str, Takes)] = &[
     ("REQ", Takes::RequiredWithLength),
+    ("REQ_WITHOUT_QUERY", Takes::RequiredWithLength),
     ("REQUEST_HEADER", Takes::RequiredWithLength),
     ("STREAM_INFO_REQ", Takes::RequiredWithLength),
     ("RESP", Takes::RequiredWithLength),
@@ -185,7 +188,7 @@ const WITH_ARGUMENTS: &[(&str, Takes)] = &[
 ];
 
 /// Operators of Envoy whose meaning cannot be printed here: refused, but not as unknown.
-const UNSUPPORTED: &[&str] = &["CEL", "DYNAMIC_MODULE", "FILE_CONTENT", "SECRET", "REQ_WITHOUT_QUERY"];
+const UNSUPPORTED: &[&str] = &["CEL", "DYNAMIC_MODULE", "FILE_CONTENT", "SECRET"];
 
 impl Operator {
     /// Fails for an operator that does not exist, for arguments that it does not take and for those that are wrong.
@@ -215,6 +218,7 @@ impl Operator {
         let metadata = |source, text: &str| Ok(Self::Metadata(source, path(text), max_length));
         match name {
             "REQ" | "REQUEST_HEADER" | "STREAM_INFO_REQ" => header(HeaderSource::Request),
+            "REQ_WITHOUT_QUERY" => header(HeaderSource::RequestWithoutQuery),
             "RESP" | "RESPONSE_HEADER" => header(HeaderSource::Response),
             "TRAILER" | "RESPONSE_TRAILER" => header(HeaderSource::ResponseTrailers),
             "START_TIME" => time(TimeSource::Start, false),

@@ -345,6 +345,7 @@ impl HeaderChoice {
     fn find<'a>(&self, source: HeaderSource, cx: &FormatCx<'a>) -> Option<&'a [u8]> {
         let get = |name: &HeaderName| match source {
             HeaderSource::Request => cx.request?.get(name),
+            HeaderSource::RequestWithoutQuery => cx.request?.get(name)?.split(|c| *c == b'?').next(),
             HeaderSource::Response => cx.response?.get(name),
             HeaderSource::ResponseTrailers => cx.response_trailers?.get(name.as_name()),
         };

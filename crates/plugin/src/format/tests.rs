@@ -174,6 +174,8 @@ fn queries_decoded() {
     }
     facts.request.set_path(b"/q?%61=%41&a=2&e=%zz&f=+%2B").unwrap();
     assert_eq!(facts.text("%QUERY_PARAM(a)%|%QUERY_PARAM(e)%|%QUERY_PARAM(f)%"), "A|%zz|++");
+    let without = "%REQ_WITHOUT_QUERY(:path)%|%REQ_WITHOUT_QUERY(x-none?:path):1%|%REQ_WITHOUT_QUERY(x-none)%";
+    assert_eq!(facts.text(without), "/q|/|-");
 }
 
 #[test]

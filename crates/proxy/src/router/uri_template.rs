@@ -177,6 +177,22 @@ fn is_literal(c: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn whatever_is_a_template_can_be_matched(text in "/[a{}=*/.(+$~%]{0,12}", rewrite in "/[a{}/.]{0,8}") {
+            if let Ok(template) = UriTemplate::parse(&text) {
+                let regex = template.matcher().unwrap();
+                if let Ok(rewriter) = template.rewriter(&rewrite)
+                    && regex.matches(text.as_bytes())
+                {
+                    let new = rewriter.replace_all(text.as_bytes()).unwrap();
+                    assert!(new.starts_with(b"/"), "{text} {rewrite}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn paths_that_match() {

@@ -5,6 +5,7 @@ pub(crate) mod buffer;
 pub(crate) mod compressor;
 pub(crate) mod cors;
 pub(crate) mod csrf;
+pub(crate) mod custom_response;
 pub(crate) mod decompressor;
 pub(crate) mod fault;
 mod grpc;

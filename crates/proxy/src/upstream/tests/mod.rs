@@ -5,6 +5,7 @@ mod choosing;
 mod extension;
 mod limits;
 mod pools;
+mod protocols;
 mod services;
 mod updates;
 

@@ -7,7 +7,7 @@ use sota_plugin::{
 };
 use sota_testkit::{Origin, free_port};
 
-/// Only time: the rest is not asked for here.
+/// Time and tasks: the rest is not asked for here.
 struct Time;
 
 impl WorkerServices for Time {
@@ -15,7 +15,9 @@ impl WorkerServices for Time {
         Box::pin(tokio::time::sleep(time))
     }
 
-    fn spawn(&self, _: LocalFuture<()>, _: bool) {}
+    fn spawn(&self, task: LocalFuture<()>, _: bool) {
+        tokio::task::spawn_local(task);
+    }
 
     fn is_draining(&self) -> bool {
         false
@@ -38,9 +40,12 @@ impl WorkerServices for Time {
     }
 }
 
-fn access(worker: &Worker, config: &Arc<ClusterConfig>) -> upstream::Cluster {
-    let cx = WorkerCx::new(0, worker.registry.shard(), Rc::new(Time));
-    for_extensions(worker.cluster(config), &cx)
+pub(super) fn worker_cx(worker: &Worker) -> WorkerCx {
+    WorkerCx::new(0, worker.registry.shard(), Rc::new(Time))
+}
+
+pub(super) fn access(worker: &Worker, config: &Arc<ClusterConfig>) -> upstream::Cluster {
+    for_extensions(worker.cluster(config), &worker_cx(worker))
 }
 
 /// Sends back lines.
