@@ -267,6 +267,7 @@ impl HttpConnectionManager {
                 suppress_envoy_headers: config.router.suppress_envoy_headers,
                 upstream_logs: config.upstream_logs.for_worker(cx),
                 stats: cx.stats().clone(),
+                context: Rc::clone(context),
             }),
             access_logs: config.access_logs.for_worker(cx),
             dates: DateCache::default(),

@@ -12,6 +12,7 @@ mod filter_configs;
 mod forward;
 mod match_tree;
 mod matching;
+mod mirror;
 mod mutations;
 mod outgoing;
 mod path_tree;

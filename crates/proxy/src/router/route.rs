@@ -4,6 +4,7 @@ use super::{
     cluster_specifier::ClusterSpecifier,
     filter_configs::FilterConfigs,
     matching::RouteMatcher,
+    mirror::MirrorPolicy,
     mutations::{Level, Mutations},
     redirect::{DirectResponse, Redirect},
     retry_policy::RetryPolicy,
@@ -96,6 +97,8 @@ pub struct ForwardAction {
     pub retry_policy: Option<Arc<RetryPolicy>>,
     /// Another try begins beside one that takes longer than its timeout.
     pub hedge_on_per_try_timeout: bool,
+    /// Copies to other clusters.
+    pub(super) mirrors: Box<[MirrorPolicy]>,
     /// The upstream of another try is told whether the one before took too long.
     pub include_is_timeout_retry_header: bool,
     /// Which circuit breakers count.
@@ -230,6 +233,9 @@ impl ForwardAction {
             None => None,
         };
         let code = action.cluster_not_found_response_code;
+        // Those of the innermost level that has some.
+        let levels = [&action.mirrors, &host.host.mirrors, &host.table.mirrors];
+        let mirrors = levels.into_iter().find(|mirrors| !mirrors.is_empty()).map(Vec::as_slice).unwrap_or_default();
         let retry_policy = match &action.retry_policy {
             Some(policy) => {
                 Some(Arc::new(RetryPolicy::build(policy).map_err(|error| error.at("retry_policy", cx.mark))?))
@@ -248,6 +254,7 @@ impl ForwardAction {
             grpc_timeout: action.grpc_timeout.clone(),
             retry_policy,
             hedge_on_per_try_timeout: action.hedge_on_per_try_timeout.unwrap_or(host.host.hedge_on_per_try_timeout),
+            mirrors: mirrors.iter().map(|mirror| MirrorPolicy::build(mirror, cx)).collect::<Result<_, _>>()?,
             include_is_timeout_retry_header: host.host.include_is_timeout_retry_header,
             priority: action.priority,
             hash_policies: match &*action.hash_policy {

@@ -19,6 +19,7 @@ use super::{
     choice::RequestChoice,
     exchange::BeginError,
     failure::{ResetReason, UpstreamFault},
+    mirror::{self, Mirror, MirrorOptions},
     outgoing::Outgoing,
     retry_state::RetryState,
     route_stats::{RouteCounters, RouteStats},
@@ -26,6 +27,7 @@ use super::{
 };
 use crate::{
     access_log::WorkerAccessLogs,
+    context::WorkerContext,
     deadline::{Deadline, Deadlines},
     upstream::{Cluster, Host, HttpConnection, LbContext, PoolFailure, RetryPermit, WorkerHost},
     wire::{BodyError, Part, ResponseEvent, http1::ClientOptions, http2::StreamEnd},
@@ -61,6 +63,8 @@ pub struct Router {
     pub upstream_logs: WorkerAccessLogs,
     /// The root of the worker's stats.
     pub stats: Scope,
+    /// The worker.
+    pub context: Rc<WorkerContext>,
 }
 
 /// The parts of a stream that the router works with.
@@ -88,6 +92,7 @@ pub struct Forward {
     retry: Option<RetryState>,
     permit: Option<RetryPermit>,
     body: Outgoing,
+    mirrors: Vec<Mirror>,
     state: State,
     /// Attempts that took too long and still may answer, each with the head of its response as far as it has come.
     hedged: Vec<(Box<Attempt>, ResponseHead)>,
@@ -183,6 +188,7 @@ impl Forward {
             timeouts,
             retry,
             permit: None,
+            mirrors: Vec::new(),
             state: State::Choosing,
             hedged: Vec::new(),
             attempts: 0,
@@ -198,6 +204,13 @@ impl Forward {
             is_backed_up: false,
             is_paused: false,
         };
+        if let Some(action) = forward.route.forward()
+            && !action.mirrors.is_empty()
+        {
+            let options = MirrorOptions { priority: forward.priority(), timeout: forward.timeouts.global, limit };
+            let context = &forward.router.context;
+            forward.mirrors = mirror::begin(&action.mirrors, context, stream.request, end_stream, &options);
+        }
         if end_stream {
             forward.note_request_end(stream.deadlines);
         }
@@ -216,7 +229,7 @@ impl Forward {
 
     /// Whether data has to be given as [`Self::push`] takes it: it is kept for another attempt.
     pub fn keeps_body(&self) -> bool {
-        self.body.keeps()
+        self.body.keeps() || !self.mirrors.is_empty()
     }
 
     /// Ready when the next data may be given.
@@ -243,6 +256,11 @@ impl Forward {
 
     /// Gives data.
     pub fn push(&mut self, data: Bytes) {
+        if !self.mirrors.is_empty() && !data.is_empty() {
+            let before = self.mirrors.len();
+            self.mirrors.retain(|mirror| mirror.push(data.clone()));
+            self.cluster.stats().retry_or_shadow_abandoned.add((before - self.mirrors.len()) as u64);
+        }
         self.body.push(data);
         if self.body.keeps() && self.body.size() > self.limit {
             if self.retry.take().is_some() {
@@ -262,6 +280,9 @@ impl Forward {
 
     /// The request is whole.
     pub fn end(&mut self, trailers: Option<Box<Headers>>, deadlines: &Deadlines) {
+        for mirror in self.mirrors.drain(..) {
+            mirror.end(trailers.as_deref());
+        }
         self.body.end(trailers);
         self.note_request_end(deadlines);
     }
@@ -751,7 +772,7 @@ fn count_grpc(host: &WorkerHost, fields: &Headers) {
     if is_success { &counters.rq_success } else { &counters.rq_error }.inc();
 }
 
-fn client_options(cluster: &Cluster) -> ClientOptions {
+pub(super) fn client_options(cluster: &Cluster) -> ClientOptions {
     let model = cluster.config().model();
     ClientOptions {
         decode: DecodeOptions {
