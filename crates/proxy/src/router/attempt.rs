@@ -22,7 +22,13 @@ use std::{
 /// Waits for a connection.
 pub(super) struct Connecting {
     pub(super) host: Rc<WorkerHost>,
-    connection: LocalFuture<Result<HttpConnection, PoolFailure>>,
+    connection: Acquired,
+}
+
+enum Acquired {
+    /// At once: until it is told.
+    Now(Option<Result<HttpConnection, PoolFailure>>),
+    Later(LocalFuture<Result<HttpConnection, PoolFailure>>),
 }
 
 impl Connecting {
@@ -33,12 +39,21 @@ impl Connecting {
         downstream: Option<Protocol>,
         priority: usize,
     ) -> Self {
-        let (cluster, of) = (Rc::clone(cluster), Rc::clone(&host));
-        Self { host, connection: Box::pin(async move { cluster.http_connection(&of, downstream, priority).await }) }
+        let now = cluster.idle_http_connection(&host, downstream, priority);
+        let connection = if now.is_some() {
+            Acquired::Now(now)
+        } else {
+            let (cluster, of) = (Rc::clone(cluster), Rc::clone(&host));
+            Acquired::Later(Box::pin(async move { cluster.http_connection(&of, downstream, priority).await }))
+        };
+        Self { host, connection }
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<HttpConnection, PoolFailure>> {
-        self.connection.as_mut().poll(cx)
+        match &mut self.connection {
+            Acquired::Now(connection) => connection.take().map_or(Poll::Pending, Poll::Ready),
+            Acquired::Later(connection) => connection.as_mut().poll(cx),
+        }
     }
 }
 
