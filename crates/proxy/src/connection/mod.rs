@@ -151,7 +151,7 @@ impl WorkerChain {
             Terminal::TcpProxy(proxy) => Rc::clone(proxy).serve(downstream).await,
             Terminal::Extension(factory) => {
                 if let NetworkFilterInstance::Terminal(filter) = factory.new_filter(&downstream.info) {
-                    dispatcher::serve(filter, downstream, &self.context).await;
+                    Box::pin(dispatcher::serve(filter, downstream, &self.context)).await;
                 }
             }
             Terminal::None => {}
