@@ -167,8 +167,7 @@ fn what_only_building_finds_has_a_place_too() {
 "#;
     let (code, text) = validate(&config, &[]);
     assert_eq!(code, Some(1), "{text}");
-    let host =
-        "static_resources.listeners[1].filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0]";
+    let host = "static_resources.listeners[1].filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0]";
     for (place, path, header) in [
         ("22:38", "request_headers_to_add[1]", "wrong"),
         ("25:19", "request_headers_to_add[2]", "worse"),
@@ -343,7 +342,10 @@ fn a_file_of_100_megabytes_is_refused() {
         for command in ["validate", "start"] {
             let (code, text) = run(&[command, "-c", file.to_str().unwrap()]);
             assert_eq!(code, Some(1), "{text}");
-            assert!(text.contains(name) && text.contains("larger than 67108864 bytes") && !text.contains("panicked"), "{text}");
+            assert!(
+                text.contains(name) && text.contains("larger than 67108864 bytes") && !text.contains("panicked"),
+                "{text}"
+            );
         }
         fs::remove_file(&file).unwrap();
     }
