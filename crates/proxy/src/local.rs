@@ -201,12 +201,11 @@ pub(crate) mod tests {
     pub(crate) fn on_worker<F: Future<Output = ()>>(test: impl FnOnce(Rc<Local>) -> F) {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
-        runtime
-            .block_on(async {
-                let local = Local::new(0, Arc::default(), sota_plugin::stats::Registry::new().shard());
-                let mut task = Box::pin(test(Rc::clone(&local)));
-                local.clocked(task.as_mut()).await;
-            });
+        runtime.block_on(async {
+            let local = Local::new(0, Arc::default(), sota_plugin::stats::Registry::new().shard());
+            let mut task = Box::pin(test(Rc::clone(&local)));
+            local.clocked(task.as_mut()).await;
+        });
     }
 
     #[test]

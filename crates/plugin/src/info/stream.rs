@@ -81,12 +81,7 @@ impl StreamInfo {
     }
 
     /// A stream that begins now, where the monotonic clock was read already.
-    pub fn begun_at(
-        now: Instant,
-        connection: Rc<ConnectionInfo>,
-        stream_id: u64,
-        protocol: Option<Protocol>,
-    ) -> Self {
+    pub fn begun_at(now: Instant, connection: Rc<ConnectionInfo>, stream_id: u64, protocol: Option<Protocol>) -> Self {
         Self {
             connection,
             stream_id,

@@ -85,10 +85,7 @@ fn a_whole_exchange() {
     server.connection.send_trailers(1, &Headers::new()).unwrap();
     assert_eq!(server.connection.send_response(1, &ok, false), Err(SendError::Closed));
     let seen = pass(&mut server, &mut client);
-    assert_eq!(
-        seen,
-        ["response 1 100", "response 1 103", "response 1 200 content-length=3", "data 1 xyz end"]
-    );
+    assert_eq!(seen, ["response 1 100", "response 1 103", "response 1 200 content-length=3", "data 1 xyz end"]);
     client.connection.release(1, 3);
     server.connection.release(1, 3);
     assert_eq!((client.connection.live_streams(), server.connection.live_streams()), (0, 0));
