@@ -170,7 +170,7 @@ impl Timer {
         }
     }
 
-    /// When the task that runs was polled, as [`crate::local::Local::now`].
+    /// When the task that runs was polled.
     pub fn now(&self) -> Instant {
         self.timers.now()
     }
