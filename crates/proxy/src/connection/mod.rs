@@ -2,6 +2,7 @@
 
 mod dispatcher;
 mod network_filters;
+mod secure;
 
 use crate::{
     context::WorkerContext,
@@ -10,6 +11,7 @@ use crate::{
     http::{HttpConnectionManager, HttpConnectionManagerConfig},
     socket::{Io, Socket},
     tcp_proxy::{TcpProxy, TcpProxyConfig},
+    tls::ServerContext,
 };
 use network_filters::FilteredIo;
 use sota_config::{
@@ -19,6 +21,7 @@ use sota_config::{
 use sota_plugin::{
     FactoryContext,
     filter::{NetworkFilter, NetworkFilterConfig, NetworkFilterFactory, NetworkFilterInstance},
+    info::CertificateInfo,
     stats::Scope,
 };
 use std::{rc::Rc, sync::Arc};
@@ -29,6 +32,7 @@ pub struct FilterChainConfig {
     pub model: Arc<FilterChain>,
     filters: Vec<Arc<dyn NetworkFilterConfig>>,
     terminal: TerminalConfig,
+    tls: Option<Arc<ServerContext>>,
 }
 
 /// What a chain ends with.
@@ -72,8 +76,10 @@ impl FilterChainConfig {
                 Ok(found) => terminal = found,
             }
         }
+        let tls = model.transport_socket.as_ref().map(|model| ServerContext::new(model, cx)).transpose();
+        let tls = tls.map_err(|error| errors.push(error)).ok().flatten();
         if errors.is_empty() {
-            Ok(Arc::new(Self { model: Arc::clone(model), filters, terminal }))
+            Ok(Arc::new(Self { model: Arc::clone(model), filters, terminal, tls }))
         } else {
             Err(ConfigErrors(errors))
         }
@@ -81,6 +87,11 @@ impl FilterChainConfig {
 }
 
 impl FilterChainConfig {
+    /// The certificates that it shows to clients over TLS, now.
+    pub fn certificates(&self) -> Vec<Arc<CertificateInfo>> {
+        self.tls.as_ref().map_or_else(Vec::new, |tls| tls.certificates())
+    }
+
     /// What it ends with.
     pub(crate) fn terminal(&self) -> &TerminalConfig {
         &self.terminal
@@ -108,6 +119,7 @@ pub struct WorkerChain {
     context: Rc<WorkerContext>,
     filters: Vec<Box<dyn NetworkFilterFactory>>,
     terminal: Terminal,
+    tls: Option<secure::WorkerTls>,
 }
 
 enum Terminal {
@@ -135,11 +147,16 @@ impl WorkerChain {
             context: Rc::clone(context),
             filters: config.filters.iter().map(|filter| filter.for_worker(&context.cx)).collect(),
             terminal,
+            tls: config.tls.as_ref().map(|tls| secure::WorkerTls::new(tls, config, listener)),
         }
     }
 
     /// Serves a connection until it is over.
     pub async fn serve(&self, mut downstream: Downstream) {
+        if let Some(tls) = &self.tls {
+            let Some(secured) = Box::pin(tls.accept(downstream, &self.context)).await else { return };
+            downstream = secured;
+        }
         if !self.filters.is_empty() {
             let Some(filtered) = self.filtered(downstream) else { return };
             downstream = filtered;
