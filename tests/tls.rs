@@ -77,8 +77,7 @@ fn cluster(name: &str, host: SocketAddr, context: Option<&str>) -> String {
 }
 
 fn start(listeners: &[String], clusters: &[String]) -> ProxyProcess {
-    let config =
-        format!("static_resources:\n  listeners:\n{}  clusters:\n{}", listeners.concat(), clusters.concat());
+    let config = format!("static_resources:\n  listeners:\n{}  clusters:\n{}", listeners.concat(), clusters.concat());
     ProxyProcess::start(env!("CARGO_BIN_EXE_sota-mesh"), &config)
 }
 
@@ -104,9 +103,12 @@ fn certificates_follow_the_server_name_and_alpn_never_fails() {
     let client = TlsClient { trusts: authority.pem(), server_name: "two.test", ..TlsClient::default() };
     let refused = client.get(address, "/").unwrap_err().to_string();
     assert!(refused.contains("not valid for name"), "{refused}");
-    for (offered, agreed) in
-        [(&["http/1.1"][..], Some("http/1.1")), (&["h2", "http/1.1"], Some("h2")), (&["istio", "other"], None), (&[], None)]
-    {
+    for (offered, agreed) in [
+        (&["http/1.1"][..], Some("http/1.1")),
+        (&["h2", "http/1.1"], Some("h2")),
+        (&["istio", "other"], None),
+        (&[], None),
+    ] {
         let client =
             TlsClient { trusts: authority.pem(), server_name: "one.test", alpn: offered, ..TlsClient::default() };
         let connection = client.connect(address).unwrap();
@@ -127,9 +129,8 @@ fn client_certificates_are_checked() {
          {{trusted_ca: {ca}, match_typed_subject_alt_names: [{{san_type: URI, matcher: {{prefix: \
          'spiffe://cluster.local/'}}}}]}}}}"
     );
-    let optional = format!(
-        "common_tls_context: {{tls_certificates: [{server}], validation_context: {{trusted_ca: {ca}}}}}"
-    );
+    let optional =
+        format!("common_tls_context: {{tls_certificates: [{server}], validation_context: {{trusted_ca: {ca}}}}}");
     let proxy = start(
         &[listener("strict", &strict, "out"), listener("optional", &optional, "out")],
         &[cluster("out", origin.address(), None)],
@@ -173,11 +174,11 @@ fn two_proxies_speak_mutual_tls() {
     let (folder, authority, origin) = (sota_testkit::temp_dir(), Authority::new("root"), origin());
     let ca = ca(folder.path(), "root", &authority);
     let server = write(folder.path(), "server", &authority.issue(&Subject::host("server.test")));
-    let client = write(folder.path(), "client", &authority.issue(&Subject::workload("spiffe://cluster.local/ns/a/sa/b")));
+    let client =
+        write(folder.path(), "client", &authority.issue(&Subject::workload("spiffe://cluster.local/ns/a/sa/b")));
     let validation = format!("validation_context: {{trusted_ca: {ca}}}");
-    let inner = format!(
-        "require_client_certificate: true, common_tls_context: {{tls_certificates: [{server}], {validation}}}"
-    );
+    let inner =
+        format!("require_client_certificate: true, common_tls_context: {{tls_certificates: [{server}], {validation}}}");
     let inbound = start(&[listener("in", &inner, "app")], &[cluster("app", origin.address(), None)]);
     let outer = format!("common_tls_context: {{tls_certificates: [{server}]}}");
     let to = inbound.listener("in");
@@ -307,7 +308,8 @@ fn bad_handshakes_harm_nobody() {
     let own = write(folder.path(), "own", &authority.issue(&Subject::host("server.test")));
     let context = format!("common_tls_context: {{tls_certificates: [{own}]}}");
     let mut limited = listener("in", &context, "out");
-    limited = limited.replace("    - transport_socket:", "    - transport_socket_connect_timeout: 1s\n      transport_socket:");
+    limited = limited
+        .replace("    - transport_socket:", "    - transport_socket_connect_timeout: 1s\n      transport_socket:");
     let proxy = start(&[limited], &[cluster("out", origin.address(), None)]);
     let address = proxy.listener("in");
     // A hello that says that 64 KiB follow, in records of 16 KiB.

@@ -36,6 +36,7 @@ class Exchange:
     responses: int = 1
     logs: int = 1
     head: bool = False
+    http2: bool = False
     listener: str = "front"
 
 
@@ -134,6 +135,8 @@ def exchange(title, lines, path):
             logs = int(value)
         elif key == "head":
             made.head = True
+        elif key == "http2":
+            made.http2 = True
         elif key == "listener":
             made.listener = value
         else:

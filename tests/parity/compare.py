@@ -13,6 +13,7 @@ from pathlib import Path
 from origin import BlackHole, Origin, refused_port
 from proxy import Proxy
 from wire import PATIENCE, Reader
+from wire2 import Http2
 
 # How long access-log lines are awaited.
 LOG_PATIENCE = 1.5
@@ -65,18 +66,28 @@ def perform(exchange, proxy, origin, log, ports, log_fields):
     sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     ports = ports | {sock.getsockname()[1]: "<client>"}
-    reader, responses, state = Reader(sock), [], None
+    reader, responses, state = Http2(sock) if exchange.http2 else Reader(sock), [], None
     with sock:
-        for action, value in exchange.steps:
+        for number, (action, value) in enumerate(exchange.steps):
             try:
-                if action == "send":
+                if action == "send" and exchange.http2:
+                    # What follows a wait belongs to the same request; a reset ends it unfinished.
+                    following = exchange.steps[number + 1][0] if number + 1 < len(exchange.steps) else "read"
+                    reader.send(value, following in ("read", "close"))
+                elif action == "send":
                     sock.sendall(value)
                 elif action == "wait":
                     time.sleep(value)
                 elif action == "read":
                     responses.append(reader.response())
+                elif action == "close" and exchange.http2:
+                    pass
                 elif action == "close":
                     sock.shutdown(socket.SHUT_WR)
+                elif action == "reset" and exchange.http2:
+                    reader.reset()
+                    state = "open"
+                    break
                 elif action == "reset":
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     state = "reset by the client"

@@ -92,7 +92,10 @@ class Proxy:
         ports = {}
         for line in self.admin("/listeners")[1].splitlines():
             name, _, address = line.rpartition("::")
-            ports[name] = int(address.rpartition(":")[2])
+            port = address.rpartition(":")[2]
+            # A pipe has none.
+            if port.isdigit():
+                ports[name] = int(port)
         return ports
 
     def stats(self):

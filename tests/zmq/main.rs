@@ -4,6 +4,7 @@
 
 mod bridge;
 mod broker;
+mod docs;
 mod echo;
 mod limits;
 mod security;

@@ -596,10 +596,14 @@ def curve_passthrough():
     """Only the ends know the keys."""
     rep = worker("REP", curve_server=True, curve_publickey=SERVER[0], curve_secretkey=SERVER[1])
     in_background(serve, rep, b"got ")
-    req = client("REQ", curve_publickey=CLIENT[0], curve_secretkey=CLIENT[1], curve_serverkey=SERVER[0])
-    for number in range(20):
-        req.send(b"%d" % number)
-        expect(req.recv(), b"got %d" % number)
+    reqs = []
+    for _ in range(3):
+        req = client("REQ", curve_publickey=CLIENT[0], curve_secretkey=CLIENT[1], curve_serverkey=SERVER[0])
+        reqs.append(req)
+        for number in range(20):
+            req.send(b"%d" % number)
+            expect(req.recv(), b"got %d" % number)
+    expect(stat("zmq.cx_ready"), 3)
     raw = Raw()
     raw.send(b"POST / HTTP/1.1\r\n\r\n")
     assert raw.closed()

@@ -26,7 +26,7 @@ fn curve_keys() {
 #[test]
 fn curve_from_end_to_end() {
     need_pyzmq!();
-    mesh(1, "passthrough_cluster: workers,", 1, "curve_passthrough");
+    mesh(1, "passthrough_cluster: workers, max_handshakes_per_address: 1,", 1, "curve_passthrough");
 }
 
 #[test]

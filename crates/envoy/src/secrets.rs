@@ -25,5 +25,8 @@ pub fn read_secrets(bytes: &[u8]) -> Result<Vec<Secret>, ConfigErrors> {
         return Err(findings);
     }
     let options = TranslateOptions { clusters: None, static_config: false, strict: false, elsewhere: false };
-    node.list("resources").iter().map(|resource| translate_secret(resource, &options).map(|(secret, _)| secret)).collect()
+    node.list("resources")
+        .iter()
+        .map(|resource| translate_secret(resource, &options).map(|(secret, _)| secret))
+        .collect()
 }

@@ -119,7 +119,11 @@ impl Secrets {
         }
         let version = FileVersion::of(path);
         let secret = (self.read)(path)?.into_iter().find(|secret| secret.name == name).ok_or_else(|| {
-            format!("there is no secret \"{}\" in \"{}\"", name.escape_debug(), path.display().to_string().escape_debug())
+            format!(
+                "there is no secret \"{}\" in \"{}\"",
+                name.escape_debug(),
+                path.display().to_string().escape_debug()
+            )
         })?;
         let slot = Arc::<SecretSlot>::default();
         slot.set(Some(&Arc::new(secret)));

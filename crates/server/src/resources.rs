@@ -184,6 +184,9 @@ impl Change {
             return Ok(change);
         }
         inputs.secrets.replace_named(&current.secrets);
+        if let Some(source) = &bootstrap.source {
+            errors.iter_mut().filter(|e| e.mark == Mark::NONE).for_each(|e| e.mark = source.mark_at(&e.path));
+        }
         Err(ConfigErrors(errors))
     }
 

@@ -154,7 +154,10 @@ impl TlsClient<'_> {
     /// One request with `connection: close`; the answer, whole.
     pub fn get(&self, to: SocketAddr, path: &str) -> io::Result<String> {
         let mut connection = self.connect(to)?;
-        exchange(&mut connection, &format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.server_name))
+        exchange(
+            &mut connection,
+            &format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.server_name),
+        )
     }
 }
 

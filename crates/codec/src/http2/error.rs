@@ -93,8 +93,10 @@ impl ConnectionError {
 pub enum StreamFault {
     /// A field that no message may have: connection-specific, upper case, bad character (RFC 9113 §8.2).
     Field,
-    /// A field block or a body that makes no valid message: pseudo-header fields, `content-length` (RFC 9113 §8.1, §8.3).
+    /// A field block or a body that makes no valid message: pseudo-header fields, trailers at the wrong place (RFC 9113 §8.1, §8.3).
     Messaging,
+    /// A body that is not as long as its `content-length` (RFC 9113 §8.1.1).
+    Length,
     /// A head or trailers over the limits.
     TooLarge,
     /// A field name with an underscore, where that is refused.
@@ -113,7 +115,7 @@ impl StreamFault {
     /// The code of the RST_STREAM frame.
     pub const fn code(self) -> ErrorCode {
         match self {
-            Self::Field | Self::Messaging => ErrorCode::PROTOCOL_ERROR,
+            Self::Field | Self::Messaging | Self::Length => ErrorCode::PROTOCOL_ERROR,
             // What Envoy's library sends when Envoy does not want a field.
             Self::TooLarge | Self::Underscore => ErrorCode::INTERNAL_ERROR,
             Self::Refused => ErrorCode::REFUSED_STREAM,
@@ -127,15 +129,15 @@ impl StreamFault {
     pub const fn details(self) -> &'static str {
         match self {
             Self::Field => "http2.invalid.header.field",
-            Self::Messaging => "http2.violation.of.messaging.rule",
+            Self::Messaging | Self::Length => "http2.violation.of.messaging.rule",
             Self::TooLarge => "http2.too_many_headers",
             Self::Underscore => "http2.unexpected_underscore",
             Self::Refused | Self::FlowControl | Self::Closed | Self::Frame(_) => "http2.unknown.nghttp2.error",
         }
     }
 
-    /// Whether it is the message that is wrong, not the protocol around it: then the options say whether the stream
-    /// or the connection ends.
+    /// Whether it is a head or trailers that are wrong, not the protocol around them: then the options say whether the
+    /// stream or the connection ends. (Compat: a body of the wrong length ends its stream alone in any case.)
     pub(super) const fn is_message(self) -> bool {
         matches!(self, Self::Field | Self::Messaging)
     }

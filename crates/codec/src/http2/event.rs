@@ -11,7 +11,7 @@ pub type StreamId = u32;
 pub enum Event<'a> {
     /// The peer's settings arrived, for the first time or changed; see [`super::Connection::peer_settings`].
     Settings,
-    /// A request (server). Its authority may be empty: that is to be answered with 400 (`missing_host_header`).
+    /// A request (server). Its authority is empty where an empty one was sent.
     Request {
         /// The new stream.
         stream: StreamId,

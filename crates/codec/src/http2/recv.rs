@@ -254,7 +254,7 @@ impl Connection {
             Half::Ended => Some(StreamFault::Closed),
             Half::Head => Some(StreamFault::Messaging),
             Half::Body if i64::from(len) > i64::from(entry.recv_window) => Some(StreamFault::FlowControl),
-            Half::Body if too_long || too_short => Some(StreamFault::Messaging),
+            Half::Body if too_long || too_short => Some(StreamFault::Length),
             Half::Body => None,
         };
         if let Some(fault) = fault {

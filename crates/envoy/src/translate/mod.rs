@@ -37,6 +37,7 @@ mod runtime;
 mod stats_config;
 mod tcp_proxy;
 mod tls;
+mod upgrade;
 mod virtual_host;
 
 pub(crate) use bootstrap::bootstrap;

@@ -122,9 +122,12 @@ impl ResponseFlags {
         self.0 == 0
     }
 
-    /// The flags, in the order in which they are printed.
+    /// The flags, in the order in which they are printed: Envoy's order is that in which they were set, and that no
+    /// retry is left is known before what the last attempt has ended with.
     pub fn iter(self) -> impl Iterator<Item = ResponseFlag> {
-        ResponseFlag::ALL.iter().copied().filter(move |flag| self.has(*flag))
+        const FIRST: ResponseFlag = ResponseFlag::UpstreamRetryLimitExceeded;
+        let others = ResponseFlag::ALL.iter().copied().filter(|flag| *flag != FIRST);
+        std::iter::once(FIRST).chain(others).filter(move |flag| self.has(*flag))
     }
 }
 
@@ -154,7 +157,7 @@ mod tests {
         assert_eq!(flags.to_string(), "-");
         flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
         flags.set(ResponseFlag::UpstreamConnectionFailure);
-        assert_eq!(flags.to_string(), "UF,URX");
+        assert_eq!(flags.to_string(), "URX,UF");
         assert!(flags.has(ResponseFlag::UpstreamConnectionFailure) && !flags.has(ResponseFlag::NoRouteFound));
         assert_eq!(ResponseFlag::ALL.len(), 30);
         for flag in ResponseFlag::ALL {

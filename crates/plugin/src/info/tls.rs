@@ -1,6 +1,7 @@
 //! Facts about the TLS of a connection.
 
-use std::{sync::Arc, time::SystemTime};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use std::{cell::OnceCell, sync::Arc, time::SystemTime};
 
 /// What was agreed on, and who the two sides are.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,6 +22,8 @@ pub struct TlsInfo {
     pub peer: Vec<Arc<CertificateInfo>>,
     /// The certificate of this side.
     pub local: Option<Arc<CertificateInfo>>,
+    /// What `x-forwarded-client-cert` says of the connection, made with its first request.
+    pub forwarded: OnceCell<Box<str>>,
 }
 
 impl TlsInfo {
@@ -57,4 +60,27 @@ pub struct CertificateInfo {
     pub not_before: SystemTime,
     /// Valid until.
     pub not_after: SystemTime,
+}
+
+/// Characters in a line of PEM.
+const PEM_LINE: usize = 64;
+
+impl CertificateInfo {
+    /// The certificate in PEM, with what cannot stand in a header field encoded as in a URL.
+    pub fn url_encoded_pem(&self) -> String {
+        let mut text = "-----BEGIN%20CERTIFICATE-----%0A".to_owned();
+        for (at, c) in STANDARD.encode(&self.der).chars().enumerate() {
+            if at > 0 && at % PEM_LINE == 0 {
+                text.push_str("%0A");
+            }
+            match c {
+                '+' => text.push_str("%2B"),
+                '/' => text.push_str("%2F"),
+                '=' => text.push_str("%3D"),
+                c => text.push(c),
+            }
+        }
+        text.push_str("%0A-----END%20CERTIFICATE-----%0A");
+        text
+    }
 }

@@ -51,6 +51,14 @@ pub(super) fn explain(question: &Question, served: &Served<'_>, out: &mut Explan
         return;
     };
     out.network_filters = chain.model.filters.iter().map(|filter| filter.name.clone()).collect();
+    let is_encrypted = chain.model.transport_socket.is_some();
+    if question.is_tls && !is_encrypted && matches!(chain.terminal(), TerminalConfig::Http(_)) {
+        out.notes
+            .push("the client speaks TLS and the chain has no TLS: its hello would be refused as no HTTP".to_owned());
+    }
+    if !question.is_tls && is_encrypted {
+        out.notes.push("the chain waits for TLS and the client speaks plainly: the handshake would fail".to_owned());
+    }
     let info = StreamInfo::new(Rc::new(connection), 0, None);
     match chain.terminal() {
         TerminalConfig::Http(manager) => http::explain(question, manager, info, served, out),

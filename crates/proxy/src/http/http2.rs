@@ -66,7 +66,9 @@ impl Session<'_> {
         loop {
             match self.codec.poll_event(cx, &connection.downstream.socket) {
                 Poll::Ready(Event::Request(stream)) => self.begin(stream),
-                Poll::Ready(Event::Refused(fault)) => self.log_refused(fault),
+                // Too many at once: as if it had never come.
+                Poll::Ready(Event::Refused(StreamFault::Refused)) => {}
+                Poll::Ready(Event::Refused(fault)) => self.log_refused(fault.details()),
                 Poll::Ready(Event::Settings | Event::GoAway(_)) => {}
                 Poll::Ready(Event::Ended(end)) => return Poll::Ready(end),
                 Poll::Pending => break,
@@ -121,18 +123,18 @@ impl Session<'_> {
     fn count(&self, error: &ConnectionError) {
         let stats = &self.connection.manager.stats;
         match error.kind {
-            ErrorKind::Protocol | ErrorKind::Message => stats.downstream_cx_protocol_error.inc(),
+            ErrorKind::Protocol => stats.downstream_cx_protocol_error.inc(),
+            ErrorKind::Message => {
+                stats.downstream_cx_protocol_error.inc();
+                self.log_refused(error.message);
+            }
             ErrorKind::PrematureResets => stats.downstream_rq_too_many_premature_resets.inc(),
             ErrorKind::Flood => {}
         }
     }
 
     /// A request whose head was at fault, so that there is no stream: it is counted and logged all the same.
-    fn log_refused(&self, fault: StreamFault) {
-        // Too many at once: as if it had never come.
-        if fault == StreamFault::Refused {
-            return;
-        }
+    fn log_refused(&self, details: &'static str) {
         let manager = &self.connection.manager;
         self.connection.begin_request();
         manager.stats.downstream_rq_rx_reset.inc();
@@ -143,7 +145,8 @@ impl Session<'_> {
         let id = manager.context.local.process.next_stream_id();
         let mut info = StreamInfo::new(Rc::clone(&self.connection.downstream.info), id, Some(Protocol::Http2));
         info.timing.end = Some(info.timing.start);
-        note_end(StreamEnd::Reset(ResetCause::Fault(fault)), &mut info);
+        info.response_flags.set(ResponseFlag::DownstreamProtocolError);
+        info.response_code_details = Some(details.into());
         manager.access_logs.log(&LogEntry::new(&info, LogKind::DownstreamEnd));
     }
 }

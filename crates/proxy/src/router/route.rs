@@ -4,6 +4,7 @@ use super::{
     cluster_specifier::ClusterSpecifier,
     filter_configs::FilterConfigs,
     matching::RouteMatcher,
+    mirror::MirrorPolicy,
     mutations::{Level, Mutations},
     redirect::{DirectResponse, Redirect},
     retry_policy::RetryPolicy,
@@ -18,10 +19,11 @@ use sota_config::{
         PathMatcher, PathRewrite as PathConfig, Route, RouteAction, RouteActionKind, RouteConfiguration,
         RoutingPriority, VirtualHost,
     },
+    upgrade::RouteUpgrade,
 };
 use sota_plugin::{
     FactoryContext,
-    http::StatusCode,
+    http::{Method, StatusCode},
     rate_limit::{RateLimits, RouteRateLimits},
 };
 use std::{sync::Arc, time::Duration};
@@ -96,12 +98,15 @@ pub struct ForwardAction {
     pub retry_policy: Option<Arc<RetryPolicy>>,
     /// Another try begins beside one that takes longer than its timeout.
     pub hedge_on_per_try_timeout: bool,
+    /// Copies to other clusters.
+    pub(super) mirrors: Box<[MirrorPolicy]>,
     /// The upstream of another try is told whether the one before took too long.
     pub include_is_timeout_retry_header: bool,
     /// Which circuit breakers count.
     pub priority: RoutingPriority,
     pub(super) hash_policies: Option<HashPolicies>,
     pub(super) metadata_match: Option<MetadataMatch>,
+    upgrades: Box<[RouteUpgrade]>,
 }
 
 impl RouteEntry {
@@ -230,6 +235,9 @@ impl ForwardAction {
             None => None,
         };
         let code = action.cluster_not_found_response_code;
+        // Those of the innermost level that has some.
+        let levels = [&action.mirrors, &host.host.mirrors, &host.table.mirrors];
+        let mirrors = levels.into_iter().find(|mirrors| !mirrors.is_empty()).map(Vec::as_slice).unwrap_or_default();
         let retry_policy = match &action.retry_policy {
             Some(policy) => {
                 Some(Arc::new(RetryPolicy::build(policy).map_err(|error| error.at("retry_policy", cx.mark))?))
@@ -248,6 +256,7 @@ impl ForwardAction {
             grpc_timeout: action.grpc_timeout.clone(),
             retry_policy,
             hedge_on_per_try_timeout: action.hedge_on_per_try_timeout.unwrap_or(host.host.hedge_on_per_try_timeout),
+            mirrors: mirrors.iter().map(|mirror| MirrorPolicy::build(mirror, cx)).collect::<Result<_, _>>()?,
             include_is_timeout_retry_header: host.host.include_is_timeout_retry_header,
             priority: action.priority,
             hash_policies: match &*action.hash_policy {
@@ -255,7 +264,21 @@ impl ForwardAction {
                 policies => Some(HashPolicies::build(policies)?),
             },
             metadata_match: metadata_match(&action.metadata_match),
+            upgrades: action.upgrades.clone().into(),
         })
+    }
+
+    /// Whether an upgrade to this protocol may be, if the route says so.
+    pub fn allows_upgrade(&self, upgrade_type: &[u8]) -> Option<bool> {
+        let mut upgrades = self.upgrades.iter();
+        let upgrade = upgrades.find(|known| known.upgrade_type.as_bytes().eq_ignore_ascii_case(upgrade_type))?;
+        Some(upgrade.enabled)
+    }
+
+    /// Whether what requests of this method carry goes to the host as it is.
+    pub fn ends_tunnel(&self, method: &Method) -> bool {
+        let connect = self.upgrades.iter().find_map(|upgrade| upgrade.connect);
+        connect.is_some_and(|connect| *method == Method::Connect || connect.allow_post && *method == Method::Post)
     }
 
     /// What is hashed, for clusters that choose by a hash.

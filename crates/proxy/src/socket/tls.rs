@@ -1,4 +1,4 @@
-//! A transport with TLS on it. The handshake is the matter of [`tls`](crate::tls); from then on this is all there is.
+//! A transport with TLS on it. From the handshake on, this is all there is.
 
 use super::Io;
 use crate::buffer::ReadBuffer;

@@ -160,10 +160,8 @@ fn time(seconds: i64) -> SystemTime {
 
 /// A name as RFC 2253 writes it: the last part first.
 fn name(name: &X509Name<'_>) -> String {
-    let mut parts: Vec<String> = name
-        .iter()
-        .map(|part| part.iter().map(attribute).collect::<Vec<_>>().join("+"))
-        .collect();
+    let mut parts: Vec<String> =
+        name.iter().map(|part| part.iter().map(attribute).collect::<Vec<_>>().join("+")).collect();
     parts.reverse();
     parts.join(",")
 }
@@ -172,7 +170,8 @@ fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
     let oid = attribute.attr_type();
     let mut text = short_name(oid).map_or_else(|| oid.to_id_string(), str::to_owned);
     text.push('=');
-    let value = attribute.as_str().map_or_else(|_| String::from_utf8_lossy(attribute.as_slice()).into_owned(), str::to_owned);
+    let value =
+        attribute.as_str().map_or_else(|_| String::from_utf8_lossy(attribute.as_slice()).into_owned(), str::to_owned);
     let last = value.chars().count().saturating_sub(1);
     for (at, c) in value.chars().enumerate() {
         let is_edge = (at == 0 && matches!(c, ' ' | '#')) || (at == last && c == ' ');

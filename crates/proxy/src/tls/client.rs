@@ -30,7 +30,10 @@ pub(crate) struct ClientState {
 
 impl ClientContext {
     /// Builds it; errors are at the field `transport_socket`.
-    pub(crate) fn new(model: &Arc<UpstreamTls>, cx: &FactoryContext<'_>) -> Result<Arc<Self>, sota_config::ConfigError> {
+    pub(crate) fn new(
+        model: &Arc<UpstreamTls>,
+        cx: &FactoryContext<'_>,
+    ) -> Result<Arc<Self>, sota_config::ConfigError> {
         let built = match ServerName::try_from(model.sni.as_str()) {
             Err(_) if !model.sni.is_empty() => Err(format!("sni: \"{}\" is no host name", model.sni.escape_debug())),
             _ => Self::build(model, cx.secrets),
@@ -59,11 +62,8 @@ impl State for ClientState {
         let validator = material.validation.as_ref().map(Validator::read).transpose()?.map(Arc::new);
         let provider = provider(&model.common.params);
         let versions = versions(&model.common.params, TlsVersion::V1_2);
-        let verifier = ServerVerifier {
-            validator,
-            provider: Arc::clone(&provider),
-            checks_name: model.auto_sni_san_validation,
-        };
+        let verifier =
+            ServerVerifier { validator, provider: Arc::clone(&provider), checks_name: model.auto_sni_san_validation };
         let certificate = material.certificates.into_iter().next().map(Arc::new);
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&versions)

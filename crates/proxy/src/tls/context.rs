@@ -139,7 +139,9 @@ fn current<S: State>(model: &S::Model, slots: &Slots) -> Current {
     for (source, slot) in common.certificates.iter().zip(&slots.certificates) {
         let secret = take(slot);
         certificates.push(match (source, secret.as_ref().map(|secret| &secret.kind)) {
-            (CertificateSource::Inline(certificate), _) => Ok((certificate.clone(), certificate.watched_directory.is_some())),
+            (CertificateSource::Inline(certificate), _) => {
+                Ok((certificate.clone(), certificate.watched_directory.is_some()))
+            }
             (_, Some(SecretKind::Certificate(certificate))) => Ok((certificate.clone(), true)),
             _ => Err("the secret has no certificate".to_owned()),
         });
@@ -211,7 +213,9 @@ impl Material {
             all.extend_from_slice(certificate.info.sha256.as_bytes());
         }
         if let Some(rules) = &self.validation {
-            for source in rules.trusted_ca.iter().chain(&rules.crl).chain(rules.spiffe.iter().flatten().map(|d| &d.bundle)) {
+            for source in
+                rules.trusted_ca.iter().chain(&rules.crl).chain(rules.spiffe.iter().flatten().map(|d| &d.bundle))
+            {
                 all.extend_from_slice(&sha256(&source.read()?));
             }
             let shown = ValidationContext { trusted_ca: None, crl: None, ..rules.clone() };

@@ -17,7 +17,14 @@ use rustls::{
     server::{Accepted, Acceptor, ClientHello},
 };
 use sota_plugin::info::{CertificateInfo, PeerCertificate, TlsInfo};
-use std::{fmt, future::poll_fn, io, net::{IpAddr, Ipv4Addr}, sync::Arc, task::Poll};
+use std::{
+    fmt,
+    future::poll_fn,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    task::Poll,
+};
 use webpki::KeyUsage;
 
 /// A connection whose handshake is done.
@@ -146,7 +153,9 @@ pub(crate) async fn connect(
     let wanted = wanted.transpose().map_err(|_| HandshakeFailure::Protocol("the host's name is not one".to_owned()))?;
     let (config, server_name) = match wanted {
         Some(name) => (&state.config, name),
-        None => (&state.without_name, ServerName::IpAddress(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).into())),
+        None => {
+            (&state.without_name, ServerName::IpAddress(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).into()))
+        }
     };
     let protocols = match protocol {
         Some(protocol) if config.alpn_protocols.is_empty() => vec![protocol.to_vec()],
@@ -215,6 +224,7 @@ fn describe(session: &Connection, server_name: Box<str>, local: Option<Arc<Certi
         is_resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
         peer: session.peer_certificates().unwrap_or_default().iter().filter_map(info).collect(),
         local,
+        forwarded: Default::default(),
     }
 }
 

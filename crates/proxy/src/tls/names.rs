@@ -1,7 +1,7 @@
 //! Names of ciphers, groups and versions, as OpenSSL and Envoy write them.
 
-use rustls::{CipherSuite, NamedGroup, ProtocolVersion, SupportedCipherSuite, crypto::SupportedKxGroup};
 use rustls::crypto::aws_lc_rs::{cipher_suite as suites, kx_group as groups};
+use rustls::{CipherSuite, NamedGroup, ProtocolVersion, SupportedCipherSuite, crypto::SupportedKxGroup};
 
 /// Ciphers of TLS 1.2.
 pub(super) static CIPHERS: [(&str, SupportedCipherSuite); 6] = [

@@ -41,7 +41,8 @@ impl Certificates {
         let Some(name) = name.map(str::to_ascii_lowercase) else { return any() };
         let wildcard = name.split_once('.').map(|(_, rest)| format!("*.{rest}"));
         let named = |name: &String| self.by_name.get(name).into_iter().flatten().filter_map(|at| self.all.get(*at));
-        let found = named(&name).find(fits).or_else(|| wildcard.as_ref().and_then(|wildcard| named(wildcard).find(fits)));
+        let found =
+            named(&name).find(fits).or_else(|| wildcard.as_ref().and_then(|wildcard| named(wildcard).find(fits)));
         match found {
             None if self.full_scan => any(),
             None => self.all.first().filter(fits).or_else(any),

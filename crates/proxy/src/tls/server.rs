@@ -33,7 +33,10 @@ pub(crate) struct ServerState {
 
 impl ServerContext {
     /// Builds it; errors are at the field `transport_socket`.
-    pub(crate) fn new(model: &Arc<DownstreamTls>, cx: &FactoryContext<'_>) -> Result<Arc<Self>, sota_config::ConfigError> {
+    pub(crate) fn new(
+        model: &Arc<DownstreamTls>,
+        cx: &FactoryContext<'_>,
+    ) -> Result<Arc<Self>, sota_config::ConfigError> {
         Self::build(model, cx.secrets).map_err(|reason| cx.error("transport_socket", Default::default(), reason))
     }
 

@@ -126,9 +126,8 @@ mod tests {
 
     #[test]
     fn tickets_are_good_for_their_keys_their_context_and_their_time() {
-        let tickets = |keys: &[Vec<u8>], context: u8| {
-            Tickets::new(keys, [context; 32], Some(Duration::from_secs(60))).unwrap()
-        };
+        let tickets =
+            |keys: &[Vec<u8>], context: u8| Tickets::new(keys, [context; 32], Some(Duration::from_secs(60))).unwrap();
         let now = SystemTime::now();
         let old = tickets(&[key(1)], 0);
         let ticket = old.seal(b"session", now).unwrap();

@@ -143,7 +143,9 @@ impl Validator {
         });
         let domains = domains.transpose()?;
         let revoked = match &rules.crl {
-            Some(source) => source.read().and_then(|pem| revocation_lists(&pem)).map_err(|reason| format!("crl: {reason}"))?,
+            Some(source) => {
+                source.read().and_then(|pem| revocation_lists(&pem)).map_err(|reason| format!("crl: {reason}"))?
+            }
             None => Vec::new(),
         };
         let names = rules.san_matchers.iter().map(NameMatcher::build).collect::<Result<_, _>>()?;

@@ -30,9 +30,12 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
+
+/// A worker makes host sets of so many hosts itself, which takes some tens of microseconds.
+const MOST_AT_ONCE: usize = 256;
 
 /// A cluster as all threads share it: its model, the hosts it has now, its circuit breakers.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ pub struct ClusterConfig {
     /// Goes up with each host set. Workers compare it before they choose a host.
     version: AtomicU64,
     balancing: Balancing,
+    /// A thread is about to make a host set.
+    is_refreshing: AtomicBool,
     deadline_header: Option<HeaderName>,
     overload: Option<Overload>,
     resolver: Option<ResolverSettings>,
@@ -125,6 +130,7 @@ impl ClusterConfig {
             hosts: Mutex::new(Hosts { known: known.unwrap_or_default(), ..Hosts::default() }),
             version: AtomicU64::new(0),
             balancing,
+            is_refreshing: AtomicBool::new(false),
             deadline_header,
             overload,
             resolver,
@@ -343,16 +349,42 @@ impl ClusterConfig {
 
     /// Takes account of changed health flags, in this cluster and those before and after it.
     pub fn refresh(&self) {
-        self.across.health.fetch_add(1, Ordering::Release);
-        drop(self.hosts());
+        let mut hosts = self.lock();
+        let same = hosts.set.hosts().to_vec();
+        // Workers see the new version when the set is there, so none of them waits for it.
+        self.replace(&mut hosts, same);
+        hosts.health = self.across.health.fetch_add(1, Ordering::AcqRel) + 1;
+    }
+
+    /// The same from a worker, which has no time for large sets and for tables: a thread makes them, one at a time.
+    fn refresh_from_worker(self: &Arc<Self>) {
+        let is_small = self.balancing.tables.is_none()
+            && self.balancing.subsets.is_none()
+            && self.lock().set.hosts().len() <= MOST_AT_ONCE;
+        if is_small {
+            return self.refresh();
+        }
+        if self.is_refreshing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let config = Arc::clone(self);
+        let refresh = move || {
+            // What changes from here on needs another look.
+            config.is_refreshing.store(false, Ordering::Release);
+            config.refresh();
+        };
+        if std::thread::Builder::new().name("hosts".to_owned()).spawn(refresh).is_err() {
+            self.is_refreshing.store(false, Ordering::Release);
+            self.refresh();
+        }
     }
 
     /// Notes how a use of a host ended.
-    pub(super) fn report(&self, host: &Host, outcome: Outcome) {
+    pub(super) fn report(self: &Arc<Self>, host: &Host, outcome: Outcome) {
         if let Some(overload) = &self.overload
             && overload.report(host.state(), outcome)
         {
-            self.refresh();
+            self.refresh_from_worker();
         }
     }
 

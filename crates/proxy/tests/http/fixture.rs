@@ -150,6 +150,7 @@ pub fn action(cluster: &str) -> RouteAction {
         priority: Default::default(),
         rate_limits: Vec::new(),
         include_vh_rate_limits: false,
+        upgrades: Vec::new(),
     }
 }
 
@@ -241,10 +242,13 @@ fn model(host: VirtualHost) -> Model {
         scheme_override: None,
         add_user_agent: false,
         append_x_forwarded_port: false,
+        forward_client_cert: Default::default(),
+        client_cert_details: Default::default(),
         access_log: vec![AccessLog { filter: None, logger: extension("test.log") }],
         access_log_flush_interval: None,
         flush_access_log_on_new_request: false,
         local_reply: LocalReplyConfig::default(),
+        upgrades: Vec::new(),
     }
 }
 

@@ -108,7 +108,7 @@ fn an_attempt_on_which_nothing_moves_is_given_up() {
     let proxy = to(&[origin.address()], idle, |_| {}).start();
     assert_eq!(get(proxy.address, "/slow").text(), "abc");
     assert_eq!(get(proxy.address, "/silence").status(), 504);
-    assert_eq!(proxy.logged(2), "504 UT,URX upstream_per_try_idle_timeout 0/24");
+    assert_eq!(proxy.logged(2), "504 URX,UT upstream_per_try_idle_timeout 0/24");
     assert_eq!(proxy.stat("cluster.origin.upstream_rq_per_try_idle_timeout"), 2);
     let response = get(proxy.address, "/stops");
     assert_eq!((response.text().as_str(), response.end), ("a", End::Truncated));
@@ -249,4 +249,56 @@ fn grpc_calls_are_tried_again_and_counted_by_their_own_status() {
         assert_eq!(request(proxy.address, call).status(), 200, "{on}");
         assert_eq!(origin.requests(), tries, "{on}");
     }
+}
+
+#[test]
+fn copies_go_to_other_clusters() {
+    use sota_config::retry::{MirrorCluster, MirrorPolicy};
+    let (origin, shadow) =
+        (Origin::http(|request| Reply::ok(&request.body)), Origin::http(|_| Reply::status(500, "x")));
+    let mirror = |cluster, fraction: Option<u32>, keep_host| MirrorPolicy {
+        cluster,
+        fraction: fraction.map(|numerator| sota_config::matcher::FractionalPercent {
+            numerator,
+            denominator: 100,
+            runtime_key: None,
+        }),
+        keep_host,
+        host: String::new(),
+    };
+    let mirrors = vec![
+        mirror(MirrorCluster::Name("shadow".to_owned()), None, false),
+        mirror(MirrorCluster::Name("shadow".to_owned()), Some(0), false),
+        mirror(MirrorCluster::Header("x-copy".to_owned()), None, true),
+        mirror(MirrorCluster::Name("nowhere".to_owned()), None, false),
+    ];
+    let action = RouteAction { mirrors, ..action("origin") };
+    let proxy = Setup::with_routes(vec![route_to("/", RouteActionKind::Forward(Box::new(action)))])
+        .cluster("origin", &[origin.address()])
+        .cluster("shadow", &[shadow.address()])
+        .start();
+    let body = "x".repeat(100_000);
+    let post = format!("POST /p HTTP/1.1\r\nHost: a:80\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let response = request(proxy.address, &post);
+    assert_eq!((response.status(), response.body.len()), (200, body.len()));
+    sota_testkit::wait_until("the copy", Duration::from_secs(5), || shadow.requests() == 1);
+    let copy = shadow.last();
+    assert_eq!((copy.header("host"), copy.header("x-envoy-internal")), (Some("a-shadow:80"), Some("true")));
+    assert!(copy.body == body.as_bytes() && copy.target() == "/p");
+    // Two of them, and the answer does not wait.
+    let two = "GET /g HTTP/1.1\r\nHost: a\r\nx-copy: shadow\r\n\r\n";
+    assert_eq!(request(proxy.address, two).status(), 200);
+    sota_testkit::wait_until("both copies", Duration::from_secs(5), || shadow.requests() == 3);
+    let mut hosts: Vec<_> = shadow.seen()[1..].iter().map(|seen| seen.header("host").unwrap().to_owned()).collect();
+    hosts.sort();
+    assert_eq!(hosts, ["a", "a-shadow"]);
+    proxy.wait_for("cluster.shadow.upstream_rq_500", 3);
+    proxy.wait_for("cluster.shadow.upstream_rq_active", 0);
+    // A client that goes away in the middle takes its copy along.
+    let mut client = Client::connect(proxy.address);
+    client.send("POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc").unwrap();
+    proxy.wait_for("cluster.shadow.upstream_rq_active", 1);
+    client.reset();
+    proxy.wait_for("cluster.shadow.upstream_rq_active", 0);
+    proxy.wait_for("cluster.origin.upstream_rq_active", 0);
 }

@@ -63,7 +63,7 @@ fn each_try_has_a_timeout_and_tries_are_bounded() {
     assert_eq!(response.status(), 504);
     assert!(start.elapsed() >= MS(150) && start.elapsed() < MS(1500), "{:?}", start.elapsed());
     assert_eq!(origin.requests(), 3);
-    assert_eq!(proxy.logged(1), "504 UT,URX upstream_per_try_timeout 0/24");
+    assert_eq!(proxy.logged(1), "504 URX,UT upstream_per_try_timeout 0/24");
     assert_eq!(proxy.stat("cluster.origin.upstream_rq_per_try_timeout"), 3);
     // All tries together have no longer than the route says.
     let proxy = timed(&origin, Some(MS(120)), Some(MS(50)), 100).start();

@@ -133,7 +133,9 @@ impl<'a> RequestSink<'a> {
             }
         } else {
             let is_asterisk = self.head.path() == b"*" && self.head.method == Method::Options;
-            if !self.has_scheme || !is_asterisk && self.head.path().first() != Some(&b'/') {
+            // Compat: RFC 9113 §8.3.1 does not ask for an authority; Envoy's library does.
+            let has_host = self.has_authority || self.has_host;
+            if !has_host || !self.has_scheme || !is_asterisk && self.head.path().first() != Some(&b'/') {
                 return Err(StreamFault::Messaging);
             }
         }

@@ -5,17 +5,11 @@ mod validation;
 
 pub(super) use secret::secret;
 
-use super::{
-    context::Cx,
-    data_source::data_source,
-    extension::message_name,
-};
+use super::{context::Cx, data_source::data_source, extension::message_name};
 use secret::{secret_ref, tls_certificate};
 use sota_config::{
     Node,
-    tls::{
-        CertificateSource, CommonTls, DownstreamTls, KeyLog, TicketKeySource, TlsParams, TlsVersion, UpstreamTls,
-    },
+    tls::{CertificateSource, CommonTls, DownstreamTls, KeyLog, TicketKeySource, TlsParams, TlsVersion, UpstreamTls},
 };
 use std::sync::Arc;
 use validation::validation_context;
@@ -175,7 +169,9 @@ fn known(cx: &mut Cx<'_>, node: &Node, key: &str, names: &[&str]) -> Vec<String>
     let asked: Vec<String> = node
         .strings(key)
         .iter()
-        .flat_map(|item| item.trim_start_matches('[').trim_end_matches(']').split('|').map(str::to_owned).collect::<Vec<_>>())
+        .flat_map(|item| {
+            item.trim_start_matches('[').trim_end_matches(']').split('|').map(str::to_owned).collect::<Vec<_>>()
+        })
         .collect();
     let (found, lacking): (Vec<_>, Vec<_>) = asked.into_iter().partition(|name| names.contains(&name.as_str()));
     if !lacking.is_empty() {

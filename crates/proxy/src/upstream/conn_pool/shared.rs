@@ -4,7 +4,8 @@
 //! too long, and when there is room for requests that wait.
 
 use super::{
-    ConnPool, ConnectionFacts, Kind, PoolFailure, RequestPermit, Resource, connect::Connected, connection::Counted, wait::Delivered,
+    ConnPool, ConnectionFacts, Kind, PoolFailure, RequestPermit, Resource, connect::Connected, connection::Counted,
+    wait::Delivered,
 };
 use crate::{
     socket::{Io, Socket},

@@ -236,6 +236,30 @@ fn a_change_of_hosts_closes_connections_where_that_is_wanted() {
     });
 }
 
+#[test]
+fn a_worker_leaves_tables_to_a_thread() {
+    on_worker(|worker| async move {
+        let maglev = LbPolicy::Maglev(Maglev { table_size: 65_537, hashing: hashing(None) });
+        let mut model = Model { lb_policy: maglev, ..model((1..=4).map(|n| named(n, 1)).collect()) };
+        let node = map(&[("consecutive_failures", Node::new(Value::Int(1)))]);
+        model.overload = Some(sota_config::ExtensionConfig {
+            name: "sota.clusters.overload".into(),
+            config: sota_config::TypedConfig::Value { type_url: None, node: Arc::new(node) },
+            path: String::new(),
+            mark: Mark::NONE,
+        });
+        let config = build(model);
+        let cluster = worker.cluster(&config);
+        let cx = LbContext { hash: Some(9), ..Default::default() };
+        let host = cluster.choose_host(&cx).unwrap();
+        // One failure in a row is allowed.
+        cluster.report(&host, Outcome::TransportFailure);
+        cluster.report(&host, Outcome::TransportFailure);
+        let gone = || chosen(&cluster, &cx).is_some_and(|other| other != last(&host));
+        eventually("the ejected host is left out", gone).await;
+    });
+}
+
 /// An update of 100,000 endpoints is made at once; the tables for it too.
 #[test]
 fn many_endpoints() {

@@ -34,8 +34,8 @@ struct Inbound {
     has_ended: bool,
     /// It was over before its time.
     end: Option<StreamEnd>,
-    /// Octets of data so far.
-    received: u64,
+    /// Octets of data that were taken so far.
+    taken: u64,
     /// Octets of frames so far: of heads, and all.
     head_octets: u64,
     octets: u64,
@@ -72,7 +72,6 @@ impl State {
     pub(super) fn push_data(&self, data: &[u8], end_stream: bool, octets: u64) {
         let mut inbound = self.inbound.borrow_mut();
         inbound.octets += octets;
-        inbound.received += data.len() as u64;
         inbound.has_ended |= end_stream;
         inbound.data.push(data);
         drop(inbound);
@@ -180,9 +179,9 @@ impl Stream {
         inbound.has_ended && inbound.data.len() == 0 && inbound.trailers.is_none()
     }
 
-    /// Octets of data received so far.
+    /// Octets of data that were taken so far.
     pub fn body_received(&self) -> u64 {
-        self.state.inbound.borrow().received
+        self.state.inbound.borrow().taken
     }
 
     /// Octets of frames received so far: of the head, and all.
@@ -222,6 +221,7 @@ impl Stream {
         let mut inbound = self.state.inbound.borrow_mut();
         let (used, result) = f(inbound.data.front());
         let used = inbound.data.consume(used);
+        inbound.taken += used as u64;
         drop(inbound);
         if used > 0 {
             self.connection.with_codec(|codec| codec.release(self.state.id, used));

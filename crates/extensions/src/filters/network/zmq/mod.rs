@@ -112,7 +112,7 @@ async fn serve(worker: Rc<Worker>, mut connection: Connection) {
     let (info, cx) = (Rc::clone(connection.info()), connection.worker().clone());
     let Some(gate) = Gate::open(&worker.settings, &worker.handshakes, &worker.stats, &info) else { return };
     if let Some(cluster) = &worker.settings.passthrough_cluster {
-        return Box::pin(passthrough::serve(&worker, connection, cluster)).await;
+        return Box::pin(passthrough::serve(&worker, gate, connection, cluster)).await;
     }
     let outbox = Rc::new(Outbox::new(worker.settings.watermark));
     let end = match &worker.broker {

@@ -1,7 +1,11 @@
 //! Bytes that go to a cluster as they are, once they have begun as ZMTP does: with CURVE nobody between the ends can
 //! read them.
 
-use super::{Worker, client::note_end, pump::End};
+use super::{
+    Worker,
+    client::{Gate, note_end},
+    pump::End,
+};
 use sota_codec::zmtp::{Inspection, Spoken, ZmtpError, inspect};
 use sota_plugin::{
     filter::Connection,
@@ -15,13 +19,13 @@ use std::{io, rc::Rc};
 const CHUNK: usize = 16 * 1024;
 
 /// Serves a client until one of the two connections is over.
-pub(super) async fn serve(worker: &Worker, mut connection: Connection, cluster: &str) {
+pub(super) async fn serve(worker: &Worker, gate: Gate, mut connection: Connection, cluster: &str) {
     let info = Rc::clone(connection.info());
-    let end = forward(worker, &mut connection, cluster).await;
+    let end = forward(worker, gate, &mut connection, cluster).await;
     note_end(&end, &worker.stats, &worker.scope, &info);
 }
 
-async fn forward(worker: &Worker, connection: &mut Connection, cluster: &str) -> End {
+async fn forward(worker: &Worker, mut gate: Gate, connection: &mut Connection, cluster: &str) -> End {
     let cx = connection.worker().clone();
     let timeout = worker.settings.options.handshake_timeout;
     let begun = match cx.timeout(timeout, begin(connection)).await {
@@ -29,7 +33,7 @@ async fn forward(worker: &Worker, connection: &mut Connection, cluster: &str) ->
         Some(Err(end)) => return end,
         Some(Ok(begun)) => begun,
     };
-    worker.stats.cx_ready.inc();
+    gate.on_ready();
     let info = Rc::clone(connection.info());
     let choice = HostChoice { connection: Some(&info), ..HostChoice::default() };
     let Ok(host) = cx.cluster(cluster).and_then(|cluster| cluster.choose(&choice)) else {
