@@ -42,7 +42,7 @@ def select(names, folder=HERE / "cases"):
     chosen = [path for path in paths if not names or any(fnmatch.fnmatch(path.stem, name) for name in names)]
     if not chosen:
         raise SystemExit(f"no such case; there are: {' '.join(path.stem for path in paths)}")
-    return [cases.load(path) for path in chosen]
+    return [case for path in chosen for case in cases.load(path).variants()]
 
 
 def judge(case, found, keys):
