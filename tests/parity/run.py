@@ -23,7 +23,7 @@ def documented():
     """The keys of the table in docs/differences.md: `case/exchange aspect`, each part may be a pattern."""
     if not DIFFERENCES.exists():
         return []
-    return re.findall(r"^\| `([\w*-]+/[\w*-]* [^`]+)` \|", DIFFERENCES.read_text(), flags=re.M)
+    return re.findall(r"^\| `([\w*?-]+/[\w*-]* [^`]+)` \|", DIFFERENCES.read_text(), flags=re.M)
 
 
 def check(case, envoy, second, binary):

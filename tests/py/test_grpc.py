@@ -103,6 +103,10 @@ class Service:
         for number in range(int(request)):
             yield b"%d" % number
 
+    def half(self, request, context):
+        yield b"one"
+        context.abort(grpc.StatusCode.DATA_LOSS, "the rest is lost")
+
     def gather(self, requests, context):
         return b",".join(requests)
 
@@ -119,7 +123,8 @@ class Service:
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
         methods = {
             "Echo": unary(self.echo), "Fail": unary(self.fail), "Retried": unary(self.retried),
-            "Count": stream(self.count), "Gather": grpc.stream_unary_rpc_method_handler(self.gather),
+            "Count": stream(self.count), "Half": stream(self.half),
+            "Gather": grpc.stream_unary_rpc_method_handler(self.gather),
             "Chat": grpc.stream_stream_rpc_method_handler(self.chat),
             "Wait": unary(self.wait), "Late": unary(self.wait),
         }
@@ -195,6 +200,11 @@ class Grpc(unittest.TestCase):
         error = self.error("/pkg.Svc/Fail")
         self.assertEqual((error.code(), error.details()), (grpc.StatusCode.NOT_FOUND, "not here: 100%"))
         self.assertEqual(dict(error.trailing_metadata())["x-trailer"], "failed")
+        received, call = [], self.channel.unary_stream("/pkg.Svc/Half")(b"", timeout=PATIENCE)
+        with self.assertRaises(grpc.RpcError):
+            for message in call:
+                received.append(message)
+        self.assertEqual((received, call.code()), ([b"one"], grpc.StatusCode.DATA_LOSS))
         self.assertEqual(self.error("/pkg.Svc/Nothing").code(), grpc.StatusCode.UNIMPLEMENTED)
 
     def test_calls_are_tried_again_by_status(self):
@@ -256,19 +266,20 @@ class Grpc(unittest.TestCase):
         self.assertEqual((response.status, response.getheader("content-type")), (200, "application/grpc-web+proto"))
         messages, trailers = web_parts(body)
         self.assertEqual((messages, trailers["grpc-status"], trailers["x-trailer"]), ([b"web"], "0", "end"))
-        _, body = self.post("/pkg.Svc/Fail", frame(b""), content_type="application/grpc-web+proto")
-        self.assertEqual((web_parts(body)[0], web_parts(body)[1]["grpc-status"]), ([], "5"))
+        # An answer of trailers alone has them as its fields.
+        response, body = self.post("/pkg.Svc/Fail", frame(b""), content_type="application/grpc-web+proto")
+        self.assertEqual((response.status, response.getheader("grpc-status"), body), (200, "5", b""))
         text = base64.b64encode(frame(b"text"))
         response, body = self.post("/pkg.Svc/Echo", text, content_type="application/grpc-web-text",
                                    accept="application/grpc-web-text")
         self.assertEqual(web_parts(decoded(body))[0], [b"text"])
 
     def test_the_bridge_makes_grpc_of_http1(self):
-        response, body = self.post("/pkg.Svc/Echo", frame(b"bridge"), content_type="application/grpc")
+        response, body = self.post("/pkg.Svc/Echo", frame(b"bridge"), content_type="application/grpc", te="trailers")
         self.assertEqual((response.status, response.getheader("grpc-status"), body), (200, "0", frame(b"bridge")))
         self.assertEqual(response.getheader("content-length"), str(len(body)))
-        response, _ = self.post("/pkg.Svc/Fail", frame(b""), content_type="application/grpc")
-        self.assertEqual((response.status, response.getheader("grpc-status")), (503, "5"))
+        response, _ = self.post("/pkg.Svc/Half", frame(b""), content_type="application/grpc", te="trailers")
+        self.assertEqual((response.status, response.getheader("grpc-status")), (503, "15"))
 
 
 def frame(message):
