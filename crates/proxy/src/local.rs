@@ -148,6 +148,8 @@ impl Local {
     /// Runs a task on this worker. A panic in it ends the task alone and is counted. `counted` tasks hold up draining.
     pub fn spawn(self: &Rc<Self>, counted: bool, task: impl Future<Output = ()> + 'static) {
         let guard = TaskGuard::new(self, counted);
+        // In a place of its own: a future that awaits one that it was given has room for it twice.
+        let task = Box::pin(task);
         tokio::task::spawn_local(async move {
             let _guard = guard;
             task.await;

@@ -22,6 +22,7 @@ impl Stream<'_> {
         self.deadlines.clear_stream();
         let next = self.note_end(&ended, now);
         connection.end_request(ended.is_ok());
+        self.leave_tunnel();
         if matches!(ended, Err(Stop::Http2)) {
             stats.downstream_cx_http2_refused.inc();
             return next;

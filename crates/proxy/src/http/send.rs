@@ -26,9 +26,10 @@ impl Stream<'_> {
     pub(super) fn send_head(&self, end_stream: bool) {
         let manager = &self.connection.manager;
         let stats = &manager.stats;
+        let opens = self.opens_tunnel(self.response.borrow().status);
         let mut head = self.response.borrow_mut();
         let mut info = self.info.borrow_mut();
-        if remove_hop_by_hop(&mut head.headers, false).is_err() {
+        if remove_hop_by_hop(&mut head.headers, opens).is_err() {
             for id in [HeaderId::Connection, HeaderId::KeepAlive, HeaderId::TransferEncoding, HeaderId::Upgrade] {
                 head.headers.remove(id);
             }
@@ -36,7 +37,7 @@ impl Stream<'_> {
         let request = self.request.borrow();
         let request = self.has_request.get().then_some(&*request);
         manager.config.response_fields.apply(&mut head, request, &manager.dates.get(SystemTime::now()));
-        if !self.request_ended.get() {
+        if !self.request_ended.get() && !opens {
             stats.downstream_rq_response_before_rq_complete.inc();
         }
         if !info.is_health_check {
@@ -52,6 +53,9 @@ impl Stream<'_> {
         info.downstream_header_bytes_sent = self.codec.header_bytes_sent();
         self.progress.set(Progress::Responding);
         drop((head, info));
+        if opens {
+            self.open_tunnel();
+        }
         if end_stream {
             self.progress.set(Progress::Done);
         }

@@ -183,7 +183,8 @@ impl ListenerTable {
             let _guard = guard;
             if let Some((chain, downstream)) = table.prepare(&listener, io, remote).await {
                 drop((table, listener));
-                chain.serve(downstream).await;
+                // Not before the listener filters are done, and not twice: see `Local::spawn`.
+                Box::pin(chain.serve(downstream)).await;
             }
         });
     }

@@ -68,12 +68,17 @@ impl ListenerConfig {
                 Err(error) => errors.push(error),
             }
         }
-        let mut build_chain = |chain: &Arc<FilterChain>| {
+        let mut build_chain = |chain: &Arc<FilterChain>, place: &str| {
+            let path = format!("{}.{place}", cx.path);
+            let cx = FactoryContext { path: &path, ..*cx };
             let kept = previous.and_then(|previous| previous.chain_like(chain));
-            kept.map_or_else(|| FilterChainConfig::build(chain, cx), Ok).map_err(|found| errors.extend(found.0)).ok()
+            kept.map_or_else(|| FilterChainConfig::build(chain, &cx), Ok).map_err(|found| errors.extend(found.0)).ok()
         };
-        let chains: Vec<_> = model.filter_chains.iter().filter_map(&mut build_chain).collect();
-        let default_chain = model.default_filter_chain.as_ref().and_then(&mut build_chain);
+        let chains = model.filter_chains.iter().enumerate();
+        let chains: Vec<_> =
+            chains.filter_map(|(at, chain)| build_chain(chain, &format!("filter_chains[{at}]"))).collect();
+        let default_chain = model.default_filter_chain.as_ref();
+        let default_chain = default_chain.and_then(|chain| build_chain(chain, "default_filter_chain"));
         let access_logs = AccessLogs::build(&model.access_log, cx).map_err(|e| errors.extend(e.0)).unwrap_or_default();
         if !errors.is_empty() {
             return Err(ConfigErrors(errors));
