@@ -221,7 +221,7 @@ impl Exchange {
     /// Whether giving it up now resets a stream; with HTTP/1 there is only the connection to close.
     pub(super) fn leaves_a_stream(&self) -> bool {
         match self {
-            Self::Http1 { .. } => false,
+            Self::Http1 { .. } | Self::Raw(_) => false,
             Self::Http2 { stream, .. } => stream.stream().ended().is_none(),
         }
     }
