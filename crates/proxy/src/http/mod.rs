@@ -262,7 +262,7 @@ pub struct HttpConnectionManager {
     access_logs: WorkerAccessLogs,
     dates: DateCache,
     /// Heads of streams that have ended, with their memory.
-    heads: RefCell<Vec<(RequestHead, ResponseHead)>>,
+    heads: RefCell<Vec<(Box<RequestHead>, Box<ResponseHead>)>>,
 }
 
 struct FilterFactory {
@@ -336,11 +336,11 @@ impl HttpConnectionManager {
         self.response_stats.iter().for_each(|stats| stats.count(status));
     }
 
-    fn take_heads(&self) -> (RequestHead, ResponseHead) {
+    fn take_heads(&self) -> (Box<RequestHead>, Box<ResponseHead>) {
         self.heads.borrow_mut().pop().unwrap_or_default()
     }
 
-    fn keep_heads(&self, mut request: RequestHead, mut response: ResponseHead) {
+    fn keep_heads(&self, mut request: Box<RequestHead>, mut response: Box<ResponseHead>) {
         let mut heads = self.heads.borrow_mut();
         if heads.len() < KEPT_HEADS {
             request.recycle();

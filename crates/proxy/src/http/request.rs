@@ -96,7 +96,7 @@ impl<'c> Stream<'c> {
         info.bytes_received = self.codec.body_received();
         let timing = &mut info.timing;
         if timing.request_end.is_none() {
-            timing.request_end = Some(Instant::now());
+            timing.request_end = Some(self.deadlines.now());
             self.deadlines.set(Deadline::Request, None);
         }
     }
@@ -179,7 +179,7 @@ impl<'c> Stream<'c> {
             let deadlines = self.deadlines;
             if let Some(idle) = action.idle_timeout {
                 self.idle_timeout.set(idle);
-                deadlines.set_after(Deadline::StreamIdle, Instant::now(), idle);
+                deadlines.set_after(Deadline::StreamIdle, deadlines.now(), idle);
             }
             if action.max_stream_duration.is_some() || action.grpc_timeout.header_max.is_some() {
                 let longest = stream_duration(action, head, self.manager().config.model.common.max_stream_duration);
@@ -239,7 +239,7 @@ impl<'c> Stream<'c> {
             return Err(Stop::Reply(Box::new(no_cluster(&route))));
         };
         if let Some(longest) = forward.max_stream_duration() {
-            self.deadlines.set_after(Deadline::StreamDuration, Instant::now(), Some(longest));
+            self.deadlines.set_after(Deadline::StreamDuration, self.deadlines.now(), Some(longest));
         }
         if manager.config.model.scheme_matches_upstream && manager.config.model.scheme_override.is_none() {
             // No connection upstream is encrypted yet.
