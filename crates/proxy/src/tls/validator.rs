@@ -322,11 +322,10 @@ fn all_names(info: &CertificateInfo) -> Vec<Box<str>> {
 
 fn is_in_time(info: &CertificateInfo, now: UnixTime) -> Option<CertificateError> {
     let now = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(now.as_secs()))?;
-    match () {
-        () if now < info.not_before => Some(CertificateError::NotValidYet),
-        () if now > info.not_after => Some(CertificateError::Expired),
-        () => None,
+    if now < info.not_before {
+        return Some(CertificateError::NotValidYet);
     }
+    (now > info.not_after).then_some(CertificateError::Expired)
 }
 
 fn chain_failure(error: webpki::Error) -> Failure {

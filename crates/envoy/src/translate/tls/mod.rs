@@ -52,7 +52,7 @@ fn transport_socket<T>(
         Some(found) if found == wanted => cx.optional(socket, "typed_config", |cx, node| Some(read(cx, node))),
         None if matches!(socket.str("name"), "envoy.transport_sockets.raw_buffer" | "raw_buffer") => None,
         _ if cx.is_refused() => None,
-        Some(found) if matches!(found, DOWNSTREAM | UPSTREAM) => {
+        Some(DOWNSTREAM | UPSTREAM) => {
             cx.error(socket.mark, format!("a configuration of the type {wanted} belongs here"));
             None
         }
@@ -107,8 +107,8 @@ fn upstream_tls(cx: &mut Cx<'_>, node: &Node) -> UpstreamTls {
 }
 
 fn common(cx: &mut Cx<'_>, node: &Node, is_server: bool) -> CommonTls {
-    let mut certificates = cx.each(node, "tls_certificates", tls_certificate);
-    let mut certificates: Vec<_> = certificates.drain(..).map(CertificateSource::Inline).collect();
+    let inline = cx.each(node, "tls_certificates", tls_certificate);
+    let mut certificates: Vec<_> = inline.into_iter().map(CertificateSource::Inline).collect();
     let secrets = cx.each(node, "tls_certificate_sds_secret_configs", secret_ref);
     certificates.extend(secrets.into_iter().map(CertificateSource::Secret));
     let mut validation = cx.optional(node, "validation_context", validation_context);
