@@ -392,6 +392,7 @@ pub fn build(setup: &Setup, lines: Lines, context: &Rc<WorkerContext>) -> Rc<Htt
         logs: &logs,
         runtime: &runtime,
         node: &node,
+        clusters: None,
         stat_prefix: "",
         path: "",
         mark: Mark::NONE,
