@@ -681,7 +681,7 @@ impl Forward {
             }
             attempt.release();
         } else {
-            self.cluster.stats().upstream_rq_tx_reset.inc();
+            self.note_given_up(&attempt);
         }
         self.permit = None;
         stream.deadlines.set(Deadline::Route, None);
@@ -694,7 +694,7 @@ impl Forward {
     pub fn abandon(&mut self, stream: &mut ForwardCx<'_>) {
         match &self.state {
             State::Connecting(_) => self.cluster.stats().upstream_rq_cancelled.inc(),
-            State::Active(_) => self.cluster.stats().upstream_rq_tx_reset.inc(),
+            State::Active(attempt) => self.note_given_up(attempt),
             _ => {}
         }
         self.drop_hedged(stream);
