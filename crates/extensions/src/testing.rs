@@ -162,6 +162,7 @@ pub(crate) fn factory_cx<R>(logs: &Arc<Logs>, then: impl FnOnce(&FactoryContext<
         node: &NodeInfo { cluster: "our-cluster".into(), ..NodeInfo::default() },
         secrets: &Arc::default(),
         stat_prefix: "http.test.",
+        clusters: None,
         path: "here",
         mark: Mark::NONE,
     })

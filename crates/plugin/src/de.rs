@@ -416,6 +416,7 @@ mod tests {
             node: &node,
             secrets: &Arc::default(),
             stat_prefix: "",
+            clusters: None,
             path: "filters[0]",
             mark,
         };

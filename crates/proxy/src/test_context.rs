@@ -28,6 +28,7 @@ pub(crate) fn factory<T>(registry: &Registry, build: impl FnOnce(&FactoryContext
         node: &node,
         secrets: &Arc::default(),
         stat_prefix: "",
+        clusters: None,
         path: "t",
         mark: Mark::NONE,
     })

@@ -86,6 +86,7 @@ fn build(model: &Arc<RouteConfiguration>) -> Arc<RouteTable> {
         runtime: &runtime,
         node: &node,
         secrets: &Arc::default(),
+        clusters: None,
         stat_prefix: "",
         path: "",
         mark: Mark::NONE,

@@ -143,6 +143,7 @@ impl Change {
             removed_clusters: gone(current.clusters.keys(), |name| bootstrap.clusters.iter().any(|c| c.name == *name)),
             bootstrap: Arc::clone(bootstrap),
         };
+        let exists = |name: &str| bootstrap.clusters.iter().any(|cluster| cluster.name == name);
         let everywhere = FactoryContext {
             registry: &inputs.registry,
             logs: &inputs.logs,
@@ -150,6 +151,7 @@ impl Change {
             node: &inputs.node,
             secrets: &inputs.secrets,
             stat_prefix: "",
+            clusters: Some(&exists),
             path: "",
             mark: Mark::NONE,
         };

@@ -28,6 +28,7 @@ fn building<R>(then: impl FnOnce(&FactoryContext<'_>) -> R) -> R {
         runtime: &Arc::new(Runtime::default()),
         node: &NodeInfo::default(),
         secrets: &Arc::default(),
+        clusters: None,
         stat_prefix: "",
         path: "here",
         mark: Mark::NONE,

@@ -398,6 +398,7 @@ pub fn build(setup: &Setup, lines: Lines, context: &Rc<WorkerContext>) -> Rc<Htt
         runtime: &runtime,
         node: &node,
         secrets: &Arc::default(),
+        clusters: None,
         stat_prefix: "",
         path: "",
         mark: Mark::NONE,

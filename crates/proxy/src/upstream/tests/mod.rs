@@ -50,6 +50,7 @@ pub(super) fn with_factory<R>(f: impl FnOnce(&FactoryContext<'_>) -> R) -> R {
         node: &NodeInfo::default(),
         secrets: &Arc::default(),
         stat_prefix: "",
+        clusters: None,
         path: "static_resources.clusters[0]",
         mark: Mark::NONE,
     })
