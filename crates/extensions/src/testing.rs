@@ -161,6 +161,7 @@ pub(crate) fn factory_cx<R>(logs: &Arc<Logs>, then: impl FnOnce(&FactoryContext<
         runtime: &Arc::new(Runtime::default()),
         node: &NodeInfo { cluster: "our-cluster".into(), ..NodeInfo::default() },
         stat_prefix: "http.test.",
+        clusters: None,
         path: "here",
         mark: Mark::NONE,
     })

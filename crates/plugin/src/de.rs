@@ -415,6 +415,7 @@ mod tests {
             runtime,
             node: &node,
             stat_prefix: "",
+            clusters: None,
             path: "filters[0]",
             mark,
         };

@@ -174,6 +174,8 @@ pub struct FactoryContext<'a> {
     pub node: &'a NodeInfo,
     /// Stats of the owner are below this, such as `http.ingress.`; ends with a dot unless it is empty.
     pub stat_prefix: &'a str,
+    /// Whether there is a cluster of this name; `None` where that is not known yet.
+    pub clusters: Option<&'a dyn Fn(&str) -> bool>,
     /// Where the configuration stands, for errors.
     pub path: &'a str,
     /// Line and column of it.

@@ -16,7 +16,7 @@ use sota_config::{
 use sota_plugin::{
     FactoryContext,
     access_log::{LogEntry, LogKind},
-    info::{ResponseFlag, StreamInfo},
+    info::{ConnectionSummary, ResponseFlag, StreamInfo},
     stat_group,
     stats::Group,
 };
@@ -156,6 +156,11 @@ impl TcpProxy {
         info.bytes_sent = downstream.socket.bytes_sent();
         info.downstream_wire_bytes_received = info.bytes_received;
         info.downstream_wire_bytes_sent = info.bytes_sent;
+        downstream.info.summary.replace(Some(Box::new(ConnectionSummary {
+            bytes_received: info.bytes_received,
+            bytes_sent: info.bytes_sent,
+            response_flags: info.response_flags,
+        })));
         info.timing.end = Some(Instant::now());
         if !self.access_logs.is_empty() {
             self.access_logs.log(&LogEntry::new(&info, LogKind::TcpConnectionEnd));

@@ -27,6 +27,7 @@ pub(crate) fn factory<T>(registry: &Registry, build: impl FnOnce(&FactoryContext
         runtime: &runtime,
         node: &node,
         stat_prefix: "",
+        clusters: None,
         path: "t",
         mark: Mark::NONE,
     })

@@ -137,12 +137,14 @@ impl Change {
             removed_clusters: gone(current.clusters.keys(), |name| bootstrap.clusters.iter().any(|c| c.name == *name)),
             bootstrap: Arc::clone(bootstrap),
         };
+        let exists = |name: &str| bootstrap.clusters.iter().any(|cluster| cluster.name == name);
         let everywhere = FactoryContext {
             registry: &inputs.registry,
             logs: &inputs.logs,
             runtime: &inputs.runtime,
             node: &inputs.node,
             stat_prefix: "",
+            clusters: Some(&exists),
             path: "",
             mark: Mark::NONE,
         };

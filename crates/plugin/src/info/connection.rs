@@ -1,6 +1,6 @@
 //! Facts about a downstream connection.
 
-use super::{FilterState, Metadata};
+use super::{FilterState, Metadata, ResponseFlags};
 use std::{
     cell::RefCell,
     fmt,
@@ -76,6 +76,17 @@ pub enum PeerCertificate {
     Validated,
 }
 
+/// What became of a connection. Not of one that speaks HTTP: its streams have all of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ConnectionSummary {
+    /// Octets from the client.
+    pub bytes_received: u64,
+    /// Octets to the client.
+    pub bytes_sent: u64,
+    /// What went wrong.
+    pub response_flags: ResponseFlags,
+}
+
 /// What is known about a downstream connection. Listener filters fill it in; afterwards it does not change, but for
 /// metadata and filter state.
 #[derive(Debug)]
@@ -116,6 +127,8 @@ pub struct ConnectionInfo {
     pub filter_state: RefCell<FilterState>,
     /// Why we closed it, in Envoy's words (`%CONNECTION_TERMINATION_DETAILS%`).
     pub termination_details: RefCell<Option<super::Details>>,
+    /// What whoever served it says at its end, for the access logs of the listener.
+    pub summary: RefCell<Option<Box<ConnectionSummary>>>,
 }
 
 impl ConnectionInfo {
@@ -140,6 +153,7 @@ impl ConnectionInfo {
             metadata: RefCell::default(),
             filter_state: RefCell::default(),
             termination_details: RefCell::default(),
+            summary: RefCell::default(),
         }
     }
 }

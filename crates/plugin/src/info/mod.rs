@@ -5,7 +5,7 @@ mod flags;
 mod state;
 mod stream;
 
-pub use connection::{ConnectionInfo, PeerAddress, PeerCertificate, ProxyTlv};
+pub use connection::{ConnectionInfo, ConnectionSummary, PeerAddress, PeerCertificate, ProxyTlv};
 pub use flags::{ResponseFlag, ResponseFlags};
 pub use state::{FilterState, FilterStateValue, HashableString, Metadata};
 pub use stream::{Details, HostOverride, RouteInfo, StreamInfo, Timing, UpstreamAttempt, UpstreamInfo};

@@ -17,11 +17,11 @@ use sota_config::{
     listener::{FilterChain, NetworkFilterKind},
 };
 use sota_plugin::{
-    FactoryContext,
+    FactoryContext, LocalFuture,
     filter::{NetworkFilter, NetworkFilterConfig, NetworkFilterFactory, NetworkFilterInstance},
     stats::Scope,
 };
-use std::{rc::Rc, sync::Arc};
+use std::{future::ready, rc::Rc, sync::Arc};
 
 /// A filter chain, built and shared by all workers.
 pub struct FilterChainConfig {
@@ -140,21 +140,20 @@ impl WorkerChain {
         }
     }
 
-    /// Serves a connection until it is over.
-    pub async fn serve(&self, mut downstream: Downstream) {
+    /// What serves a connection until it is over: as large as this kind of terminal needs.
+    pub fn serve(self: Rc<Self>, mut downstream: Downstream) -> LocalFuture<()> {
         if !self.filters.is_empty() {
-            let Some(filtered) = self.filtered(downstream) else { return };
+            let Some(filtered) = self.filtered(downstream) else { return Box::pin(ready(())) };
             downstream = filtered;
         }
         match &self.terminal {
-            Terminal::Http(manager) => Rc::clone(manager).serve(downstream).await,
-            Terminal::TcpProxy(proxy) => Rc::clone(proxy).serve(downstream).await,
-            Terminal::Extension(factory) => {
-                if let NetworkFilterInstance::Terminal(filter) = factory.new_filter(&downstream.info) {
-                    Box::pin(dispatcher::serve(filter, downstream, &self.context)).await;
-                }
-            }
-            Terminal::None => {}
+            Terminal::Http(manager) => Box::pin(Rc::clone(manager).serve(downstream)),
+            Terminal::TcpProxy(proxy) => Box::pin(Rc::clone(proxy).serve(downstream)),
+            Terminal::Extension(factory) => match factory.new_filter(&downstream.info) {
+                NetworkFilterInstance::Terminal(filter) => dispatcher::serve(filter, downstream, &self.context),
+                NetworkFilterInstance::Filter(_) => Box::pin(ready(())),
+            },
+            Terminal::None => Box::pin(ready(())),
         }
     }
 

@@ -394,6 +394,7 @@ pub fn build(setup: &Setup, lines: Lines, context: &Rc<WorkerContext>) -> Rc<Htt
         logs: &logs,
         runtime: &runtime,
         node: &node,
+        clusters: None,
         stat_prefix: "",
         path: "",
         mark: Mark::NONE,

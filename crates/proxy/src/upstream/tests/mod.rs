@@ -49,6 +49,7 @@ pub(super) fn with_factory<R>(f: impl FnOnce(&FactoryContext<'_>) -> R) -> R {
         runtime: &Arc::default(),
         node: &NodeInfo::default(),
         stat_prefix: "",
+        clusters: None,
         path: "static_resources.clusters[0]",
         mark: Mark::NONE,
     })
