@@ -414,6 +414,7 @@ mod tests {
             logs,
             runtime,
             node: &node,
+            secrets: &Arc::default(),
             stat_prefix: "",
             clusters: None,
             path: "filters[0]",

@@ -85,6 +85,7 @@ fn build(model: &Arc<RouteConfiguration>) -> Arc<RouteTable> {
         logs: &logs,
         runtime: &runtime,
         node: &node,
+        secrets: &Arc::default(),
         clusters: None,
         stat_prefix: "",
         path: "",

@@ -1,6 +1,6 @@
 //! Facts about a downstream connection.
 
-use super::{FilterState, Metadata, ResponseFlags};
+use super::{FilterState, Metadata, ResponseFlags, TlsInfo};
 use std::{
     cell::RefCell,
     fmt,
@@ -115,6 +115,8 @@ pub struct ConnectionInfo {
     pub application_protocols: Vec<Box<str>>,
     /// What is known of the client's certificate.
     pub peer_certificate: PeerCertificate,
+    /// What TLS has agreed on; `None` without it.
+    pub tls: Option<Box<TlsInfo>>,
     /// What the PROXY protocol brought, as far as configuration keeps it.
     pub proxy_tlvs: Vec<ProxyTlv>,
     /// The name of the filter chain; empty when it has none.
@@ -147,6 +149,7 @@ impl ConnectionInfo {
             transport_protocol: "",
             application_protocols: Vec::new(),
             peer_certificate: PeerCertificate::Absent,
+            tls: None,
             proxy_tlvs: Vec::new(),
             filter_chain_name: Arc::default(),
             listener_name: Arc::default(),
