@@ -66,7 +66,7 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
         upstream_bind_config,
         tcp_keepalive: node.field("upstream_connection_options").get("tcp_keepalive").map(tcp_keepalive),
         transport_socket: tls::upstream(cx, node),
-        transport_socket_matches: Vec::new(),
+        transport_socket_matches: cx.each(node, "transport_socket_matches", tls::transport_match),
         metadata: node.get("metadata").map(|metadata| Arc::new(metadata.clone())),
         dns_resolver: cx.optional(node, "typed_dns_resolver_config", |cx, node| Some(extension(cx, node))),
         close_connections_on_host_health_failure: node.bool("close_connections_on_host_health_failure"),
@@ -176,7 +176,7 @@ struct ProtocolOptions {
 }
 
 fn protocol_options(cx: &mut Cx<'_>, node: &Node) -> ProtocolOptions {
-    let has_tls = node.has("transport_socket");
+    let has_tls = node.has("transport_socket") || node.has("transport_socket_matches");
     let (mut overload, mut deadline_header) = (None, None);
     let mut typed = None;
     cx.entries(node, "typed_extension_protocol_options", |cx, name, any| -> Option<()> {
