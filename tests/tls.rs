@@ -417,3 +417,43 @@ fn client_certificates_are_told_to_hosts_and_logs() {
     let line = "TLSv1.3|TLS_AES_256_GCM_SHA384|spiffe://cluster.local/ns/a/sa/b|CN=workload|CN=root|server.test|4096";
     wait_until("the log", LIMIT, || fs::read_to_string(&log).is_ok_and(|log| log.lines().any(|found| found == line)));
 }
+
+/// Hosts of one cluster may have different transports, by their metadata.
+#[test]
+fn transports_follow_the_metadata_of_hosts() {
+    let (folder, authority, origin) = (sota_testkit::temp_dir(), Authority::new("root"), origin());
+    let ca = ca(folder.path(), "root", &authority);
+    let own = write(folder.path(), "own", &authority.issue(&Subject::host("server.test")));
+    let context = format!("common_tls_context: {{tls_certificates: [{own}]}}");
+    let inner = start(&[listener("in", &context, "out")], &[cluster("out", origin.address(), None)]);
+    let upstream = format!(
+        "sni: server.test, auto_sni_san_validation: true, common_tls_context: {{validation_context: {{trusted_ca: {ca}}}}}"
+    );
+    let matches = format!(
+        "    transport_socket_matches:
+    - name: secured
+      match: {{tlsMode: istio}}
+      transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config: {{\"@type\": {UPSTREAM}, {upstream}}}
+    - name: plain
+      match: {{}}
+      transport_socket: {{name: envoy.transport_sockets.raw_buffer}}
+"
+    );
+    let secured = cluster("secured", inner.listener("in"), None).replace(
+        "[{endpoint: ",
+        "[{metadata: {filter_metadata: {envoy.transport_socket_match: {tlsMode: istio}}}, endpoint: ",
+    );
+    let plain = cluster("plain", origin.address(), None);
+    let outer = start(
+        &[listener("secured", &context, "secured"), listener("plain", &context, "plain")],
+        &[secured + &matches, plain + &matches],
+    );
+    let client = TlsClient { trusts: authority.pem(), server_name: "server.test", ..TlsClient::default() };
+    for name in ["secured", "plain"] {
+        assert!(client.get(outer.listener(name), "/").unwrap().contains("200 OK"), "{name}");
+    }
+    assert_eq!((outer.stat("cluster.secured.ssl.handshake"), outer.stat("cluster.plain.ssl.handshake")), (1, 0));
+    assert!(outer.admin("/certs").text().contains("\"dns\": \"server.test\""));
+}

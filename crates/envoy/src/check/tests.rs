@@ -185,7 +185,7 @@ fn unsupported_fields_are_refused_by_name() {
 
 #[test]
 fn security_is_refused_whatever_is_allowed() {
-    let text = cluster("transport_socket_matches: [{name: x, match: {}, transport_socket: {name: y}}]");
+    let text = cluster("transport_socket_matcher: {}");
     let (_, errors) = run(CLUSTER, &text, &LENIENT);
     assert!(errors.is_fatal(), "{errors}");
     assert!(errors.to_string().contains("is not supported"));

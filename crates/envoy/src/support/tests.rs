@@ -38,7 +38,7 @@ fn security_is_marked() {
             .unwrap_or_else(|| panic!("{message}.{field} is not in the table"))
             .clone()
     };
-    let matches = find("envoy.config.cluster.v3.Cluster", "transport_socket_matches");
+    let matches = find("envoy.config.cluster.v3.Cluster", "transport_socket_matcher");
     assert!(matches.is_security && matches.status == Status::Refused);
     let http = find("envoy.config.cluster.v3.Cluster", "upstream_http_protocol_options");
     assert_eq!(http.status, Status::Inert);

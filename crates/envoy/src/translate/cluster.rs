@@ -66,7 +66,7 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
         upstream_bind_config,
         tcp_keepalive: node.field("upstream_connection_options").get("tcp_keepalive").map(tcp_keepalive),
         transport_socket: tls::upstream(cx, node),
-        transport_socket_matches: Vec::new(),
+        transport_socket_matches: cx.each(node, "transport_socket_matches", tls::transport_match),
         metadata: node.get("metadata").map(|metadata| Arc::new(metadata.clone())),
         dns_resolver: cx.optional(node, "typed_dns_resolver_config", |cx, node| Some(extension(cx, node))),
         close_connections_on_host_health_failure: node.bool("close_connections_on_host_health_failure"),
@@ -176,7 +176,8 @@ struct ProtocolOptions {
 }
 
 fn protocol_options(cx: &mut Cx<'_>, node: &Node) -> ProtocolOptions {
-    let has_tls = node.has("transport_socket");
+    let has_tls = node.has("transport_socket") || node.has("transport_socket_matches");
+    refuse_names_of_requests(cx, node, has_tls);
     let (mut overload, mut deadline_header) = (None, None);
     let mut typed = None;
     cx.entries(node, "typed_extension_protocol_options", |cx, name, any| -> Option<()> {
@@ -227,6 +228,16 @@ fn deadline(cx: &mut Cx<'_>, any: &Node) -> Option<String> {
     header
 }
 
+/// Only TLS reads these options, and ignoring them there would leave certificates unchecked.
+fn refuse_names_of_requests(cx: &mut Cx<'_>, node: &Node, has_tls: bool) {
+    let names = node.field("upstream_http_protocol_options");
+    let is_set = |key: &str| names.bool(key) || !names.str(key).is_empty();
+    if has_tls && ["auto_sni", "auto_san_validation", "override_auto_sni_header"].into_iter().any(is_set) {
+        let reason = "server names from requests are not supported yet: write sni";
+        cx.field_error(node, "upstream_http_protocol_options", reason);
+    }
+}
+
 /// `envoy.extensions.upstreams.http.v3.HttpProtocolOptions`.
 fn typed_options(cx: &mut Cx<'_>, node: &Node, has_tls: bool) -> ProtocolOptions {
     // For a cluster with TLS it is told already that there is none.
@@ -235,12 +246,7 @@ fn typed_options(cx: &mut Cx<'_>, node: &Node, has_tls: bool) -> ProtocolOptions
     } else if node.has("auto_config") {
         cx.field_error(node, "auto_config", "the choice by ALPN is not supported yet: write explicit_http_config");
     }
-    let names = node.field("upstream_http_protocol_options");
-    let is_set = |key: &str| names.bool(key) || !names.str(key).is_empty();
-    if has_tls && ["auto_sni", "auto_san_validation", "override_auto_sni_header"].into_iter().any(is_set) {
-        let reason = "server names from requests are not supported yet: write sni";
-        cx.field_error(node, "upstream_http_protocol_options", reason);
-    }
+    refuse_names_of_requests(cx, node, has_tls);
     let kinds = ["explicit_http_config", "use_downstream_protocol_config", "auto_config"];
     let kind = kinds.into_iter().find(|kind| node.has(kind)).unwrap_or_default();
     let config = node.field(kind);

@@ -73,6 +73,11 @@ impl<'a> Cx<'a> {
         self.paths.map_or_else(|| self.path.clone(), |paths| paths.written(&self.path))
     }
 
+    /// How many findings there are.
+    pub(crate) fn findings(&self) -> usize {
+        self.errors.len()
+    }
+
     /// Notes an error at the current path.
     pub(crate) fn error(&mut self, mark: Mark, reason: impl Into<String>) {
         self.note(Severity::Error, mark, reason.into());

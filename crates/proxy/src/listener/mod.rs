@@ -24,7 +24,7 @@ use sota_config::{
     ConfigErrors,
     listener::{FilterChain, FilterChainMatch, Listener, ListenerFilterPredicate},
 };
-use sota_plugin::{FactoryContext, filter::ListenerFilterConfig};
+use sota_plugin::{FactoryContext, filter::ListenerFilterConfig, info::CertificateInfo};
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering},
@@ -110,6 +110,11 @@ impl ListenerConfig {
     /// Connections that are open now, on all workers.
     pub fn connections(&self) -> usize {
         self.load.total.load(Ordering::Relaxed)
+    }
+
+    /// The certificates that it shows to clients over TLS, now.
+    pub fn certificates(&self) -> Vec<Arc<CertificateInfo>> {
+        self.chains.iter().chain(&self.default_chain).flat_map(|chain| chain.certificates()).collect()
     }
 
     /// Its filter chains but the default one.

@@ -53,6 +53,8 @@ pub struct ClusterConfig {
     overload: Option<Overload>,
     resolver: Option<ResolverSettings>,
     tls: Option<Arc<ClientContext>>,
+    /// By metadata of hosts; the first that matches counts.
+    tls_matches: Vec<(Vec<(String, Node)>, Option<Arc<ClientContext>>)>,
     across: Arc<Across>,
     stats: OnceLock<DiscoveryStats>,
 }
@@ -117,6 +119,13 @@ impl ClusterConfig {
         }
         let tls = model.transport_socket.as_ref().map(|model| ClientContext::new(model, cx)).transpose();
         let tls = tls.map_err(|error| errors.push(error)).ok().flatten();
+        let mut tls_matches = Vec::new();
+        for of in &model.transport_socket_matches {
+            match of.transport.as_ref().map(|model| ClientContext::new(model, cx)).transpose() {
+                Ok(context) => tls_matches.push((of.criteria.clone(), context)),
+                Err(error) => errors.push(error),
+            }
+        }
         let balancing = Balancing::build(model, cx).map_err(|error| errors.push(error)).ok();
         let Some(balancing) = balancing.filter(|_| errors.is_empty()) else { return Err(ConfigErrors(errors)) };
         let known = before.map(|before| {
@@ -135,6 +144,7 @@ impl ClusterConfig {
             overload,
             resolver,
             tls,
+            tls_matches,
             across: before.map(|before| Arc::clone(&before.across)).unwrap_or_default(),
             stats: OnceLock::new(),
         });
@@ -405,14 +415,21 @@ impl ClusterConfig {
         self.overload.as_ref()
     }
 
-    /// What connections are encrypted with, if they are.
-    pub(super) fn tls(&self) -> Option<&Arc<ClientContext>> {
-        self.tls.as_ref()
+    /// What connections to a host are encrypted with, if they are.
+    pub(super) fn tls(&self, host: &HostSpec) -> Option<&Arc<ClientContext>> {
+        let matches = |criteria: &[(String, Node)]| {
+            criteria.iter().all(|(key, wanted)| host.transport_match(key) == Some(wanted))
+        };
+        match self.tls_matches.iter().find(|(criteria, _)| matches(criteria)) {
+            Some((_, context)) => context.as_ref(),
+            None => self.tls.as_ref(),
+        }
     }
 
-    /// The certificate that it shows to hosts over TLS, now.
+    /// The certificates that it shows to hosts over TLS, now.
     pub fn certificates(&self) -> Vec<Arc<CertificateInfo>> {
-        self.tls.as_ref().map_or_else(Vec::new, |tls| tls.certificates())
+        let matched = self.tls_matches.iter().filter_map(|(_, tls)| tls.as_ref());
+        self.tls.iter().chain(matched).flat_map(|tls| tls.certificates()).collect()
     }
 
     /// How names are resolved, when the cluster says so itself.

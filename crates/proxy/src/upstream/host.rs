@@ -54,6 +54,17 @@ impl HostSpec {
     }
 }
 
+/// The namespace of metadata that chooses the transport of a host.
+const TRANSPORT_MATCH: &str = "envoy.transport_socket_match";
+
+impl HostSpec {
+    /// What its metadata says for the choice of its transport.
+    pub(super) fn transport_match(&self, key: &str) -> Option<&Node> {
+        let metadata = self.metadata.as_ref()?;
+        metadata.get("filter_metadata").unwrap_or(metadata).get(TRANSPORT_MATCH)?.get(key)
+    }
+}
+
 /// How far a host may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostHealth {

@@ -1,6 +1,6 @@
 //! The commands: which paths there are, what they are for, and who answers.
 
-use super::{Body, Reply, Request, config_dump, hosts, state};
+use super::{Body, Reply, Request, certs, config_dump, hosts, state};
 use crate::{
     server::Server,
     stats::{Format, StatsQuery},
@@ -26,6 +26,7 @@ const fn post(path: &'static str, help: &'static str, parameters: &'static [(&'s
 
 const COMMANDS: &[Command] = &[
     get("/", "Admin home page", &[]),
+    get("/certs", "print certs on machine", &[]),
     get(
         "/clusters",
         "upstream cluster status",
@@ -120,6 +121,7 @@ pub(super) async fn answer(server: &Rc<Server>, request: &Request<'_>) -> Reply 
     }
     match request.path {
         "/" => home(),
+        "/certs" => certs::certs(server),
         "/clusters" => hosts::clusters(server, request),
         "/explain" => super::explain::explain(server, request),
         "/config_dump" => config_dump::answer(server, request),

@@ -3,6 +3,7 @@
 //! It runs on the main thread, away from the workers. An answer is made in pieces and a piece is sent before the next
 //! is made, so a slow reader holds up nobody and a large answer never stands in memory as a whole.
 
+mod certs;
 mod commands;
 mod config_dump;
 mod connection;

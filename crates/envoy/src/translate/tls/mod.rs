@@ -9,7 +9,10 @@ use super::{context::Cx, data_source::data_source, extension::message_name};
 use secret::{secret_ref, tls_certificate};
 use sota_config::{
     Node,
-    tls::{CertificateSource, CommonTls, DownstreamTls, KeyLog, TicketKeySource, TlsParams, TlsVersion, UpstreamTls},
+    tls::{
+        CertificateSource, CommonTls, DownstreamTls, KeyLog, TicketKeySource, TlsParams, TlsVersion, TransportMatch,
+        UpstreamTls,
+    },
 };
 use std::sync::Arc;
 use validation::validation_context;
@@ -39,6 +42,12 @@ pub(super) fn upstream(cx: &mut Cx<'_>, node: &Node) -> Option<Arc<UpstreamTls>>
     transport_socket(cx, node, UPSTREAM, |cx, node| Arc::new(upstream_tls(cx, node)))
 }
 
+/// `TransportSocketMatch`.
+pub(super) fn transport_match(cx: &mut Cx<'_>, node: &Node) -> Option<TransportMatch> {
+    let criteria = node.field("match").pairs().iter().map(|(key, value)| (key.to_string(), value.clone())).collect();
+    Some(TransportMatch { name: node.str("name").to_owned(), criteria, transport: upstream(cx, node) })
+}
+
 /// Anything else than plain TCP and TLS is told: it would silently send in the clear what must not be.
 fn transport_socket<T>(
     cx: &mut Cx<'_>,
@@ -49,7 +58,12 @@ fn transport_socket<T>(
     let socket = node.get("transport_socket")?;
     cx.with("transport_socket", |cx| match message_name(socket) {
         Some(RAW_BUFFER) => None,
-        Some(found) if found == wanted => cx.optional(socket, "typed_config", |cx, node| Some(read(cx, node))),
+        Some(found) if found == wanted => {
+            let findings = cx.findings();
+            let made = cx.optional(socket, "typed_config", |cx, node| Some(read(cx, node)));
+            // With certificates that this host lacks nothing can be built, and with this option nothing is served.
+            made.filter(|_| !cx.options.elsewhere || cx.findings() == findings)
+        }
         None if matches!(socket.str("name"), "envoy.transport_sockets.raw_buffer" | "raw_buffer") => None,
         _ if cx.is_refused() => None,
         Some(DOWNSTREAM | UPSTREAM) => {

@@ -44,7 +44,7 @@ pub(super) async fn connect(
 
 async fn open_secured(context: &PoolContext, to: &Host, kind: Kind) -> Result<Connected, PoolFailure> {
     let io = open(context, to.address()).await?;
-    let Some((tls, stats)) = context.tls() else { return Ok(Connected { io, tls: None }) };
+    let Some((tls, stats)) = context.tls(to) else { return Ok(Connected { io, tls: None }) };
     let protocol: Option<&[u8]> = match kind {
         Kind::Http1 => Some(b"http/1.1"),
         Kind::Http2 => Some(b"h2"),

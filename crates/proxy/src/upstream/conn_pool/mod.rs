@@ -96,9 +96,9 @@ impl PoolContext {
     }
 
     /// What connections are encrypted with, and what is counted of it.
-    fn tls(&self) -> Option<(&ClientContext, &TlsStats)> {
+    fn tls(&self, host: &Host) -> Option<(&ClientContext, &TlsStats)> {
         let stats = || TlsStats::new(&self.config.scope(&self.local.stats));
-        self.config.tls().map(|context| (&**context, self.tls_stats.get_or_init(stats)))
+        self.config.tls(host.spec()).map(|context| (&**context, self.tls_stats.get_or_init(stats)))
     }
 
     /// Whether pools of the one configuration may go on under the other.
@@ -111,6 +111,7 @@ impl PoolContext {
             && own.upstream_bind_config == other.upstream_bind_config
             && own.tcp_keepalive == other.tcp_keepalive
             && own.transport_socket == other.transport_socket
+            && own.transport_socket_matches == other.transport_socket_matches
             && own.close_connections_on_host_health_failure == other.close_connections_on_host_health_failure
             && own.lb_policy.counts_requests() == other.lb_policy.counts_requests()
     }
