@@ -9,6 +9,7 @@ mod early;
 mod filter_chain;
 mod filter_side;
 mod finish;
+mod follow;
 pub mod forwarded;
 mod http2;
 pub mod local_reply;

@@ -10,6 +10,7 @@ mod exchange;
 mod failure;
 mod filter_configs;
 mod forward;
+mod internal_redirect;
 mod match_tree;
 mod matching;
 mod mirror;
@@ -34,7 +35,8 @@ pub(crate) mod virtual_hosts;
 
 pub(crate) use choice::RequestChoice;
 pub use failure::UpstreamFault;
-pub use forward::{Forward, ForwardCx, Router};
+pub use forward::{Answer, Forward, ForwardCx, Router};
+pub(crate) use internal_redirect::{Followed, NotFollowed};
 pub(crate) use matching::Mismatch;
 pub use route::ForwardAction;
 pub(crate) use search::Search;

@@ -79,6 +79,18 @@ pub struct ForwardCx<'a> {
     pub deadlines: &'a Deadlines,
 }
 
+/// What there is of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Another head follows.
+    Informational,
+    /// Its head. `end_stream`: nothing follows it.
+    Head { end_stream: bool },
+    /// The head of a redirect that the route may want followed: it is either passed on by [`Forward::pass_on`], or not
+    /// by [`Forward::leave`].
+    Redirect { end_stream: bool },
+}
+
 /// A request that is forwarded.
 pub struct Forward {
     router: Rc<Router>,
@@ -136,6 +148,8 @@ enum State {
 const MAX_RESENDS: u8 = 8;
 /// Bodies of idempotent requests without a retry policy are kept up to this size, in case the connection is stale.
 const KEPT_FOR_RESEND: usize = 64 * 1024;
+/// So many pieces of a response that nobody wants are taken, for the sake of its connection.
+const MAX_UNWANTED: usize = 8;
 
 impl Forward {
     /// Takes a request over and changes its head for the upstream. `end_stream`: it has no body. `limit`: the
@@ -171,12 +185,13 @@ impl Forward {
         route.finalize_request(head, stream.info, tell);
         let retry = RetryState::new(action.retry_policy.as_ref(), head);
         let is_idempotent = head.method.is_idempotent();
+        let is_kept = retry.is_some() || action.internal_redirects.is_some();
         let choice = RequestChoice::new(&route, &cluster, head, stream.info);
         let mut forward = Self {
             choice,
             options: client_options(&cluster),
-            body: Outgoing::new(end_stream, retry.is_some() || is_idempotent),
-            limit: if retry.is_some() {
+            body: Outgoing::new(end_stream, is_kept || is_idempotent),
+            limit: if is_kept {
                 route.body_buffer_limit().unwrap_or(limit)
             } else {
                 KEPT_FOR_RESEND.min(limit)
@@ -263,7 +278,7 @@ impl Forward {
         }
         self.body.push(data);
         if self.body.keeps() && self.body.size() > self.limit {
-            if self.retry.take().is_some() {
+            if self.retry.take().is_some() || self.route.internal_redirects().is_some() {
                 self.cluster.stats().retry_or_shadow_abandoned.inc();
             }
             self.let_body_go();
@@ -317,7 +332,7 @@ impl Forward {
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut ForwardCx<'_>,
-    ) -> Poll<Result<ResponseEvent, Box<LocalReply>>> {
+    ) -> Poll<Result<Answer, Box<LocalReply>>> {
         loop {
             if !self.hedged.is_empty()
                 && let Poll::Ready(event) = self.poll_hedged(cx, stream)
@@ -342,7 +357,7 @@ impl Forward {
                     Ok(ResponseEvent::Informational) => return Poll::Ready(Ok(self.informed(stream))),
                     Ok(ResponseEvent::Head { end_stream }) => {
                         if !self.retries_after(end_stream, stream) {
-                            return Poll::Ready(Ok(self.responded(end_stream, stream)));
+                            return Poll::Ready(Ok(self.answered(end_stream, stream)));
                         }
                     }
                     Err(error) => self.broken(&error, stream)?,
@@ -509,11 +524,11 @@ impl Forward {
         }
     }
 
-    fn informed(&mut self, stream: &mut ForwardCx<'_>) -> ResponseEvent {
+    fn informed(&mut self, stream: &mut ForwardCx<'_>) -> Answer {
         // Compat: what was said once is not taken back by another attempt.
         self.begin_response(stream);
         self.count_status(stream.response.status, None, stream.info);
-        ResponseEvent::Informational
+        Answer::Informational
     }
 
     /// This is the attempt that counts.
@@ -524,8 +539,51 @@ impl Forward {
         stream.deadlines.set(Deadline::Try, None);
     }
 
+    fn answered(&mut self, end_stream: bool, stream: &mut ForwardCx<'_>) -> Answer {
+        if self.route.internal_redirects().is_some_and(|redirects| redirects.may_follow(stream.response.status)) {
+            return Answer::Redirect { end_stream };
+        }
+        self.pass_on(end_stream, stream);
+        Answer::Head { end_stream }
+    }
+
+    /// Whether the whole of the request's body is still here.
+    pub fn has_whole_body(&self) -> bool {
+        self.body.has_ended() && self.body.can_rewind()
+    }
+
+    /// The request goes elsewhere and the response nowhere: gives the request's body and its trailers back, as far as
+    /// [`Self::has_whole_body`] says that they are here.
+    pub fn leave(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut ForwardCx<'_>,
+    ) -> Option<(Bytes, Option<Box<Headers>>)> {
+        let body = self.body.take_whole()?;
+        self.has_responded = true;
+        stream.info.timing.upstream_first_rx = Some(Instant::now());
+        stream.info.response_code = Some(stream.response.status);
+        stream.info.response_code_details = Some("internal_redirect".into());
+        if let State::Active(mut attempt) = std::mem::replace(&mut self.state, State::Done) {
+            for _ in 0..MAX_UNWANTED {
+                match attempt.poll_part(cx, &self.options) {
+                    Poll::Ready(Ok(Part::Data(_))) => attempt.with_data(|data| (data.len(), ())),
+                    _ => break,
+                };
+            }
+            attempt.note_bytes(stream.info);
+            match attempt.is_response_complete() {
+                true => attempt.release(),
+                false => self.cluster.stats().upstream_rq_tx_reset.inc(),
+            }
+            self.log_attempt(stream);
+        }
+        self.abandon(stream);
+        Some(body)
+    }
+
     /// The response begins.
-    fn responded(&mut self, end_stream: bool, stream: &mut ForwardCx<'_>) -> ResponseEvent {
+    pub fn pass_on(&mut self, end_stream: bool, stream: &mut ForwardCx<'_>) {
         let now = Instant::now();
         self.has_responded = true;
         self.begin_response(stream);
@@ -564,7 +622,6 @@ impl Forward {
         if end_stream {
             self.complete(stream);
         }
-        ResponseEvent::Head { end_stream }
     }
 
     /// The next part of the response's body.
