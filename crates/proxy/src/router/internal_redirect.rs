@@ -192,8 +192,7 @@ mod tests {
 
     #[test]
     fn fields_and_methods() {
-        let policy =
-            policy(|config| config.response_headers_to_copy = vec!["x-token".to_owned(), "x-gone".to_owned()]);
+        let policy = policy(|config| config.response_headers_to_copy = vec!["x-token".to_owned(), "x-gone".to_owned()]);
         let mut head = RequestHead::new(Method::Post, "a", "/x").unwrap();
         head.headers = [("content-length", "2"), ("x-token", "mine"), ("x-gone", "mine")].into_iter().collect();
         let to = |status| response(status, &[("location", "http://b/"), ("x-token", "one"), ("x-token", "two")]);
@@ -222,10 +221,8 @@ mod tests {
         assert_eq!(back.take(&mut followed, ("a", "b"), http), Err(NotFollowed::Predicate));
         assert_eq!(followed.count, 2);
         let listed = policy(|config| {
-            config.predicates = vec![
-                RedirectPredicate::AllowListedRoutes(vec!["b".to_owned()]),
-                RedirectPredicate::SafeCrossScheme,
-            ];
+            config.predicates =
+                vec![RedirectPredicate::AllowListedRoutes(vec!["b".to_owned()]), RedirectPredicate::SafeCrossScheme];
         });
         let mut followed = Followed::default();
         assert_eq!(listed.take(&mut followed, ("a", "c"), http), Err(NotFollowed::Predicate));

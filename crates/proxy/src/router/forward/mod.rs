@@ -43,6 +43,7 @@ use sota_plugin::{
     stats::Scope,
 };
 use std::{
+    net::IpAddr,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -61,6 +62,8 @@ pub struct Router {
     pub suppress_envoy_headers: bool,
     /// Logs of each attempt.
     pub upstream_logs: WorkerAccessLogs,
+    /// This machine's, which copies of requests are from.
+    pub machine_address: IpAddr,
     /// The root of the worker's stats.
     pub stats: Scope,
     /// The worker.
@@ -191,11 +194,7 @@ impl Forward {
             choice,
             options: client_options(&cluster),
             body: Outgoing::new(end_stream, is_kept || is_idempotent),
-            limit: if is_kept {
-                route.body_buffer_limit().unwrap_or(limit)
-            } else {
-                KEPT_FOR_RESEND.min(limit)
-            },
+            limit: if is_kept { route.body_buffer_limit().unwrap_or(limit) } else { KEPT_FOR_RESEND.min(limit) },
             router: Rc::clone(router),
             cluster,
             route,
@@ -222,9 +221,14 @@ impl Forward {
         if let Some(action) = forward.route.forward()
             && !action.mirrors.is_empty()
         {
-            let options = MirrorOptions { priority: forward.priority(), timeout: forward.timeouts.global, limit };
-            let context = &forward.router.context;
-            forward.mirrors = mirror::begin(&action.mirrors, context, stream.request, end_stream, &options);
+            let options = MirrorOptions {
+                priority: forward.priority(),
+                timeout: forward.timeouts.global,
+                limit,
+                from: forward.router.machine_address,
+            };
+            let (context, request) = (&forward.router.context, (&*stream.request, &*stream.info));
+            forward.mirrors = mirror::begin(&action.mirrors, context, request, end_stream, &options);
         }
         if end_stream {
             forward.note_request_end(stream.deadlines);
@@ -554,11 +558,7 @@ impl Forward {
 
     /// The request goes elsewhere and the response nowhere: gives the request's body and its trailers back, as far as
     /// [`Self::has_whole_body`] says that they are here.
-    pub fn leave(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: &mut ForwardCx<'_>,
-    ) -> Option<(Bytes, Option<Box<Headers>>)> {
+    pub fn leave(&mut self, cx: &mut Context<'_>, stream: &mut ForwardCx<'_>) -> Option<(Bytes, Option<Box<Headers>>)> {
         let body = self.body.take_whole()?;
         self.has_responded = true;
         stream.info.timing.upstream_first_rx = Some(Instant::now());
