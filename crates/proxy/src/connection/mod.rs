@@ -48,6 +48,8 @@ impl FilterChainConfig {
         let mut terminal = TerminalConfig::None;
         let last = model.filters.len().saturating_sub(1);
         for (at, filter) in model.filters.iter().enumerate() {
+            let path = format!("{}.filters[{at}].typed_config", cx.path);
+            let cx = &FactoryContext { path: &path, ..*cx };
             let built = match &filter.kind {
                 NetworkFilterKind::HttpConnectionManager(manager) => {
                     HttpConnectionManagerConfig::build(manager, cx).map(TerminalConfig::Http)
@@ -149,7 +151,7 @@ impl WorkerChain {
             Terminal::TcpProxy(proxy) => Rc::clone(proxy).serve(downstream).await,
             Terminal::Extension(factory) => {
                 if let NetworkFilterInstance::Terminal(filter) = factory.new_filter(&downstream.info) {
-                    dispatcher::serve(filter, downstream, &self.context).await;
+                    Box::pin(dispatcher::serve(filter, downstream, &self.context)).await;
                 }
             }
             Terminal::None => {}

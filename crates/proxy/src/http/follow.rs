@@ -78,20 +78,20 @@ impl Stream<'_> {
     /// Ends the request as it was, and begins the next one.
     fn begin_again(&self, head: RequestHead, again: Option<Again>) {
         let manager = self.manager();
-        let now = Instant::now();
+        let now = self.deadlines.now();
         if let Some(cluster) = &*self.cluster.borrow() {
             cluster.stats().upstream_internal_redirect_succeeded_total.inc();
         }
         self.note_octets(&mut self.info.borrow_mut(), now);
-        self.complete(now, true);
+        self.conclude(now, true);
         self.connection.count_request();
         self.chain.take();
         self.has_filters.set(false);
-        self.request.replace(head);
+        **self.request.borrow_mut() = head;
         let mut info = self.info.borrow_mut();
-        begin_info(&mut info, manager.context.local.process.next_stream_id());
+        begin_info(&mut info, now, manager.context.local.process.next_stream_id());
         self.idle_timeout.set(manager.config.model.stream_idle_timeout);
-        Self::arm(self.connection, self.deadlines, info.timing.start);
+        Self::arm(self.connection, self.deadlines, now);
         for over in [Deadline::RequestHeaders, Deadline::Request] {
             self.deadlines.set(over, None);
         }
@@ -134,10 +134,10 @@ impl Stream<'_> {
 }
 
 /// Facts of the next request: those of the client stay, and so does the state that filters keep.
-fn begin_info(info: &mut StreamInfo, id: u64) {
-    let next = StreamInfo::new(Rc::clone(&info.connection), id, info.protocol);
+fn begin_info(info: &mut StreamInfo, now: Instant, id: u64) {
+    let next = StreamInfo::begun_at(now, Rc::clone(&info.connection), id, info.protocol);
     let last = mem::replace(info, next);
-    info.timing.request_end = Some(info.timing.start);
+    info.timing.request_end = Some(now);
     info.remote = last.remote;
     info.filter_state = last.filter_state;
     info.request_id = last.request_id;

@@ -23,7 +23,6 @@ use std::{
     future::poll_fn,
     rc::Rc,
     task::{Context, Poll},
-    time::Instant,
 };
 
 /// Serves a connection whose client speaks HTTP/2, until it ends.
@@ -98,7 +97,7 @@ impl Session<'_> {
         let (connection, deadlines) = (self.connection, &self.connection.deadlines);
         if self.codec.streams() == 0 && !deadlines.is_set(Deadline::ConnectionIdle) && !connection.is_ending() {
             let idle = connection.manager.config.model.common.idle_timeout;
-            deadlines.set_after(Deadline::ConnectionIdle, Instant::now(), idle);
+            deadlines.set_after(Deadline::ConnectionIdle, deadlines.now(), idle);
         }
     }
 
@@ -109,7 +108,7 @@ impl Session<'_> {
             self.codec.with_codec(|codec| codec.notify_shutdown());
             if !deadlines.is_set(Deadline::Drain) {
                 let time = self.connection.manager.config.model.drain_timeout;
-                deadlines.set_after(Deadline::Drain, Instant::now(), Some(time));
+                deadlines.set_after(Deadline::Drain, deadlines.now(), Some(time));
             }
         }
         if deadlines.take_expired(Deadline::Drain) {

@@ -17,6 +17,7 @@ mod mirror;
 mod mutations;
 mod outgoing;
 mod path_tree;
+mod raw_exchange;
 mod redirect;
 mod request_mutations;
 pub mod retry_policy;

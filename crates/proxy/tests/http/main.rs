@@ -16,3 +16,4 @@ mod redirects;
 mod retries;
 mod routing;
 mod timing;
+mod tunnels;

@@ -11,7 +11,6 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
 };
 
 impl Forward {
@@ -37,7 +36,7 @@ impl Forward {
     /// Whether nothing has moved on the attempt for too long; otherwise its clock goes on.
     fn is_idle(&self, deadlines: &crate::deadline::Deadlines) -> bool {
         let until = self.timeouts.per_try_idle.and_then(|idle| self.last_moved?.checked_add(idle));
-        let goes_on = until.filter(|until| *until > Instant::now());
+        let goes_on = until.filter(|until| *until > deadlines.now());
         deadlines.set(Deadline::TryIdle, goes_on);
         goes_on.is_none()
     }

@@ -16,7 +16,7 @@ use sota_plugin::{
     http::{HeaderId, Protocol},
     info::ResponseFlag,
 };
-use std::{rc::Rc, time::Instant};
+use std::rc::Rc;
 
 impl Forward {
     /// The connection has ended, or what it brings is no response.
@@ -232,7 +232,7 @@ impl Forward {
         if pause.is_zero() {
             return Some(State::Choosing);
         }
-        stream.deadlines.set_after(Deadline::BackOff, Instant::now(), Some(pause));
+        stream.deadlines.set_after(Deadline::BackOff, stream.deadlines.now(), Some(pause));
         Some(State::BackOff)
     }
 }
