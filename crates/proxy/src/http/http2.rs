@@ -28,7 +28,8 @@ use std::{
 /// Serves a connection whose client speaks HTTP/2, until it ends.
 pub(super) async fn serve(connection: Rc<Connection>) {
     let manager = &connection.manager;
-    let codec = http2::Connection::server(&manager.config.http2, &manager.http2_stats, &manager.context.local);
+    let stats = manager.http2_stats.get_or_init(|| manager.context.cx.stats().child("http2.").group());
+    let codec = http2::Connection::server(&manager.config.http2, stats, &manager.context.local);
     let session = Session { connection: &connection, codec: &codec, has_said_goodbye: Cell::default() };
     let end = poll_fn(|cx| session.poll(cx)).await;
     connection.note_active_requests(codec.streams() > 0);

@@ -51,7 +51,11 @@ use sota_plugin::{
     stats::{Group, Scope},
 };
 use stats::{CodecStats, HttpStats, ResponseStats};
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::{OnceCell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
 
 /// A configured connection manager, shared by all threads.
 pub struct HttpConnectionManagerConfig {
@@ -248,7 +252,8 @@ pub struct HttpConnectionManager {
     /// Of the manager and of its listener.
     response_stats: [Group<ResponseStats>; 2],
     codec_stats: Group<CodecStats>,
-    http2_stats: Group<Http2Stats>,
+    /// There once a client speaks HTTP/2, as in Envoy.
+    http2_stats: OnceCell<Group<Http2Stats>>,
     routes: RefCell<Option<Rc<Routes>>>,
     filters: Vec<FilterFactory>,
     upgrades: Vec<UpgradeEntry<FilterFactory>>,
@@ -295,7 +300,7 @@ impl HttpConnectionManager {
             stats: cx.stats().child(&prefix).group(),
             response_stats: [cx.stats(), listener].map(|scope| scope.child(&prefix).group()),
             codec_stats: cx.stats().child("http1.").group(),
-            http2_stats: cx.stats().child("http2.").group(),
+            http2_stats: OnceCell::new(),
             routes: RefCell::new(config.routes.as_ref().map(Routes::for_worker)),
             filters: factories(&config.filters),
             upgrades: upgrades.collect(),

@@ -92,8 +92,8 @@ impl Forward {
     }
 
     fn lose(&mut self, place: usize) {
-        drop(self.hedged.swap_remove(place));
-        self.cluster.stats().upstream_rq_tx_reset.inc();
+        let (attempt, _) = self.hedged.swap_remove(place);
+        self.note_given_up(&attempt);
     }
 
     /// The newest attempt has brought nothing: whether an earlier one goes on in its place.
@@ -112,6 +112,7 @@ impl Forward {
         upstream.host_metadata = attempt.host.host().spec().metadata.clone();
         let facts = attempt.facts();
         upstream.local = facts.local_address;
+        upstream.tls = facts.tls;
         upstream.connection_id = Some(facts.id);
         self.state = State::Active(attempt);
     }
@@ -119,7 +120,7 @@ impl Forward {
     /// Another attempt has answered, or nobody waits any more.
     pub(super) fn drop_hedged(&mut self, stream: &mut ForwardCx<'_>) {
         for (attempt, _) in mem::take(&mut self.hedged) {
-            self.cluster.stats().upstream_rq_tx_reset.inc();
+            self.note_given_up(&attempt);
             drop(attempt);
             self.log_attempt(stream);
         }

@@ -511,6 +511,7 @@ impl Forward {
         self.tell_deadline(head, now, stream.deadlines);
         let facts = connection.facts();
         info.upstream.local = facts.local_address;
+        info.upstream.tls = facts.tls;
         info.upstream.connection_id = Some(facts.id);
         info.upstream.protocol = connection.protocol();
         if !facts.reused {
@@ -738,7 +739,7 @@ impl Forward {
             }
             attempt.release();
         } else {
-            self.cluster.stats().upstream_rq_tx_reset.inc();
+            self.note_given_up(&attempt);
         }
         self.permit = None;
         stream.deadlines.set(Deadline::Route, None);
@@ -751,7 +752,7 @@ impl Forward {
     pub fn abandon(&mut self, stream: &mut ForwardCx<'_>) {
         match &self.state {
             State::Connecting(_) => self.cluster.stats().upstream_rq_cancelled.inc(),
-            State::Active(_) => self.cluster.stats().upstream_rq_tx_reset.inc(),
+            State::Active(attempt) => self.note_given_up(attempt),
             _ => {}
         }
         self.drop_hedged(stream);
