@@ -308,6 +308,17 @@ fn bad_handshakes_harm_nobody() {
     let own = write(folder.path(), "own", &authority.issue(&Subject::host("server.test")));
     let context = format!("common_tls_context: {{tls_certificates: [{own}]}}");
     let mut limited = listener("in", &context, "out");
+    // The log of the listener has the connection's facts as well, which the handshake adds to.
+    limited.push_str(
+        "    access_log: [{name: envoy.access_loggers.file, typed_config: {\"@type\": \
+                      type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: ",
+    );
+    let log = folder.path().join("log");
+    limited.push_str(&format!(
+        "{}, log_format: {{text_format_source: {{inline_string: \"%DOWNSTREAM_TLS_VERSION% \
+         %DOWNSTREAM_TRANSPORT_FAILURE_REASON%\\n\"}}}}}}}}]\n",
+        log.display()
+    ));
     limited = limited
         .replace("    - transport_socket:", "    - transport_socket_connect_timeout: 1s\n      transport_socket:");
     let proxy = start(&[limited], &[cluster("out", origin.address(), None)]);
@@ -338,6 +349,9 @@ fn bad_handshakes_harm_nobody() {
     assert!(proxy.stat("listener.in.ssl.connection_error") >= 4);
     let client = TlsClient { trusts: authority.pem(), server_name: "server.test", ..TlsClient::default() };
     assert!(client.get(address, "/").unwrap().contains("200 OK"));
+    let logged =
+        |line: &str| fs::read_to_string(&log).is_ok_and(|log| log.lines().any(|found| found.starts_with(line)));
+    wait_until("the log", LIMIT, || logged("TLSv1.3 -") && logged("- TLS_error:|"));
     wait_until("every connection ended", LIMIT, || proxy.stat("listener.in.downstream_cx_active") == 0);
 }
 

@@ -171,7 +171,16 @@ pub(super) static PLAIN: &[(&str, Plain)] = &[
             is_there
         }),
     ),
-    ("DOWNSTREAM_TRANSPORT_FAILURE_REASON", Plain::Absent),
+    (
+        "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
+        Plain::Text(|cx, out| {
+            let start = out.len();
+            let reason = cx.info.connection.transport_failure_reason.get();
+            let is_there = text(reason.map(|reason| &**reason), out);
+            underscores(out, start, |c| c == b' ');
+            is_there
+        }),
+    ),
     ("DOWNSTREAM_DETECTED_CLOSE_TYPE", Plain::Absent),
     ("DOWNSTREAM_LOCAL_CLOSE_REASON", Plain::Absent),
     ("UPSTREAM_DETECTED_CLOSE_TYPE", Plain::Absent),
@@ -699,7 +708,7 @@ fn filter_state(key: &str, form: &StateForm, cx: &FormatCx<'_>, out: &mut Vec<u8
 impl Side {
     fn of<'a>(self, cx: &FormatCx<'a>) -> Option<&'a TlsInfo> {
         match self {
-            Self::Downstream => cx.info.connection.tls.as_deref(),
+            Self::Downstream => cx.info.connection.tls.get().map(|tls| &**tls),
             Self::Upstream => cx.info.upstream.tls.as_deref(),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{FilterState, Metadata, ResponseFlags, TlsInfo};
 use std::{
-    cell::RefCell,
+    cell::{Cell, OnceCell, RefCell},
     fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -114,9 +114,11 @@ pub struct ConnectionInfo {
     /// The application protocols that the client offers or was seen to speak.
     pub application_protocols: Vec<Box<str>>,
     /// What is known of the client's certificate.
-    pub peer_certificate: PeerCertificate,
-    /// What TLS has agreed on; `None` without it.
-    pub tls: Option<Box<TlsInfo>>,
+    pub peer_certificate: Cell<PeerCertificate>,
+    /// What TLS has agreed on; empty without it, and before the handshake is done.
+    pub tls: OnceCell<Box<TlsInfo>>,
+    /// Why the handshake has failed (`%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`).
+    pub transport_failure_reason: OnceCell<Box<str>>,
     /// What the PROXY protocol brought, as far as configuration keeps it.
     pub proxy_tlvs: Vec<ProxyTlv>,
     /// The name of the filter chain; empty when it has none.
@@ -148,8 +150,9 @@ impl ConnectionInfo {
             server_name: None,
             transport_protocol: "",
             application_protocols: Vec::new(),
-            peer_certificate: PeerCertificate::Absent,
-            tls: None,
+            peer_certificate: Cell::default(),
+            tls: OnceCell::new(),
+            transport_failure_reason: OnceCell::new(),
             proxy_tlvs: Vec::new(),
             filter_chain_name: Arc::default(),
             listener_name: Arc::default(),

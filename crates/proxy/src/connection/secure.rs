@@ -9,7 +9,6 @@ use crate::{
 };
 use sota_plugin::stats::{Counter, Scope};
 use std::{
-    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,7 +33,7 @@ impl WorkerTls {
 
     /// Does the handshake. `None`: it has failed, which is counted.
     pub(super) async fn accept(&self, downstream: Downstream, worker: &WorkerContext) -> Option<Downstream> {
-        let Downstream { socket, mut info, drain, buffer_limit } = downstream;
+        let Downstream { socket, info, drain, buffer_limit } = downstream;
         let timer = worker.local.timer();
         timer.set(self.timeout.and_then(|timeout| Instant::now().checked_add(timeout)));
         let result = tokio::select! {
@@ -48,13 +47,14 @@ impl WorkerTls {
         match result {
             Ok(secured) => {
                 self.stats.succeeded(&secured.info, true);
-                let facts = Rc::get_mut(&mut info)?;
-                facts.peer_certificate = secured.peer;
-                facts.tls = Some(Box::new(secured.info));
+                info.peer_certificate.set(secured.peer);
+                // There is one handshake.
+                let _ = info.tls.set(Box::new(secured.info));
                 Some(Downstream { socket: Socket::new(secured.io), info, drain, buffer_limit })
             }
             Err(failure) => {
                 self.stats.failed(&failure);
+                let _ = info.transport_failure_reason.set(failure.to_string().into());
                 tracing::debug!(target: "connection", "handshake with {} failed: {failure}", info.direct_remote);
                 None
             }

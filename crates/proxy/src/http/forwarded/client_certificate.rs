@@ -19,8 +19,7 @@ impl ClientCertificate {
     /// everybody is.
     pub(super) fn apply(self, head: &mut RequestHead, connection: &ConnectionInfo) {
         let id = HeaderId::XForwardedClientCert;
-        let tls = connection.tls.as_deref();
-        let tls = tls.and_then(|tls| Some((tls, tls.peer_certificate()?)));
+        let tls = connection.tls.get().and_then(|tls| Some((&**tls, tls.peer_certificate()?)));
         match (self.mode, tls) {
             (ForwardClientCert::AlwaysForwardOnly, _) | (ForwardClientCert::ForwardOnly, Some(_)) => {}
             (ForwardClientCert::Sanitize, _) | (_, None) => {
