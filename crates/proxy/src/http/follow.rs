@@ -56,7 +56,7 @@ impl Stream<'_> {
         }
         let request = self.request.borrow();
         // Compat: of `https` is what came over TLS, whatever a proxy before this one says of its own connection.
-        let is_tls = self.info.borrow().connection.tls.is_some();
+        let is_tls = self.info.borrow().connection.tls.get().is_some();
         let scheme = if is_tls { request.scheme } else { Scheme::Http };
         let mut followed = self.followed.borrow_mut();
         let mut next = policy.next(&request, &self.response.borrow(), scheme, &followed)?;
