@@ -2,6 +2,7 @@
 //! (`envoy.config.route.v3`).
 
 use crate::{
+    http::HeaderMutation,
     matcher::{FractionalPercent, HeaderMatcher},
     node::Node,
 };
@@ -98,6 +99,8 @@ pub struct MirrorPolicy {
     pub keep_host: bool,
     /// The host of the copies; empty: that of the request.
     pub host: String,
+    /// Changes to the fields of the copies.
+    pub mutations: Vec<HeaderMutation>,
 }
 
 /// Where copies go.

@@ -51,7 +51,7 @@ pub use error::Http1Error;
 pub(crate) use framing::content_length;
 pub use framing::{BodyLength, RequestContext};
 pub use options::{DecodeOptions, HeadProgress};
-pub use request::{RequestInfo, RequestOutcome, decode_request, empty_lines};
+pub use request::{RequestInfo, RequestOutcome, decode_request, empty_lines, set_absolute_uri};
 pub use response::{ResponseInfo, ResponseOutcome, decode_response};
 pub(crate) use target::is_valid_authority;
 pub(crate) use trailers::retain_allowed;

@@ -155,6 +155,16 @@ fn check_partial_line(line: &[u8]) -> Result<(), Http1Error> {
     Ok(())
 }
 
+/// Points a request at an absolute URI, such as that of a redirect. Its fragment, if it has one, is nobody's business but
+/// the client's and is left out.
+pub fn set_absolute_uri(head: &mut RequestHead, uri: &[u8]) -> Result<(), Http1Error> {
+    let uri = memchr::memchr(b'#', uri).and_then(|end| uri.get(..end)).unwrap_or(uri);
+    match parse_target(&Method::Get, uri)? {
+        target @ Target::Absolute { .. } => set_target(head, target, None, &DecodeOptions::default()),
+        _ => Err(Http1Error::Target),
+    }
+}
+
 /// Fills authority, path and scheme. The authority of an absolute-form target wins over Host (RFC 9112 §3.2.2), and
 /// so does CONNECT's; Host must be valid all the same.
 fn set_target(

@@ -3,6 +3,7 @@
 use super::{
     context::Cx,
     extension::is_filter,
+    header_mutations::header_mutation,
     matcher::{Pseudo, header_name, header_name_text, runtime_fraction},
     route::RouteScope,
 };
@@ -39,7 +40,8 @@ fn mirror(cx: &mut Cx<'_>, node: &Node, scope: RouteScope) -> Option<MirrorPolic
     let fraction = cx.optional(node, "runtime_fraction", |cx, node| Some(runtime_fraction(cx, node)));
     let host = node.str("host_rewrite_literal").to_owned();
     let keep_host = node.bool("disable_shadow_host_suffix_append") || !host.is_empty();
-    Some(MirrorPolicy { cluster, fraction, keep_host, host })
+    let mutations = cx.each(node, "request_headers_mutations", header_mutation);
+    Some(MirrorPolicy { cluster, fraction, keep_host, host, mutations })
 }
 
 /// `envoy.config.route.v3.InternalRedirectPolicy`.

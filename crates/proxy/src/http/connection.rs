@@ -243,16 +243,22 @@ impl Connection {
         let stats = &self.manager.stats;
         self.requests.set(self.requests.get() + 1);
         self.had_request.set(true);
-        stats.downstream_rq_total.inc();
         stats.downstream_rq_active.inc();
-        match self.protocol.get() {
-            Some(Protocol::Http2) => stats.downstream_rq_http2_total.inc(),
-            _ => stats.downstream_rq_http1_total.inc(),
-        }
+        self.count_request();
         let most = self.manager.config.model.common.max_requests_per_connection.filter(|most| *most > 0);
         if most.is_some_and(|most| self.requests.get() >= u64::from(most)) {
             stats.downstream_cx_max_requests_reached.inc();
             self.is_ending.set(true);
+        }
+    }
+
+    /// Counts a request: of the client, or what became of one by a redirect.
+    pub(super) fn count_request(&self) {
+        let stats = &self.manager.stats;
+        stats.downstream_rq_total.inc();
+        match self.protocol.get() {
+            Some(Protocol::Http2) => stats.downstream_rq_http2_total.inc(),
+            _ => stats.downstream_rq_http1_total.inc(),
         }
     }
 

@@ -9,7 +9,10 @@ use crate::{
     deadline::Deadline,
     wire::http2::{ConnectionEnd, StreamEnd},
 };
-use sota_plugin::access_log::{LogEntry, LogKind};
+use sota_plugin::{
+    access_log::{LogEntry, LogKind},
+    info::StreamInfo,
+};
 use std::time::Instant;
 
 impl Stream<'_> {
@@ -27,17 +30,22 @@ impl Stream<'_> {
             stats.downstream_cx_http2_refused.inc();
             return next;
         }
+        self.conclude(now, self.progress.get() == Progress::Done);
+        next
+    }
+
+    /// The filters are done, and the access log gets its entry. `is_answered`: with a response.
+    pub(super) fn conclude(&self, now: Instant, is_answered: bool) {
         self.with_response_chain(|chain, env| {
             for filter in &mut chain.filters {
                 filter.complete(env);
             }
         });
-        if self.progress.get() == Progress::Done {
+        if is_answered {
             let took = self.info.borrow().timing.since_start(now).as_millis();
-            stats.downstream_rq_time.record(u64::try_from(took).unwrap_or(u64::MAX));
+            self.manager().stats.downstream_rq_time.record(u64::try_from(took).unwrap_or(u64::MAX));
         }
         self.log(LogKind::DownstreamEnd);
-        next
     }
 
     /// Completes the stream's facts.
@@ -47,18 +55,7 @@ impl Stream<'_> {
         self.abandon_forward();
         let mut info = self.info.borrow_mut();
         let stats = &connection.manager.stats;
-        info.timing.end = Some(now);
-        info.bytes_received = self.codec.body_received();
-        if let Some(stream) = self.codec.http2() {
-            info.downstream_wire_bytes_received = stream.stream().octets_received().1;
-            info.downstream_wire_bytes_sent = stream.stream().octets_sent().1;
-        } else {
-            let (received, sent) = self.bytes_before;
-            // What follows the request belongs to the next one; all of a request that could not be read is its own.
-            let next = if self.head.get().is_some() { socket.buffered() as u64 } else { 0 };
-            info.downstream_wire_bytes_received = socket.bytes_received() - received - next;
-            info.downstream_wire_bytes_sent = socket.bytes_sent() - sent;
-        }
+        self.note_octets(&mut info, now);
         match ended {
             Ok(()) => {
                 info.timing.downstream_last_tx = Some(now);
@@ -90,6 +87,23 @@ impl Stream<'_> {
             }
             Err(Stop::Reply(_)) => Next::Close,
         }
+    }
+
+    /// Notes the end, and what came and went until then.
+    pub(super) fn note_octets(&self, info: &mut StreamInfo, now: Instant) {
+        info.timing.end = Some(now);
+        info.bytes_received = self.codec.body_received();
+        if let Some(stream) = self.codec.http2() {
+            info.downstream_wire_bytes_received = stream.stream().octets_received().1;
+            info.downstream_wire_bytes_sent = stream.stream().octets_sent().1;
+            return;
+        }
+        let socket = &self.connection.downstream.socket;
+        let (received, sent) = self.bytes_before;
+        // What follows the request belongs to the next one; all of a request that could not be read is its own.
+        let next = if self.head.get().is_some() { socket.buffered() as u64 } else { 0 };
+        info.downstream_wire_bytes_received = socket.bytes_received() - received - next;
+        info.downstream_wire_bytes_sent = socket.bytes_sent() - sent;
     }
 
     /// Writes an entry to the access logs.

@@ -5,10 +5,10 @@
 //! response out, `reply` puts an answer of our own in its place, and `finish` counts and logs.
 
 mod connection;
-mod early;
 mod filter_chain;
 mod filter_side;
 mod finish;
+mod follow;
 pub mod forwarded;
 mod http2;
 pub mod local_reply;
@@ -28,14 +28,13 @@ use crate::{
     access_log::{AccessLogs, WorkerAccessLogs},
     context::WorkerContext,
     downstream::Downstream,
-    router::{RouteTable, Router, Routes},
+    router::{RequestMutations, RouteTable, Router, Routes},
     wire::{
         http1::ServerOptions,
         http2::{Http2Stats, Options as Http2Options},
     },
 };
 use connection::Connection;
-use early::EarlyMutations;
 use forwarded::ForwardedRules;
 use local_reply::LocalReplies;
 use normalize::Normalization;
@@ -72,7 +71,7 @@ pub struct HttpConnectionManagerConfig {
     upstream_logs: Arc<AccessLogs>,
     local_replies: LocalReplies,
     normalization: Normalization,
-    early_mutations: EarlyMutations,
+    early_mutations: RequestMutations,
     forwarded: ForwardedRules,
     response_fields: ResponseFields,
 }
@@ -108,9 +107,9 @@ impl HttpConnectionManagerConfig {
         };
         let access_logs = take(AccessLogs::build(&model.access_log, cx), &mut errors);
         let upstream_logs = take(AccessLogs::build(&router.upstream_log, cx), &mut errors);
-        let early_mutations = EarlyMutations::build(&model.early_header_mutations).unwrap_or_else(|error| {
+        let early_mutations = RequestMutations::build(&model.early_header_mutations).unwrap_or_else(|error| {
             errors.push(error.at(&format!("{}.early_header_mutation_extensions", cx.path), cx.mark));
-            EarlyMutations::default()
+            RequestMutations::default()
         });
         let local_replies = take(LocalReplies::build(&model.local_reply, cx), &mut errors);
         let (Some(access_logs), Some(upstream_logs), Some(local_replies), true) =
@@ -311,6 +310,7 @@ impl HttpConnectionManager {
                 respect_expected_rq_timeout: config.router.respect_expected_rq_timeout,
                 suppress_envoy_headers: config.router.suppress_envoy_headers,
                 upstream_logs: config.upstream_logs.for_worker(cx),
+                machine_address: machine_address::machine_address(),
                 stats: cx.stats().clone(),
                 context: Rc::clone(context),
             }),

@@ -14,6 +14,7 @@ use crate::{
 };
 use sota_codec::http1::{RequestInfo, remove_hop_by_hop};
 use sota_plugin::{
+    access_log::LogKind,
     filter::LocalReply,
     http::{HeaderId, HeaderName, Method, Protocol, RequestHead, Scheme, StatusCode},
     info::{ResponseFlag, RouteInfo, StreamInfo},
@@ -159,11 +160,16 @@ impl<'c> Stream<'c> {
             manager.stats.downstream_rq_ws_on_non_ws_route.inc();
             return Err(reply(StatusCode::FORBIDDEN, "upgrade_failed"));
         }
-        self.chain.borrow_mut().request.begin(self.request_ended.get() && !self.holds_tunnel());
-        if config.model.flush_access_log_on_new_request {
-            self.log(sota_plugin::access_log::LogKind::DownstreamStart);
-        }
+        self.enter_filters(self.request_ended.get() && !self.holds_tunnel());
         Ok(())
+    }
+
+    /// The request is about to pass the filters. `end_stream`: it has no body.
+    pub(super) fn enter_filters(&self, end_stream: bool) {
+        self.chain.borrow_mut().request.begin(end_stream);
+        if self.manager().config.model.flush_access_log_on_new_request {
+            self.log(LogKind::DownstreamStart);
+        }
     }
 
     /// Looks the route up, again if a filter has asked for that.

@@ -9,13 +9,14 @@ use super::{
     connection::{Connection, Next},
     filter_chain::{Env, Filters, Passage, Passed},
     filter_side::{RequestSide, ResponseSide},
+    follow::Again,
     tunnel::{Tunnel, TunnelClock},
 };
 use crate::{
     deadline::{Deadline, Deadlines},
-    router::{Forward, ForwardCx, Routes, SelectedRoute},
+    router::{Answer, Followed, Forward, ForwardCx, Routes, SelectedRoute},
     upstream::Cluster,
-    wire::{BodyError, Part, RequestError, RequestStart, ResponseEvent, ServerStream},
+    wire::{BodyError, Part, RequestError, RequestStart, ServerStream},
 };
 use bytes::Bytes;
 use sota_codec::http1::{Http1Error, RequestInfo};
@@ -62,6 +63,10 @@ pub(super) struct Stream<'c> {
     /// The end of the request was given to the filters.
     pub(super) request_ended: Cell<bool>,
     pub(super) has_filters: Cell<bool>,
+    /// Redirects that the request has followed.
+    pub(super) followed: RefCell<Followed>,
+    /// The body of a request that goes elsewhere, until the filters have taken it.
+    pub(super) again: RefCell<Option<Again>>,
     /// Where the stream's filters are from.
     pub(super) factories: Cell<&'c [FilterFactory]>,
     pub(super) tunnel: Cell<Tunnel>,
@@ -162,6 +167,8 @@ impl<'c> Stream<'c> {
             idle_timeout: Cell::new(manager.config.model.stream_idle_timeout),
             request_ended: Cell::default(),
             has_filters: Cell::default(),
+            followed: RefCell::default(),
+            again: RefCell::default(),
             factories: Cell::new(&manager.filters),
             tunnel: Cell::default(),
             response_ended: Cell::default(),
@@ -242,9 +249,13 @@ impl<'c> Stream<'c> {
     async fn exchange(&self) -> Result<(), Stop> {
         poll_fn(|cx| self.poll_head(cx)).await?;
         self.prepare()?;
-        let end_stream = poll_fn(|cx| self.poll_request_filters(cx)).await?;
-        self.start_router(end_stream)?;
-        let end_stream = poll_fn(|cx| self.poll_upstream_head(cx)).await?;
+        let end_stream = loop {
+            let end_stream = poll_fn(|cx| self.poll_request_filters(cx)).await?;
+            self.start_router(end_stream)?;
+            if let Some(end_stream) = poll_fn(|cx| self.poll_upstream_head(cx)).await? {
+                break end_stream;
+            }
+        };
         self.check_consent()?;
         self.chain.borrow_mut().response.begin(end_stream);
         self.respond().await
@@ -331,6 +342,7 @@ impl<'c> Stream<'c> {
                 chain.request.poll(cx, &mut chain.filters, head, env)
             });
             match ready!(passed)? {
+                Passed::NeedMore if self.push_again() => {}
                 Passed::NeedMore if self.request_ended.get() || self.holds_tunnel() => return Poll::Pending,
                 Passed::NeedMore => {
                     let part = ready!(self.poll_request_part(cx))?;
@@ -380,7 +392,8 @@ impl<'c> Stream<'c> {
                 return Poll::Pending;
             }
             let chain = self.chain.borrow();
-            let unseen = chain.request.is_open(&chain.filters) && !forward.keeps_body();
+            let unseen =
+                chain.request.is_open(&chain.filters) && !forward.keeps_body() && self.again.borrow().is_none();
             drop(chain);
             if unseen {
                 match self.poll_request_part(cx)? {
@@ -430,18 +443,20 @@ impl<'c> Stream<'c> {
         forward.end(trailers, self.deadlines);
     }
 
-    /// The head of the upstream's response. Says whether nothing follows it.
-    fn poll_upstream_head(&self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
+    /// The head of the upstream's response. Says whether nothing follows it; or `None`: the request begins anew.
+    fn poll_upstream_head(&self, cx: &mut Context<'_>) -> Poll<Result<Option<bool>, Stop>> {
         loop {
             let event = {
                 let mut forward = self.forward.borrow_mut();
-                let Some(forward) = &mut *forward else { return Poll::Ready(Ok(true)) };
+                let Some(forward) = &mut *forward else { return Poll::Ready(Ok(Some(true))) };
                 ready!(self.with_parts(|parts| forward.poll_head(cx, parts)))?
             };
             self.touch();
             match event {
-                ResponseEvent::Informational => self.send_informational(),
-                ResponseEvent::Head { end_stream } => return Poll::Ready(Ok(end_stream)),
+                Answer::Informational => self.send_informational(),
+                Answer::Head { end_stream } => return Poll::Ready(Ok(Some(end_stream))),
+                Answer::Redirect { .. } if self.follow(cx) => return Poll::Ready(Ok(None)),
+                Answer::Redirect { end_stream } => return Poll::Ready(Ok(Some(self.pass_on(end_stream)))),
             }
         }
     }

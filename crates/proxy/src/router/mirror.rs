@@ -3,6 +3,7 @@
 use super::{
     exchange::{Exchange, Link},
     outgoing::Behind,
+    request_mutations::RequestMutations,
 };
 use crate::{
     context::WorkerContext,
@@ -17,12 +18,14 @@ use sota_config::{
 use sota_plugin::{
     FactoryContext,
     http::{HeaderId, HeaderName, Headers, Method, RequestHead, ResponseHead, StatusCode},
+    info::StreamInfo,
     matcher::FractionalPercent,
 };
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     future::poll_fn,
+    net::IpAddr,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -36,6 +39,7 @@ pub(super) struct MirrorPolicy {
     fraction: Option<FractionalPercent>,
     keep_host: bool,
     host: Box<[u8]>,
+    mutations: RequestMutations,
 }
 
 #[derive(Debug)]
@@ -45,7 +49,7 @@ enum Target {
 }
 
 impl MirrorPolicy {
-    /// Fails for a header name that is none.
+    /// Fails for names, formats and patterns that are wrong.
     pub(super) fn build(config: &Config, cx: &FactoryContext<'_>) -> Result<Self, ConfigError> {
         let error = |reason: String| ConfigError::new("request_mirror_policies", Mark::NONE, reason);
         Ok(Self {
@@ -59,6 +63,8 @@ impl MirrorPolicy {
             fraction: config.fraction.as_ref().map(|fraction| FractionalPercent::build(fraction, cx.runtime)),
             keep_host: config.keep_host,
             host: config.host.as_bytes().into(),
+            mutations: RequestMutations::build(&config.mutations)
+                .map_err(|error| error.at("request_mirror_policies.request_headers_mutations", Mark::NONE))?,
         })
     }
 
@@ -73,14 +79,17 @@ impl MirrorPolicy {
         }
     }
 
-    fn copy(&self, head: &RequestHead) -> RequestHead {
+    /// The head of the copy, which is from this machine.
+    fn copy(&self, head: &RequestHead, info: &StreamInfo, from: IpAddr) -> RequestHead {
         let mut copy = head.clone();
+        self.mutations.apply(&mut copy, info);
         if !self.host.is_empty() {
             let _ = copy.set_authority(&self.host);
         } else if !self.keep_host {
             let _ = copy.set_authority(&shadow_host(head.authority()));
         }
         copy.headers.set_sanitized(HeaderId::XEnvoyInternal, "true");
+        let _ = copy.headers.append_to(HeaderId::XForwardedFor, ",", from.to_string().as_bytes());
         copy
     }
 }
@@ -100,13 +109,15 @@ pub(super) struct MirrorOptions {
     pub(super) timeout: Option<Duration>,
     /// The most octets of the body that may wait.
     pub(super) limit: usize,
+    /// Whom they are from.
+    pub(super) from: IpAddr,
 }
 
 /// Begins the copies of a request. `end_stream`: it has no body.
 pub(super) fn begin(
     policies: &[MirrorPolicy],
     context: &WorkerContext,
-    head: &RequestHead,
+    (head, info): (&RequestHead, &StreamInfo),
     end_stream: bool,
     options: &MirrorOptions,
 ) -> Vec<Mirror> {
@@ -119,13 +130,16 @@ pub(super) fn begin(
         let (client, local) = (super::forward::client_options(&cluster), &context.local);
         let timer = local.timer();
         timer.set(options.timeout.and_then(|timeout| Instant::now().checked_add(timeout)));
-        let copy = Copy { cluster, head: policy.copy(head), body: Rc::clone(&body), client };
+        let copy = Copy { cluster, head: policy.copy(head, info, options.from), body: Rc::clone(&body), client };
         let (priority, limit) = (options.priority, options.limit);
         local.spawn(false, async move {
             tokio::select! {
                 biased;
                 () = copy.send(priority, limit) => {}
-                () = timer.expired() => copy.cluster.stats().upstream_rq_timeout.inc(),
+                () = timer.expired() => {
+                    copy.cluster.stats().upstream_rq_timeout.inc();
+                    copy.cluster.count_response(StatusCode::GATEWAY_TIMEOUT, true, None);
+                }
             }
         });
         Some(Mirror { body, limit: options.limit })

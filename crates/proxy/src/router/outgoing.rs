@@ -111,6 +111,19 @@ impl Outgoing {
         !self.is_lost
     }
 
+    /// Takes everything, if all of it has come and is still here.
+    pub(super) fn take_whole(&mut self) -> Option<(Bytes, Option<Box<Headers>>)> {
+        if !self.ended || self.is_lost {
+            return None;
+        }
+        let data = match (self.chunks.pop_front(), self.chunks.is_empty()) {
+            (first, true) => first.unwrap_or_default(),
+            (first, false) => first.into_iter().chain(self.chunks.drain(..)).flatten().collect(),
+        };
+        (self.size, self.is_lost) = (0, !data.is_empty());
+        Some((data, self.trailers.take()))
+    }
+
     /// There will be no other attempt than the one that has sent so many chunks: what was sent is let go.
     pub(super) fn stop_keeping(&mut self, next: &mut usize) {
         self.keeps = false;
@@ -141,6 +154,24 @@ mod tests {
         assert_eq!(body.current(second).map(|data| data.len()), Some(1));
         body.advance(&mut second);
         assert!(body.current(second).is_none() && !body.is_empty());
+    }
+
+    #[test]
+    fn what_is_whole_can_be_taken() {
+        let mut body = Outgoing::new(Behind::Body, true);
+        body.push(Bytes::from_static(b"ab"));
+        assert!(body.take_whole().is_none());
+        body.push(Bytes::from_static(b"c"));
+        body.advance(&mut 0);
+        body.end(Some(Box::default()));
+        assert_eq!(body.take_whole(), Some((Bytes::from_static(b"abc"), Some(Box::default()))));
+        assert!(body.take_whole().is_none());
+        assert_eq!(Outgoing::new(Behind::Nothing, true).take_whole(), Some((Bytes::new(), None)));
+        let mut gone = Outgoing::new(Behind::Body, false);
+        gone.push(Bytes::from_static(b"ab"));
+        gone.advance(&mut 0);
+        gone.end(None);
+        assert!(gone.take_whole().is_none());
     }
 
     #[test]

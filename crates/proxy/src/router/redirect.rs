@@ -22,13 +22,19 @@ const DETAILS: &str = "direct_response";
 #[derive(Debug)]
 pub(super) struct Redirect {
     status: StatusCode,
+    rewrite: Option<PathRewrite>,
+    target: Target,
+}
+
+/// What takes the place of parts of a request's URI.
+#[derive(Debug, Default)]
+struct Target {
     scheme: Option<Box<str>>,
     host: Option<Box<[u8]>>,
     /// With its colon.
     port: Option<Box<[u8]>>,
     path: Option<Box<[u8]>>,
     path_has_query: bool,
-    rewrite: Option<PathRewrite>,
     strip_query: bool,
 }
 
@@ -50,13 +56,15 @@ impl Redirect {
         };
         Ok(Self {
             status: status(config.response_code, "response_code")?,
-            scheme,
-            host: bytes(&config.host),
-            port: config.port.filter(|port| *port != 0).map(|port| format!(":{port}").into_bytes().into()),
-            path: bytes(&config.path),
-            path_has_query: config.path.as_ref().is_some_and(|path| path.contains('?')),
             rewrite,
-            strip_query: config.strip_query,
+            target: Target {
+                scheme,
+                host: bytes(&config.host),
+                port: config.port.filter(|port| *port != 0).map(|port| format!(":{port}").into_bytes().into()),
+                path: bytes(&config.path),
+                path_has_query: config.path.as_ref().is_some_and(|path| path.contains('?')),
+                strip_query: config.strip_query,
+            },
         })
     }
 
@@ -72,10 +80,13 @@ impl Redirect {
             rewrite.apply(head, matcher, info, keep_original);
         }
         let mut reply = LocalReply::new(self.status, Bytes::new(), DETAILS);
-        reply.headers.set_sanitized(HeaderId::Location, self.location(head));
+        reply.headers.set_sanitized(HeaderId::Location, self.target.location(head));
         reply
     }
+}
 
+impl Target {
+    /// The whole URI.
     fn location(&self, head: &RequestHead) -> Vec<u8> {
         let scheme = self.scheme.as_deref().unwrap_or(head.scheme.as_str());
         let port = self.port.as_deref().unwrap_or_default();
@@ -145,9 +156,18 @@ impl DirectResponse {
     }
 
     pub(super) fn reply(&self, head: &RequestHead, info: &StreamInfo) -> LocalReply {
-        let Some((format, content_type)) = &self.format else {
-            return LocalReply::new(self.status, self.body.clone(), DETAILS);
+        let mut reply = match &self.format {
+            Some((format, content_type)) => self.formatted(format, content_type, head, info),
+            None => LocalReply::new(self.status, self.body.clone(), DETAILS),
         };
+        // RFC 9110 §10.2.2: with these statuses, `location` means something. Compat: it is the request's own.
+        if self.status == StatusCode::CREATED || self.status.class() == 3 {
+            reply.headers.set_sanitized(HeaderId::Location, Target::default().location(head));
+        }
+        reply
+    }
+
+    fn formatted(&self, format: &Format, content_type: &str, head: &RequestHead, info: &StreamInfo) -> LocalReply {
         let response = ResponseHead::new(self.status);
         let mut body = Vec::new();
         let entry = LogEntry {

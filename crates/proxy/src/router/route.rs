@@ -3,6 +3,7 @@
 use super::{
     cluster_specifier::ClusterSpecifier,
     filter_configs::FilterConfigs,
+    internal_redirect::InternalRedirects,
     matching::RouteMatcher,
     mirror::MirrorPolicy,
     mutations::{Level, Mutations},
@@ -100,6 +101,8 @@ pub struct ForwardAction {
     pub hedge_on_per_try_timeout: bool,
     /// Copies to other clusters.
     pub(super) mirrors: Box<[MirrorPolicy]>,
+    /// Redirects of the upstream that are followed here.
+    pub(super) internal_redirects: Option<InternalRedirects>,
     /// The upstream of another try is told whether the one before took too long.
     pub include_is_timeout_retry_header: bool,
     /// Which circuit breakers count.
@@ -257,6 +260,7 @@ impl ForwardAction {
             retry_policy,
             hedge_on_per_try_timeout: action.hedge_on_per_try_timeout.unwrap_or(host.host.hedge_on_per_try_timeout),
             mirrors: mirrors.iter().map(|mirror| MirrorPolicy::build(mirror, cx)).collect::<Result<_, _>>()?,
+            internal_redirects: action.internal_redirects.as_ref().map(InternalRedirects::build).transpose()?,
             include_is_timeout_retry_header: host.host.include_is_timeout_retry_header,
             priority: action.priority,
             hash_policies: match &*action.hash_policy {

@@ -3,6 +3,7 @@
 use super::{
     cluster_specifier::WeightedCluster,
     filter_configs::FilterConfigs,
+    internal_redirect::InternalRedirects,
     redirect,
     rewrite::{HostRewrite, set_authority},
     route::{Action, ForwardAction, RouteEntry},
@@ -125,6 +126,11 @@ impl SelectedRoute {
     /// Octets of a request's body that are kept for another attempt; `None`: the connection's buffer limit.
     pub fn body_buffer_limit(&self) -> Option<usize> {
         self.entry.body_buffer_limit
+    }
+
+    /// Which redirects of the upstream are followed here.
+    pub(crate) fn internal_redirects(&self) -> Option<&InternalRedirects> {
+        self.forward()?.internal_redirects.as_ref()
     }
 
     /// The virtual cluster that counts this request, with the name that access logs print.

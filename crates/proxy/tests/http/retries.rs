@@ -265,6 +265,7 @@ fn copies_go_to_other_clusters() {
         }),
         keep_host,
         host: String::new(),
+        mutations: Vec::new(),
     };
     let mirrors = vec![
         mirror(MirrorCluster::Name("shadow".to_owned()), None, false),

@@ -67,8 +67,8 @@ const EDGE: [HeaderId; 5] = [
     HeaderId::XEnvoyOriginalPath,
 ];
 
-/// `x-envoy-original-url` is gone since Envoy 1.14 and is still taken away.
-const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
+/// What a request was before a redirect that we followed ourselves. Nobody outside may say so.
+pub(super) const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
 
 impl ForwardedRules {
     /// As the connection manager is configured. `local_address`: this machine's, which stands for a client on it in

@@ -1,6 +1,6 @@
 //! Attempts side by side: one that takes too long goes on while another begins, and the first good response counts.
 
-use super::{Forward, ForwardCx, State};
+use super::{Answer, Forward, ForwardCx, State};
 use crate::{deadline::Deadline, wire::ResponseEvent};
 use sota_plugin::{
     filter::LocalReply,
@@ -58,7 +58,7 @@ impl Forward {
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut ForwardCx<'_>,
-    ) -> Poll<Result<ResponseEvent, Box<LocalReply>>> {
+    ) -> Poll<Result<Answer, Box<LocalReply>>> {
         let mut place = 0;
         while let Some((attempt, head)) = self.hedged.get_mut(place) {
             let _ = attempt.poll_send(cx, &mut self.body, &self.options);
@@ -77,7 +77,7 @@ impl Forward {
                     self.take_hedged(place, stream);
                     return Poll::Ready(Ok(match event {
                         ResponseEvent::Informational => self.informed(stream),
-                        ResponseEvent::Head { end_stream } => self.responded(end_stream, stream),
+                        ResponseEvent::Head { end_stream } => self.answered(end_stream, stream),
                     }));
                 }
                 Poll::Ready(Err(_)) => {

@@ -43,6 +43,7 @@ use sota_plugin::{
     stats::Scope,
 };
 use std::{
+    net::IpAddr,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -61,6 +62,8 @@ pub struct Router {
     pub suppress_envoy_headers: bool,
     /// Logs of each attempt.
     pub upstream_logs: WorkerAccessLogs,
+    /// This machine's, which copies of requests are from.
+    pub machine_address: IpAddr,
     /// The root of the worker's stats.
     pub stats: Scope,
     /// The worker.
@@ -77,6 +80,18 @@ pub struct ForwardCx<'a> {
     pub info: &'a mut StreamInfo,
     /// The deadlines of its connection.
     pub deadlines: &'a Deadlines,
+}
+
+/// What there is of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Another head follows.
+    Informational,
+    /// Its head. `end_stream`: nothing follows it.
+    Head { end_stream: bool },
+    /// The head of a redirect that the route may want followed: it is either passed on by [`Forward::pass_on`], or not
+    /// by [`Forward::leave`].
+    Redirect { end_stream: bool },
 }
 
 /// A request that is forwarded.
@@ -140,6 +155,8 @@ enum State {
 const MAX_RESENDS: u8 = 8;
 /// Bodies of idempotent requests without a retry policy are kept up to this size, in case the connection is stale.
 const KEPT_FOR_RESEND: usize = 64 * 1024;
+/// So many pieces of a response that nobody wants are taken, for the sake of its connection.
+const MAX_UNWANTED: usize = 8;
 
 impl Forward {
     /// Takes a request over and changes its head for the upstream. `end_stream`: it has no body. `limit`: the
@@ -175,6 +192,7 @@ impl Forward {
         route.finalize_request(head, stream.info, tell);
         let retry = RetryState::new(action.retry_policy.as_ref(), head);
         let is_idempotent = head.method.is_idempotent();
+        let is_kept = retry.is_some() || action.internal_redirects.is_some();
         let is_raw = action.ends_tunnel(&head.method);
         let choice = RequestChoice::new(&route, &cluster, head, stream.info);
         let behind = match end_stream {
@@ -185,12 +203,8 @@ impl Forward {
         let mut forward = Self {
             choice,
             options: client_options(&cluster),
-            body: Outgoing::new(behind, retry.is_some() || is_idempotent),
-            limit: if retry.is_some() {
-                route.body_buffer_limit().unwrap_or(limit)
-            } else {
-                KEPT_FOR_RESEND.min(limit)
-            },
+            body: Outgoing::new(behind, is_kept || is_idempotent),
+            limit: if is_kept { route.body_buffer_limit().unwrap_or(limit) } else { KEPT_FOR_RESEND.min(limit) },
             router: Rc::clone(router),
             cluster,
             route,
@@ -220,9 +234,14 @@ impl Forward {
             && !action.mirrors.is_empty()
             && !tunnel
         {
-            let options = MirrorOptions { priority: forward.priority(), timeout: forward.timeouts.global, limit };
-            let context = &forward.router.context;
-            forward.mirrors = mirror::begin(&action.mirrors, context, stream.request, end_stream, &options);
+            let options = MirrorOptions {
+                priority: forward.priority(),
+                timeout: forward.timeouts.global,
+                limit,
+                from: forward.router.machine_address,
+            };
+            let (context, request) = (&forward.router.context, (&*stream.request, &*stream.info));
+            forward.mirrors = mirror::begin(&action.mirrors, context, request, end_stream, &options);
         }
         if end_stream && !tunnel {
             forward.note_request_end(stream.deadlines);
@@ -276,7 +295,7 @@ impl Forward {
         }
         self.body.push(data);
         if self.body.keeps() && self.body.size() > self.limit {
-            if self.retry.take().is_some() {
+            if self.retry.take().is_some() || self.route.internal_redirects().is_some() {
                 self.cluster.stats().retry_or_shadow_abandoned.inc();
             }
             self.let_body_go();
@@ -344,7 +363,7 @@ impl Forward {
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut ForwardCx<'_>,
-    ) -> Poll<Result<ResponseEvent, Box<LocalReply>>> {
+    ) -> Poll<Result<Answer, Box<LocalReply>>> {
         loop {
             if !self.hedged.is_empty()
                 && let Poll::Ready(event) = self.poll_hedged(cx, stream)
@@ -369,7 +388,7 @@ impl Forward {
                     Ok(ResponseEvent::Informational) => return Poll::Ready(Ok(self.informed(stream))),
                     Ok(ResponseEvent::Head { end_stream }) => {
                         if !self.retries_after(end_stream, stream) {
-                            return Poll::Ready(Ok(self.responded(end_stream, stream)));
+                            return Poll::Ready(Ok(self.answered(end_stream, stream)));
                         }
                     }
                     Err(error) => self.broken(&error, stream)?,
@@ -536,11 +555,11 @@ impl Forward {
         }
     }
 
-    fn informed(&mut self, stream: &mut ForwardCx<'_>) -> ResponseEvent {
+    fn informed(&mut self, stream: &mut ForwardCx<'_>) -> Answer {
         // Compat: what was said once is not taken back by another attempt.
         self.begin_response(stream);
         self.count_status(stream.response.status, None, stream.info);
-        ResponseEvent::Informational
+        Answer::Informational
     }
 
     /// This is the attempt that counts.
@@ -551,8 +570,47 @@ impl Forward {
         stream.deadlines.set(Deadline::Try, None);
     }
 
+    fn answered(&mut self, end_stream: bool, stream: &mut ForwardCx<'_>) -> Answer {
+        if self.route.internal_redirects().is_some_and(|redirects| redirects.may_follow(stream.response.status)) {
+            return Answer::Redirect { end_stream };
+        }
+        self.pass_on(end_stream, stream);
+        Answer::Head { end_stream }
+    }
+
+    /// Whether the whole of the request's body is still here.
+    pub fn has_whole_body(&self) -> bool {
+        self.body.has_ended() && self.body.can_rewind()
+    }
+
+    /// The request goes elsewhere and the response nowhere: gives the request's body and its trailers back, as far as
+    /// [`Self::has_whole_body`] says that they are here.
+    pub fn leave(&mut self, cx: &mut Context<'_>, stream: &mut ForwardCx<'_>) -> Option<(Bytes, Option<Box<Headers>>)> {
+        let body = self.body.take_whole()?;
+        self.has_responded = true;
+        stream.info.timing.upstream_first_rx = Some(stream.deadlines.now());
+        stream.info.response_code = Some(stream.response.status);
+        stream.info.response_code_details = Some("internal_redirect".into());
+        if let State::Active(mut attempt) = std::mem::replace(&mut self.state, State::Done) {
+            for _ in 0..MAX_UNWANTED {
+                match attempt.poll_part(cx, &self.options) {
+                    Poll::Ready(Ok(Part::Data(_))) => attempt.with_data(|data| (data.len(), ())),
+                    _ => break,
+                };
+            }
+            attempt.note_bytes(stream.info);
+            match attempt.is_response_complete() {
+                true => attempt.release(),
+                false => self.cluster.stats().upstream_rq_tx_reset.inc(),
+            }
+            self.log_attempt(stream);
+        }
+        self.abandon(stream);
+        Some(body)
+    }
+
     /// The response begins.
-    fn responded(&mut self, end_stream: bool, stream: &mut ForwardCx<'_>) -> ResponseEvent {
+    pub fn pass_on(&mut self, end_stream: bool, stream: &mut ForwardCx<'_>) {
         let now = stream.deadlines.now();
         self.has_responded = true;
         self.begin_response(stream);
@@ -591,7 +649,6 @@ impl Forward {
         if end_stream {
             self.complete(stream);
         }
-        ResponseEvent::Head { end_stream }
     }
 
     /// The next part of the response's body.

@@ -1,4 +1,5 @@
-//! Changes to requests before anything is decided by them (`early_header_mutation_extensions`).
+//! Changes to the fields of requests, one after the other: before anything is decided by them
+//! (`early_header_mutation_extensions`), and of copies.
 
 use sota_config::{ConfigError, http::HeaderMutation as Config};
 use sota_plugin::{
@@ -9,7 +10,7 @@ use sota_plugin::{
 
 /// The changes in their order; each sees what those before it did.
 #[derive(Debug, Default)]
-pub(super) struct EarlyMutations(Box<[Mutation]>);
+pub(crate) struct RequestMutations(Box<[Mutation]>);
 
 #[derive(Debug)]
 enum Mutation {
@@ -18,9 +19,9 @@ enum Mutation {
     RemoveMatching(StringMatcher),
 }
 
-impl EarlyMutations {
+impl RequestMutations {
     /// Fails for names, formats and patterns that are wrong.
-    pub(super) fn build(configs: &[Config]) -> Result<Self, ConfigError> {
+    pub(crate) fn build(configs: &[Config]) -> Result<Self, ConfigError> {
         let build = |config: &Config| {
             Ok(match config {
                 Config::Field(field) => Mutation::Field(HeaderMutations::build(field)?),
@@ -30,7 +31,7 @@ impl EarlyMutations {
         configs.iter().map(build).collect::<Result<_, _>>().map(Self)
     }
 
-    pub(super) fn apply(&self, head: &mut RequestHead, info: &StreamInfo) {
+    pub(crate) fn apply(&self, head: &mut RequestHead, info: &StreamInfo) {
         for mutation in &self.0 {
             match mutation {
                 Mutation::Field(field) => field.apply_request(head, info),
@@ -67,7 +68,7 @@ mod tests {
         let steps = [add("x-b", "%REQ(x-a)%"), remove("x-a"), matching("x-gone-"), add("x-c", "<%REQ(x-a)%>")];
         let mut head = RequestHead::new(Method::Get, "h", "/").unwrap();
         head.headers = [("x-a", "1"), ("X-Gone-1", "x"), ("x-gone-2", "y")].into_iter().collect();
-        EarlyMutations::build(&steps).unwrap().apply(&mut head, &stream_info());
+        RequestMutations::build(&steps).unwrap().apply(&mut head, &stream_info());
         assert_eq!((head.headers.get("x-b"), head.headers.get("x-c")), (Some(&b"1"[..]), Some(&b"<>"[..])));
         assert_eq!(head.headers.len(), 2);
     }
