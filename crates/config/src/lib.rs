@@ -21,6 +21,7 @@ pub mod retry;
 pub mod route;
 pub mod secret;
 pub mod tcp_proxy;
+pub mod tls;
 pub mod upgrade;
 
 pub use error::{ConfigError, ConfigErrors, Severity};

@@ -5,11 +5,13 @@ use sota_config::{
     ConfigError, ConfigErrors, Mark,
     address::Address,
     bootstrap::{Bootstrap, NodeInfo},
+    secret::Secret,
 };
 use sota_plugin::{
     FactoryContext, Registry,
     access_log::LogOpener,
     runtime::Runtime,
+    secrets::Secrets,
     stat_group,
     stats::{Group, Scope},
 };
@@ -70,6 +72,8 @@ pub(crate) struct BuildInputs {
     pub runtime: Arc<Runtime>,
     /// Who this proxy is.
     pub node: Arc<NodeInfo>,
+    /// Secrets by name.
+    pub secrets: Arc<Secrets>,
     /// How many workers there are.
     pub workers: usize,
 }
@@ -118,6 +122,7 @@ pub(crate) struct Change {
 pub(crate) struct Current {
     listeners: BTreeMap<String, Arc<ListenerConfig>>,
     clusters: BTreeMap<String, Arc<ClusterConfig>>,
+    secrets: Vec<Arc<Secret>>,
 }
 
 impl Change {
@@ -128,6 +133,7 @@ impl Change {
         inputs: &BuildInputs,
     ) -> Result<Self, ConfigErrors> {
         let mut errors = Vec::new();
+        inputs.secrets.replace_named(&bootstrap.secrets);
         let mut change = Self {
             listeners: Vec::new(),
             removed_listeners: gone(current.listeners.keys(), |name| {
@@ -137,12 +143,15 @@ impl Change {
             removed_clusters: gone(current.clusters.keys(), |name| bootstrap.clusters.iter().any(|c| c.name == *name)),
             bootstrap: Arc::clone(bootstrap),
         };
+        let exists = |name: &str| bootstrap.clusters.iter().any(|cluster| cluster.name == name);
         let everywhere = FactoryContext {
             registry: &inputs.registry,
             logs: &inputs.logs,
             runtime: &inputs.runtime,
             node: &inputs.node,
+            secrets: &inputs.secrets,
             stat_prefix: "",
+            clusters: Some(&exists),
             path: "",
             mark: Mark::NONE,
         };
@@ -173,7 +182,14 @@ impl Change {
                 Err(found) => errors.extend(found.0),
             }
         }
-        if errors.is_empty() { Ok(change) } else { Err(ConfigErrors(errors)) }
+        if errors.is_empty() {
+            return Ok(change);
+        }
+        inputs.secrets.replace_named(&current.secrets);
+        if let Some(source) = &bootstrap.source {
+            errors.iter_mut().filter(|e| e.mark == Mark::NONE).for_each(|e| e.mark = source.mark_at(&e.path));
+        }
+        Err(ConfigErrors(errors))
     }
 
     /// What it brings: every listener with its addresses, where nothing is served yet.
@@ -215,13 +231,14 @@ impl Resources {
         }
     }
 
-    /// What is served now.
-    pub(crate) fn current(&self) -> Current {
+    /// What is served now, with these secrets.
+    pub(crate) fn current(&self, secrets: Vec<Arc<Secret>>) -> Current {
         let listeners = self.listeners.borrow();
         let clusters = self.clusters.borrow();
         Current {
             listeners: listeners.iter().map(|(name, active)| (name.clone(), Arc::clone(&active.config))).collect(),
             clusters: clusters.iter().map(|(name, active)| (name.clone(), Arc::clone(&active.config))).collect(),
+            secrets,
         }
     }
 

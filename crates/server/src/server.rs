@@ -10,12 +10,13 @@ use crate::{
     reload::Reload,
     resources::{BuildInputs, Change, Current, Resources},
     runtime::RuntimeLayers,
-    server_stats::{AdminStats, RuntimeStats, ServerStats},
+    server_stats::{AdminStats, RuntimeStats, SecretStats, ServerStats},
     stats::Store,
 };
 use sota_config::bootstrap::Bootstrap;
 use sota_plugin::{
     Registry,
+    secrets::{Refresh, Secrets},
     stats::{Group, Scope},
 };
 use sota_proxy::{
@@ -23,7 +24,7 @@ use sota_proxy::{
     worker::{WorkerCommand, Workers},
 };
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     process::ExitCode,
     rc::Rc,
     sync::{Arc, PoisonError},
@@ -36,6 +37,8 @@ use tokio::{
 
 /// How often histograms begin a new interval.
 const DEFAULT_FLUSH: Duration = Duration::from_secs(5);
+/// How often files with secrets are looked at.
+const SECRETS_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the end of the last connection is looked for while draining.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
@@ -74,7 +77,7 @@ pub(crate) struct Server {
     pub workers: Rc<Workers>,
     /// What is served.
     pub resources: Resources,
-    /// The bootstrap that is served: the last one that was accepted.
+    /// The bootstrap that is served: the last one that was accepted, with what only a restart can change as it was.
     pub bootstrap: RefCell<Arc<Bootstrap>>,
     /// What the last accepted file changed that only a restart can change.
     pub needs_restart: RefCell<Vec<&'static str>>,
@@ -146,6 +149,7 @@ pub fn validate(options: &Options, registry: Registry) -> ExitCode {
             logs: Arc::clone(&logs) as _,
             runtime: RuntimeLayers::new(&loaded.bootstrap.layered_runtime).runtime,
             node: Arc::new(loaded.bootstrap.node.clone()),
+            secrets: Arc::new(Secrets::new(configuration::read_secrets)),
             workers: 1,
         };
         Change::build(&Arc::new(loaded.bootstrap), &Current::default(), &inputs)
@@ -204,6 +208,7 @@ impl Server {
             logs: Arc::clone(&logs) as _,
             runtime: Arc::clone(&runtime.runtime),
             node: Arc::new(bootstrap.node.clone()),
+            secrets: Arc::new(Secrets::new(configuration::read_secrets)),
             workers: concurrency,
         };
         Ok(Rc::new(Self {
@@ -290,6 +295,8 @@ impl Server {
     /// Until a signal says that it is over, and everything has been finished.
     async fn serve(self: &Rc<Self>, mut signals: Signals, mut flush: tokio::time::Interval) {
         let mut reload = Reload::new(self);
+        let mut secrets = tokio::time::interval(SECRETS_INTERVAL);
+        let secret_stats = OnceCell::new();
         let delay = loop {
             tokio::select! {
                 _ = signals.terminate.recv() => break self.options.drain_delay,
@@ -298,6 +305,7 @@ impl Server {
                 _ = signals.reopen.recv() => self.reopen_logs(),
                 _ = signals.hangup.recv() => reload.now().await,
                 () = reload.file_changed() => reload.now().await,
+                _ = secrets.tick() => self.refresh_secrets(&secret_stats),
                 _ = flush.tick() => {
                     self.refresh_stats();
                     self.stats.flush();
@@ -309,6 +317,17 @@ impl Server {
             _ = signals.terminate.recv() => tracing::info!(target: "main", "a second signal: ending at once"),
             _ = signals.interrupt.recv() => tracing::info!(target: "main", "a second signal: ending at once"),
         }
+    }
+
+    /// A process without secrets that change has no stats of them.
+    fn refresh_secrets(&self, stats: &OnceCell<Group<SecretStats>>) {
+        let outcome = self.inputs.secrets.refresh();
+        if outcome == Refresh::default() {
+            return;
+        }
+        let stats = stats.get_or_init(|| self.scope.child("sds.").group());
+        stats.update_success.add(outcome.updated);
+        stats.update_rejected.add(outcome.rejected);
     }
 
     /// Says that the process is going, goes on accepting for `delay`, then lets running requests finish.
@@ -341,25 +360,26 @@ impl Server {
     /// Reads the configuration again and serves the difference. A file that is refused changes nothing.
     pub(crate) async fn apply_file(&self) -> Result<String, Refused> {
         let (options, registry) = (self.options.config.clone(), Arc::clone(&self.inputs.registry));
-        let (inputs, current) = (self.inputs.clone(), self.resources.current());
+        let (inputs, current) = (self.inputs.clone(), self.resources.current(self.bootstrap.borrow().secrets.clone()));
+        let served = Arc::clone(&self.bootstrap.borrow());
         let all = self.options.clone();
         let build = tokio::task::spawn_blocking(move || {
             let (mut loaded, warnings) = configuration::read(&options, &registry, false)?;
             configuration::override_node(&mut loaded.bootstrap, &all);
+            let needs_restart = keep_what_needs_a_restart(&served, &mut loaded.bootstrap);
             let bootstrap = Arc::new(loaded.bootstrap);
             let change = Change::build(&bootstrap, &current, &inputs)
                 .map_err(|errors| Refused(configuration::render(&errors, &options)))?;
-            Ok::<_, Refused>((bootstrap, change, warnings))
+            Ok::<_, Refused>((bootstrap, change, needs_restart, warnings))
         });
         let built = build.await.map_err(|error| Refused(format!("building the configuration failed: {error}")))?;
-        let (bootstrap, change, warnings) = built?;
+        let (bootstrap, change, needs_restart, warnings) = built?;
         for line in warnings.lines() {
             tracing::warn!(target: "config", "{line}");
         }
         let summary = change.summary();
         let shown = |errors| Refused(configuration::render(&errors, &self.options.config));
         self.resources.apply(change).await.map_err(shown)?;
-        let needs_restart = self.restart_needed_for(&bootstrap);
         if !needs_restart.is_empty() {
             tracing::warn!(target: "config", "changes after a restart only: {}", needs_restart.join(", "));
         }
@@ -367,26 +387,26 @@ impl Server {
         *self.bootstrap.borrow_mut() = bootstrap;
         Ok(summary)
     }
+}
 
-    /// What differs from the bootstrap that the process was started with and cannot change while it runs.
-    fn restart_needed_for(&self, new: &Bootstrap) -> Vec<&'static str> {
-        let old = self.bootstrap.borrow();
-        let mut found = self.needs_restart.borrow().clone();
-        let differs = [
-            ("node", old.node != new.node),
-            ("admin", old.admin != new.admin),
-            ("stats_config", old.stats_config != new.stats_config),
-            ("stats_flush_interval", old.stats_flush_interval != new.stats_flush_interval),
-            ("layered_runtime", old.layered_runtime != new.layered_runtime),
-            ("typed_dns_resolver_config", old.dns_resolver != new.dns_resolver),
-        ];
-        for (name, differs) in differs {
-            if differs && !found.contains(&name) {
-                found.push(name);
-            }
+/// Keeps in `new` what cannot change while the process runs as it is in `served`; the names of what differed.
+fn keep_what_needs_a_restart(served: &Bootstrap, new: &mut Bootstrap) -> Vec<&'static str> {
+    fn keep<T: Clone + PartialEq>(served: &T, new: &mut T) -> bool {
+        let differs = served != new;
+        if differs {
+            new.clone_from(served);
         }
-        found
+        differs
     }
+    let kept = [
+        ("node", keep(&served.node, &mut new.node)),
+        ("admin", keep(&served.admin, &mut new.admin)),
+        ("stats_config", keep(&served.stats_config, &mut new.stats_config)),
+        ("stats_flush_interval", keep(&served.stats_flush_interval, &mut new.stats_flush_interval)),
+        ("layered_runtime", keep(&served.layered_runtime, &mut new.layered_runtime)),
+        ("typed_dns_resolver_config", keep(&served.dns_resolver, &mut new.dns_resolver)),
+    ];
+    kept.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
 }
 
 /// Whole milliseconds.

@@ -11,6 +11,7 @@ use super::{
     listener_addresses,
     runtime::{layered_runtime, static_number},
     stats_config::stats_config,
+    tls,
 };
 use sota_config::{
     ConfigErrors, Node,
@@ -58,6 +59,8 @@ fn translate(cx: &mut Cx<'_>, node: &Node, cluster_names: &HashSet<&str>) -> Boo
         duplicate_clusters(cx, resources);
         cx.each(resources, "clusters", |cx, node| cluster(cx, node).map(Arc::new))
     });
+    let secrets =
+        cx.with("static_resources", |cx| cx.each(resources, "secrets", |cx, node| tls::secret(cx, node).map(Arc::new)));
     let places: Vec<_> = listeners.iter().map(|(index, mark, listener)| (*index, *mark, listener)).collect();
     listener_addresses::check(cx, &places);
 
@@ -74,7 +77,7 @@ fn translate(cx: &mut Cx<'_>, node: &Node, cluster_names: &HashSet<&str>) -> Boo
         admin: cx.optional(node, "admin", admin),
         listeners: listeners.into_iter().map(|(.., listener)| Arc::new(listener)).collect(),
         clusters,
-        secrets: Vec::new(),
+        secrets,
         routes: Vec::new(),
         stats_config: cx.optional(node, "stats_config", |cx, node| Some(stats_config(cx, node))).unwrap_or_default(),
         stats_flush_interval: cx.duration(node, "stats_flush_interval"),

@@ -36,6 +36,7 @@ mod route_match;
 mod runtime;
 mod stats_config;
 mod tcp_proxy;
+mod tls;
 mod upgrade;
 mod virtual_host;
 
@@ -45,7 +46,7 @@ pub(crate) use context::{Cx, PathMap};
 use crate::check::{CheckOptions, check};
 use sota_config::{
     ConfigError, ConfigErrors, Node, access_log::AccessLog, cluster::Cluster, listener::Listener,
-    route::RouteConfiguration,
+    route::RouteConfiguration, secret::Secret,
 };
 
 /// What a translation needs to know beside the document.
@@ -83,6 +84,11 @@ pub fn translate_route_configuration(
     options: &TranslateOptions<'_>,
 ) -> Result<(RouteConfiguration, ConfigErrors), ConfigErrors> {
     finish(node, options, |cx| Some(route::route_configuration(cx, node, cx.options.static_config)))
+}
+
+/// A checked `envoy.extensions.transport_sockets.tls.v3.Secret` as a secret of the model.
+pub fn translate_secret(node: &Node, options: &TranslateOptions<'_>) -> Result<(Secret, ConfigErrors), ConfigErrors> {
+    finish(node, options, |cx| tls::secret(cx, node))
 }
 
 /// Runs one translation; what it made counts only without errors.

@@ -1,6 +1,6 @@
 //! Facts about a stream: one request with its response, or one TCP connection that is proxied.
 
-use super::{ConnectionInfo, FilterState, Metadata, PeerAddress, ResponseFlags};
+use super::{ConnectionInfo, FilterState, Metadata, PeerAddress, ResponseFlags, TlsInfo};
 use crate::{
     http::{Protocol, StatusCode},
     rate_limit::RouteRateLimits,
@@ -77,12 +77,17 @@ pub struct StreamInfo {
 impl StreamInfo {
     /// A stream that begins now.
     pub fn new(connection: Rc<ConnectionInfo>, stream_id: u64, protocol: Option<Protocol>) -> Self {
+        Self::begun_at(Instant::now(), connection, stream_id, protocol)
+    }
+
+    /// A stream that begins now, where the monotonic clock was read already.
+    pub fn begun_at(now: Instant, connection: Rc<ConnectionInfo>, stream_id: u64, protocol: Option<Protocol>) -> Self {
         Self {
             connection,
             stream_id,
             protocol,
             start_time: SystemTime::now(),
-            timing: Timing::new(Instant::now()),
+            timing: Timing::new(now),
             remote: None,
             bytes_received: 0,
             bytes_sent: 0,
@@ -185,6 +190,8 @@ pub struct UpstreamInfo {
     pub host_metadata: Option<Arc<Node>>,
     /// Our end of the connection.
     pub local: Option<SocketAddr>,
+    /// What TLS has agreed on; `None` without it.
+    pub tls: Option<Rc<TlsInfo>>,
     /// Unique in this process.
     pub connection_id: Option<u64>,
     /// The protocol spoken upstream.

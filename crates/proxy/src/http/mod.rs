@@ -52,7 +52,11 @@ use sota_plugin::{
     stats::{Group, Scope},
 };
 use stats::{CodecStats, HttpStats, ResponseStats};
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::{OnceCell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
 
 /// A configured connection manager, shared by all threads.
 pub struct HttpConnectionManagerConfig {
@@ -249,7 +253,8 @@ pub struct HttpConnectionManager {
     /// Of the manager and of its listener.
     response_stats: [Group<ResponseStats>; 2],
     codec_stats: Group<CodecStats>,
-    http2_stats: Group<Http2Stats>,
+    /// There once a client speaks HTTP/2, as in Envoy.
+    http2_stats: OnceCell<Group<Http2Stats>>,
     routes: RefCell<Option<Rc<Routes>>>,
     filters: Vec<FilterFactory>,
     upgrades: Vec<UpgradeEntry<FilterFactory>>,
@@ -257,7 +262,7 @@ pub struct HttpConnectionManager {
     access_logs: WorkerAccessLogs,
     dates: DateCache,
     /// Heads of streams that have ended, with their memory.
-    heads: RefCell<Vec<(RequestHead, ResponseHead)>>,
+    heads: RefCell<Vec<(Box<RequestHead>, Box<ResponseHead>)>>,
 }
 
 struct FilterFactory {
@@ -296,7 +301,7 @@ impl HttpConnectionManager {
             stats: cx.stats().child(&prefix).group(),
             response_stats: [cx.stats(), listener].map(|scope| scope.child(&prefix).group()),
             codec_stats: cx.stats().child("http1.").group(),
-            http2_stats: cx.stats().child("http2.").group(),
+            http2_stats: OnceCell::new(),
             routes: RefCell::new(config.routes.as_ref().map(Routes::for_worker)),
             filters: factories(&config.filters),
             upgrades: upgrades.collect(),
@@ -331,11 +336,11 @@ impl HttpConnectionManager {
         self.response_stats.iter().for_each(|stats| stats.count(status));
     }
 
-    fn take_heads(&self) -> (RequestHead, ResponseHead) {
+    fn take_heads(&self) -> (Box<RequestHead>, Box<ResponseHead>) {
         self.heads.borrow_mut().pop().unwrap_or_default()
     }
 
-    fn keep_heads(&self, mut request: RequestHead, mut response: ResponseHead) {
+    fn keep_heads(&self, mut request: Box<RequestHead>, mut response: Box<ResponseHead>) {
         let mut heads = self.heads.borrow_mut();
         if heads.len() < KEPT_HEADS {
             request.recycle();

@@ -96,7 +96,7 @@ impl<'c> Stream<'c> {
         info.bytes_received = self.codec.body_received();
         let timing = &mut info.timing;
         if timing.request_end.is_none() {
-            timing.request_end = Some(Instant::now());
+            timing.request_end = Some(self.deadlines.now());
             self.deadlines.set(Deadline::Request, None);
         }
     }
@@ -137,7 +137,8 @@ impl<'c> Stream<'c> {
             self.close_after();
         }
         let internal_only = self.routes.as_ref().map(|routes| routes.table().internal_only_headers());
-        if let Err(unready) = config.make_ready(head, &mut info, false, internal_only.unwrap_or_default()) {
+        let is_tls = info.connection.tls.get().is_some();
+        if let Err(unready) = config.make_ready(head, &mut info, is_tls, internal_only.unwrap_or_default()) {
             match unready {
                 Unready::Path(Refusal::NoPath) => &manager.stats.downstream_rq_non_relative_path,
                 Unready::Path(Refusal::InvalidPath) => &manager.stats.downstream_rq_failed_path_normalization,
@@ -176,7 +177,7 @@ impl<'c> Stream<'c> {
             let deadlines = self.deadlines;
             if let Some(idle) = action.idle_timeout {
                 self.idle_timeout.set(idle);
-                deadlines.set_after(Deadline::StreamIdle, Instant::now(), idle);
+                deadlines.set_after(Deadline::StreamIdle, deadlines.now(), idle);
             }
             if action.max_stream_duration.is_some() || action.grpc_timeout.header_max.is_some() {
                 let longest = stream_duration(action, head, self.manager().config.model.common.max_stream_duration);
@@ -236,7 +237,7 @@ impl<'c> Stream<'c> {
             return Err(Stop::Reply(Box::new(no_cluster(&route))));
         };
         if let Some(longest) = forward.max_stream_duration() {
-            self.deadlines.set_after(Deadline::StreamDuration, Instant::now(), Some(longest));
+            self.deadlines.set_after(Deadline::StreamDuration, self.deadlines.now(), Some(longest));
         }
         if manager.config.model.scheme_matches_upstream && manager.config.model.scheme_override.is_none() {
             // No connection upstream is encrypted yet.

@@ -3,7 +3,7 @@
 use super::stream::{Progress, Stop, Stream};
 use sota_codec::http1::remove_hop_by_hop;
 use sota_plugin::http::{HeaderId, Headers};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 impl Stream<'_> {
     /// An informational response of the upstream: passed on if that is configured, otherwise dropped, as in Envoy.
@@ -35,8 +35,8 @@ impl Stream<'_> {
             }
         }
         let request = self.request.borrow();
-        let request = self.has_request.get().then_some(&*request);
-        manager.config.response_fields.apply(&mut head, request, &manager.dates.get(SystemTime::now()));
+        let request = self.has_request.get().then_some(&**request);
+        manager.config.response_fields.apply(&mut head, request, || manager.dates.get(SystemTime::now()));
         if !self.request_ended.get() && !opens {
             stats.downstream_rq_response_before_rq_complete.inc();
         }
@@ -44,7 +44,7 @@ impl Stream<'_> {
             manager.count_response(head.status);
         }
         info.response_code = Some(head.status);
-        info.timing.downstream_first_tx = Some(Instant::now());
+        info.timing.downstream_first_tx = Some(self.deadlines.now());
         // A request whose end the filters have not seen is not done with, even if all of it was read.
         let close = self.connection.must_close() || self.closes_after() || !self.request_ended.get();
         if self.codec.send_head(&mut head, end_stream, close) {

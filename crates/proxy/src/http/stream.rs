@@ -30,7 +30,7 @@ use std::{
     pin::pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// A stream. Its parts are borrowed for the length of one poll, so that its two directions can go on side by side.
@@ -39,8 +39,8 @@ pub(super) struct Stream<'c> {
     /// Those of an HTTP/1 connection are its stream's, too.
     pub(super) deadlines: &'c Deadlines,
     pub(super) codec: ServerStream<'c>,
-    pub(super) request: RefCell<RequestHead>,
-    pub(super) response: RefCell<ResponseHead>,
+    pub(super) request: RefCell<Box<RequestHead>>,
+    pub(super) response: RefCell<Box<ResponseHead>>,
     pub(super) response_trailers: RefCell<Option<Box<Headers>>>,
     pub(super) info: RefCell<StreamInfo>,
     pub(super) chain: RefCell<Chain<'c>>,
@@ -124,13 +124,16 @@ impl<'c> Stream<'c> {
     pub(super) async fn serve(connection: &'c Connection, deadlines: &'c Deadlines, codec: ServerStream<'c>) -> Next {
         let stream = Self::new(connection, deadlines, codec);
         let ended = stream.run().await;
-        stream.finish(ended)
+        let next = stream.finish(&ended);
+        connection.manager.keep_heads(stream.request.into_inner(), stream.response.into_inner());
+        next
     }
 
     fn new(connection: &'c Connection, deadlines: &'c Deadlines, codec: ServerStream<'c>) -> Self {
         let (manager, downstream) = (&connection.manager, &connection.downstream);
         let socket = &downstream.socket;
-        let info = StreamInfo::new(
+        let info = StreamInfo::begun_at(
+            deadlines.now(),
             Rc::clone(&downstream.info),
             manager.context.local.process.next_stream_id(),
             Some(codec.protocol()),
@@ -187,7 +190,7 @@ impl<'c> Stream<'c> {
     /// Something has moved on the stream.
     pub(super) fn touch(&self) {
         if let Some(idle) = self.idle_timeout.get() {
-            self.deadlines.set_after(Deadline::StreamIdle, Instant::now(), Some(idle));
+            self.deadlines.set_after(Deadline::StreamIdle, self.deadlines.now(), Some(idle));
         }
     }
 

@@ -22,7 +22,13 @@ use std::{
 /// Waits for a connection.
 pub(super) struct Connecting {
     pub(super) host: Rc<WorkerHost>,
-    connection: LocalFuture<Result<Link, PoolFailure>>,
+    connection: Acquired,
+}
+
+enum Acquired {
+    /// At once: until it is told.
+    Now(Option<Result<Link, PoolFailure>>),
+    Later(LocalFuture<Result<Link, PoolFailure>>),
 }
 
 impl Connecting {
@@ -30,7 +36,7 @@ impl Connecting {
     pub(super) fn raw(cluster: &Rc<Cluster>, host: Rc<WorkerHost>, priority: usize) -> Self {
         let (cluster, of) = (Rc::clone(cluster), Rc::clone(&host));
         let connection = async move { cluster.tcp_connection(&of, priority).await.map(Link::Raw) };
-        Self { host, connection: Box::pin(connection) }
+        Self { host, connection: Acquired::Later(Box::pin(connection)) }
     }
 
     /// For a request. `downstream`: what the client speaks. `tunnel`: it asks for one.
@@ -41,6 +47,10 @@ impl Connecting {
         priority: usize,
         tunnel: bool,
     ) -> Self {
+        // A tunnel may have to wait although there is one.
+        if !tunnel && let Some(now) = cluster.idle_http_connection(&host, downstream, priority) {
+            return Self { host, connection: Acquired::Now(Some(now.map(Link::Http))) };
+        }
         let (cluster, of) = (Rc::clone(cluster), Rc::clone(&host));
         let connection = async move {
             let connection = cluster.http_connection(&of, downstream, priority).await?;
@@ -52,11 +62,14 @@ impl Connecting {
             }
             Ok(Link::Http(connection))
         };
-        Self { host, connection: Box::pin(connection) }
+        Self { host, connection: Acquired::Later(Box::pin(connection)) }
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Link, PoolFailure>> {
-        self.connection.as_mut().poll(cx)
+        match &mut self.connection {
+            Acquired::Now(connection) => connection.take().map_or(Poll::Pending, Poll::Ready),
+            Acquired::Later(connection) => connection.as_mut().poll(cx),
+        }
     }
 }
 

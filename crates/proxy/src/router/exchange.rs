@@ -218,6 +218,14 @@ impl Exchange {
         }
     }
 
+    /// Whether giving it up now resets a stream; with HTTP/1 there is only the connection to close.
+    pub(super) fn leaves_a_stream(&self) -> bool {
+        match self {
+            Self::Http1 { .. } | Self::Raw(_) => false,
+            Self::Http2 { stream, .. } => stream.stream().ended().is_none(),
+        }
+    }
+
     /// Adds what went over the wire to the stream's facts.
     pub(super) fn note_bytes(&self, info: &mut StreamInfo) {
         let ((sent, received), (head_sent, head_received)) = match self {

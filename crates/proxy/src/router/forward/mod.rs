@@ -301,7 +301,7 @@ impl Forward {
     }
 
     fn note_request_end(&mut self, deadlines: &Deadlines) {
-        let now = Instant::now();
+        let now = deadlines.now();
         self.request_end = Some(now);
         // One direction of a tunnel may end long before the other.
         if matches!(self.state, State::Done) || self.is_tunnel {
@@ -474,7 +474,7 @@ impl Forward {
 
     /// Begins the request on a connection.
     fn send(&mut self, host: &Rc<WorkerHost>, connection: Link, stream: &mut ForwardCx<'_>) -> Result<(), BeginError> {
-        let now = Instant::now();
+        let now = stream.deadlines.now();
         let (head, info) = (&mut *stream.request, &mut *stream.info);
         let tell = !self.router.suppress_envoy_headers;
         self.route.rewrite_host(head, host.host().hostname(), tell);
@@ -492,6 +492,7 @@ impl Forward {
         self.tell_deadline(head, now, stream.deadlines);
         let facts = connection.facts();
         info.upstream.local = facts.local_address;
+        info.upstream.tls = facts.tls;
         info.upstream.connection_id = Some(facts.id);
         info.upstream.protocol = connection.protocol();
         if !facts.reused {
@@ -510,7 +511,7 @@ impl Forward {
 
     fn note_moved(&mut self) {
         if self.timeouts.per_try_idle.is_some() {
-            self.last_moved = Some(Instant::now());
+            self.last_moved = Some(self.router.context.local.now());
         }
     }
 
@@ -552,7 +553,7 @@ impl Forward {
 
     /// The response begins.
     fn responded(&mut self, end_stream: bool, stream: &mut ForwardCx<'_>) -> ResponseEvent {
-        let now = Instant::now();
+        let now = stream.deadlines.now();
         self.has_responded = true;
         self.begin_response(stream);
         self.note_moved();
@@ -668,7 +669,7 @@ impl Forward {
     /// The response is whole: the connection goes back to the pool if it may. Says whether that is new.
     pub fn complete(&mut self, stream: &mut ForwardCx<'_>) -> bool {
         let State::Active(attempt) = std::mem::replace(&mut self.state, State::Done) else { return false };
-        let now = Instant::now();
+        let now = stream.deadlines.now();
         stream.info.timing.upstream_last_rx = Some(now);
         self.settle_grpc(&attempt.host);
         attempt.note_bytes(stream.info);
@@ -681,7 +682,7 @@ impl Forward {
             }
             attempt.release();
         } else {
-            self.cluster.stats().upstream_rq_tx_reset.inc();
+            self.note_given_up(&attempt);
         }
         self.permit = None;
         stream.deadlines.set(Deadline::Route, None);
@@ -694,7 +695,7 @@ impl Forward {
     pub fn abandon(&mut self, stream: &mut ForwardCx<'_>) {
         match &self.state {
             State::Connecting(_) => self.cluster.stats().upstream_rq_cancelled.inc(),
-            State::Active(_) => self.cluster.stats().upstream_rq_tx_reset.inc(),
+            State::Active(attempt) => self.note_given_up(attempt),
             _ => {}
         }
         self.drop_hedged(stream);

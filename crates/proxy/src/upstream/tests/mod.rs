@@ -48,7 +48,9 @@ pub(super) fn with_factory<R>(f: impl FnOnce(&FactoryContext<'_>) -> R) -> R {
         logs: &logs,
         runtime: &Arc::default(),
         node: &NodeInfo::default(),
+        secrets: &Arc::default(),
         stat_prefix: "",
+        clusters: None,
         path: "static_resources.clusters[0]",
         mark: Mark::NONE,
     })
@@ -94,6 +96,7 @@ pub(super) fn model(endpoints: Vec<Endpoint>) -> Model {
         upstream_bind_config: None,
         tcp_keepalive: None,
         transport_socket: None,
+        transport_socket_matches: Vec::new(),
         metadata: None,
         dns_resolver: None,
         close_connections_on_host_health_failure: false,
@@ -149,7 +152,9 @@ pub(super) fn on_worker<F: Future<Output = ()>>(test: impl FnOnce(Rc<Worker>) ->
         let registry = Registry::new();
         let local = Local::new(0, Arc::new(Process::default()), registry.shard());
         let worker = Rc::new(Worker { clusters: Clusters::new(&local), registry });
-        tokio::time::timeout(Duration::from_secs(10), test(worker)).await.expect("the test takes too long");
+        let mut test = Box::pin(test(worker));
+        let test = local.clocked(test.as_mut());
+        tokio::time::timeout(Duration::from_secs(10), test).await.expect("the test takes too long");
     });
 }
 
