@@ -128,14 +128,11 @@ impl<'c> Stream<'c> {
                 return Err(reply(StatusCode::BAD_REQUEST, "missing_host_header"));
             }
         }
-        // An upgrade may be left out of account (RFC 9110 §7.8). One whose request has a body is: nobody could say where
-        // that ends and the other protocol begins.
-        let wants_upgrade = parsed.wants_upgrade && (self.codec.http2().is_some() || !self.codec.has_body());
-        if let Err(error) = remove_hop_by_hop(&mut head.headers, wants_upgrade) {
+        if let Err(error) = remove_hop_by_hop(&mut head.headers, parsed.wants_upgrade) {
             drop((request, info));
             return Err(self.refuse(error));
         }
-        let wants_tunnel = wants_upgrade || head.method == Method::Connect;
+        let wants_tunnel = parsed.wants_upgrade || head.method == Method::Connect;
         if wants_tunnel {
             // Bytes for the other end of a tunnel may follow already: nothing behind this is read as a request.
             self.close_after();

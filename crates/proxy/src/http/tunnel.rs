@@ -51,7 +51,9 @@ impl HttpConnectionManager {
 }
 
 impl<'c> Stream<'c> {
-    /// Whether a request that asks for a tunnel may have one: then it has that tunnel's filters.
+    /// Whether a request that asks for a tunnel may have one: then it has that tunnel's filters. An upgrade may also be
+    /// left out of account (RFC 9110 §7.8); one whose request has a body is: nobody could say where that ends and the
+    /// other protocol begins.
     pub(super) fn prepare_tunnel(&self, head: &mut RequestHead) -> bool {
         let is_connect = head.method == Method::Connect;
         let upgrade_type = match head.headers.get(HeaderId::Upgrade) {
@@ -60,6 +62,11 @@ impl<'c> Stream<'c> {
         };
         let manager: &'c HttpConnectionManager = self.manager();
         let Some(filters) = manager.upgrade(upgrade_type, self.route.borrow().as_deref()) else { return false };
+        if self.codec.http2().is_none() && self.codec.has_body() {
+            head.headers.remove(HeaderId::Upgrade);
+            head.headers.remove(HeaderId::Connection);
+            return true;
+        }
         // Of a body that there is not; in HTTP/2 it would be the length of the tunnel.
         head.headers.remove(HeaderId::ContentLength);
         self.factories.set(filters);

@@ -9,26 +9,26 @@ use std::{
     time::Duration,
 };
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
 const PING: u8 = 6;
-const GOAWAY: u8 = 7;
+pub const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
 
 /// A client that sends what it is told.
-struct Raw(TcpStream);
+pub struct Raw(pub TcpStream);
 
 /// A frame of an answer: type, stream, payload.
-type Frame = (u8, u32, Vec<u8>);
+pub type Frame = (u8, u32, Vec<u8>);
 
 impl Raw {
-    fn connect(proxy: &Proxy) -> Self {
+    pub fn connect(proxy: &Proxy) -> Self {
         let socket = TcpStream::connect(proxy.address).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         socket.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -40,11 +40,11 @@ impl Raw {
     }
 
     /// The proxy may have closed the connection meanwhile.
-    fn send(&mut self, bytes: &[u8]) {
+    pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);
     }
 
-    fn read_frame(&mut self) -> Option<Frame> {
+    pub fn read_frame(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.0.read_exact(&mut head).ok()?;
         let [a, b, c, kind, _, stream @ ..] = head;
@@ -76,13 +76,13 @@ impl Raw {
     }
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let [_, length @ ..] = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length, &[kind, flags][..], &stream.to_be_bytes(), payload].concat()
 }
 
 /// Fields without compression.
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, value) in fields {
         out.push(0);

@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, reason = "the fixture is shared with another test")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bad_input;
 mod exchanges;
 mod faults;
 mod filter_bodies;
