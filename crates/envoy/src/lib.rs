@@ -7,6 +7,7 @@
 //! the native dialect is lowered to Envoy's shape and takes the same way.
 
 mod check;
+pub mod discovery;
 mod dump;
 mod field_mask;
 pub mod fuzzing;
@@ -27,6 +28,7 @@ pub use load::{ENVOY, LoadOptions, Loaded, SOTA, load};
 pub use render::render;
 pub use text::{MAX_TEXT_BYTES, parse_text};
 pub use translate::{
-    TranslateOptions, read_access_log, translate_cluster, translate_listener, translate_route_configuration,
+    TranslateOptions, read_access_log, translate_cluster, translate_listener, translate_load_assignment,
+    translate_route_configuration,
 };
 pub use wire::encode;

@@ -12,6 +12,7 @@ use crate::{
     runtime::RuntimeLayers,
     server_stats::{AdminStats, RuntimeStats, ServerStats},
     stats::Store,
+    xds::Xds,
 };
 use sota_config::bootstrap::Bootstrap;
 use sota_plugin::{
@@ -23,7 +24,7 @@ use sota_proxy::{
     worker::{WorkerCommand, Workers},
 };
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     process::ExitCode,
     rc::Rc,
     sync::{Arc, PoisonError},
@@ -85,7 +86,9 @@ pub(crate) struct Server {
     runtime_stats: Group<RuntimeStats>,
     /// What the admin interface counts.
     pub admin_stats: Group<AdminStats>,
-    inputs: BuildInputs,
+    /// What building needs.
+    pub inputs: BuildInputs,
+    xds: OnceCell<Xds>,
     stop: Notify,
 }
 
@@ -224,6 +227,7 @@ impl Server {
             started,
             state: Cell::new(State::PreInitializing),
             inputs,
+            xds: OnceCell::new(),
             stop: Notify::new(),
             options,
         }))
@@ -277,14 +281,31 @@ impl Server {
         self.state.set(State::Initializing);
         // Every worker serves once it answers.
         self.workers.ask(Duration::from_secs(10), |_| ()).await;
-        self.state.set(State::Live);
-        tracing::info!(target: "main", "serving with {} workers", self.concurrency);
-        self.own_stats.initialization_time_ms.record(millis(self.started.elapsed()));
-        memory::release_files();
+        let xds = self.xds.get_or_init(|| Xds::start(self, &first.dynamic));
+        if first.dynamic.is_empty() && !self.resources.wants_discovery() {
+            self.live();
+        } else {
+            tracing::info!(target: "main", "serving what the file says, and waiting for the control plane");
+            let (server, initialized) = (Rc::clone(self), xds.initialized());
+            tokio::task::spawn_local(async move {
+                initialized.await;
+                server.live();
+            });
+        }
         let flush = first.stats_flush_interval.filter(|interval| !interval.is_zero());
         self.serve(signals, tokio::time::interval(flush.unwrap_or(DEFAULT_FLUSH))).await;
         self.logs.flush();
         Ok(())
+    }
+
+    /// Everything that was wanted first is there.
+    fn live(&self) {
+        if self.state.get() == State::Initializing {
+            self.state.set(State::Live);
+        }
+        tracing::info!(target: "main", "serving with {} workers", self.concurrency);
+        self.own_stats.initialization_time_ms.record(millis(self.started.elapsed()));
+        memory::release_files();
     }
 
     /// Until a signal says that it is over, and everything has been finished.
@@ -359,6 +380,9 @@ impl Server {
         let summary = change.summary();
         let shown = |errors| Refused(configuration::render(&errors, &self.options.config));
         self.resources.apply(change).await.map_err(shown)?;
+        if let Some(xds) = self.xds.get() {
+            xds.reloaded();
+        }
         let needs_restart = self.restart_needed_for(&bootstrap);
         if !needs_restart.is_empty() {
             tracing::warn!(target: "config", "changes after a restart only: {}", needs_restart.join(", "));
@@ -375,6 +399,7 @@ impl Server {
         let differs = [
             ("node", old.node != new.node),
             ("admin", old.admin != new.admin),
+            ("dynamic_resources", old.dynamic != new.dynamic),
             ("stats_config", old.stats_config != new.stats_config),
             ("stats_flush_interval", old.stats_flush_interval != new.stats_flush_interval),
             ("layered_runtime", old.layered_runtime != new.layered_runtime),

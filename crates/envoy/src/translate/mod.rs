@@ -10,6 +10,7 @@ mod address;
 mod bootstrap;
 mod circuit_breakers;
 mod cluster;
+mod config_source;
 mod context;
 mod data_source;
 mod early_mutations;
@@ -43,7 +44,10 @@ pub(crate) use context::{Cx, PathMap};
 
 use crate::check::{CheckOptions, check};
 use sota_config::{
-    ConfigError, ConfigErrors, Node, access_log::AccessLog, cluster::Cluster, listener::Listener,
+    ConfigError, ConfigErrors, Node,
+    access_log::AccessLog,
+    cluster::{Cluster, LoadAssignment},
+    listener::Listener,
     route::RouteConfiguration,
 };
 
@@ -82,6 +86,14 @@ pub fn translate_route_configuration(
     options: &TranslateOptions<'_>,
 ) -> Result<(RouteConfiguration, ConfigErrors), ConfigErrors> {
     finish(node, options, |cx| Some(route::route_configuration(cx, node, cx.options.static_config)))
+}
+
+/// A checked `envoy.config.endpoint.v3.ClusterLoadAssignment` as the endpoints of the model, with the warnings about it.
+pub fn translate_load_assignment(
+    node: &Node,
+    options: &TranslateOptions<'_>,
+) -> Result<(LoadAssignment, ConfigErrors), ConfigErrors> {
+    finish(node, options, |cx| Some(endpoint::load_assignment(cx, node, address::AddressUse::Host)))
 }
 
 /// Runs one translation; what it made counts only without errors.

@@ -27,7 +27,7 @@ use crate::{
     access_log::{AccessLogs, WorkerAccessLogs},
     context::WorkerContext,
     downstream::Downstream,
-    router::{RouteTable, Router, Routes},
+    router::{DynamicRoutes, RouteTable, Router, Routes},
     wire::{
         http1::ServerOptions,
         http2::{Http2Stats, Options as Http2Options},
@@ -51,15 +51,21 @@ use sota_plugin::{
     stats::{Group, Scope},
 };
 use stats::{CodecStats, HttpStats, ResponseStats};
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
 
 /// A configured connection manager, shared by all threads.
 pub struct HttpConnectionManagerConfig {
     model: Arc<Model>,
     server: ServerOptions,
     http2: Http2Options,
-    /// The table of the document; `None` while a control plane has not brought one.
+    /// The table of the document.
     routes: Option<Arc<RouteTable>>,
+    /// Where a control plane brings it.
+    dynamic_routes: Option<Arc<DynamicRoutes>>,
     filters: Vec<FilterConfig>,
     router: RouterConfig,
     access_logs: Arc<AccessLogs>,
@@ -89,7 +95,11 @@ impl HttpConnectionManagerConfig {
                 let path = format!("{}.route_config", cx.path);
                 take(RouteTable::build(table, &FactoryContext { path: &path, ..*cx }), &mut errors)
             }
-            RouteSource::Rds(_) => None,
+            RouteSource::Rds { .. } => None,
+        };
+        let dynamic_routes = match &model.routes {
+            RouteSource::Inline(_) => None,
+            RouteSource::Rds { name, source } => Some(DynamicRoutes::new(name, source)),
         };
         let access_logs = take(AccessLogs::build(&model.access_log, cx), &mut errors);
         let upstream_logs = take(AccessLogs::build(&router.upstream_log, cx), &mut errors);
@@ -107,6 +117,7 @@ impl HttpConnectionManagerConfig {
             server: server_options(model),
             http2: http2_options(model),
             routes,
+            dynamic_routes,
             filters,
             router,
             access_logs,
@@ -128,6 +139,11 @@ impl HttpConnectionManagerConfig {
     /// Names of the HTTP filters before the router, and whether the chain switches them off.
     pub(crate) fn filters(&self) -> impl Iterator<Item = (&str, bool)> {
         self.filters.iter().map(|filter| (&*filter.name, filter.is_disabled))
+    }
+
+    /// Where a control plane brings the routes, if they do not stand in the document.
+    pub fn dynamic_routes(&self) -> Option<&Arc<DynamicRoutes>> {
+        self.dynamic_routes.as_ref()
     }
 
     /// The route table of the document, if the routes stand there.
@@ -221,6 +237,8 @@ pub struct HttpConnectionManager {
     codec_stats: Group<CodecStats>,
     http2_stats: Group<Http2Stats>,
     routes: RefCell<Option<Rc<Routes>>>,
+    /// Of [`Self::routes`], where a control plane brings them.
+    routes_version: Cell<u64>,
     filters: Vec<FilterFactory>,
     router: Rc<Router>,
     access_logs: WorkerAccessLogs,
@@ -259,6 +277,7 @@ impl HttpConnectionManager {
             codec_stats: cx.stats().child("http1.").group(),
             http2_stats: cx.stats().child("http2.").group(),
             routes: RefCell::new(config.routes.as_ref().map(Routes::for_worker)),
+            routes_version: Cell::new(0),
             filters: filters.collect(),
             router: Rc::new(Router {
                 dynamic_stats: config.router.dynamic_stats,
@@ -276,9 +295,16 @@ impl HttpConnectionManager {
         })
     }
 
-    /// Replaces the routes. Streams keep those that they began with.
-    pub fn set_routes(&self, table: &Arc<RouteTable>) {
-        self.routes.replace(Some(Routes::for_worker(table)));
+    /// The routes for the next stream, which keeps them.
+    fn routes(&self) -> Option<Rc<Routes>> {
+        if let Some(dynamic) = &self.config.dynamic_routes {
+            let version = dynamic.version();
+            if version != self.routes_version.get() {
+                self.routes.replace(dynamic.table().as_ref().map(Routes::for_worker));
+                self.routes_version.set(version);
+            }
+        }
+        self.routes.borrow().clone()
     }
 
     /// Serves a connection until it ends.

@@ -6,6 +6,7 @@
 mod attempt;
 mod choice;
 mod cluster_specifier;
+mod dynamic;
 mod exchange;
 mod failure;
 mod filter_configs;
@@ -33,6 +34,7 @@ mod virtual_clusters;
 pub(crate) mod virtual_hosts;
 
 pub(crate) use choice::RequestChoice;
+pub use dynamic::DynamicRoutes;
 pub use failure::UpstreamFault;
 pub use forward::{Forward, ForwardCx, Router};
 pub(crate) use matching::Mismatch;

@@ -14,7 +14,7 @@ use super::{
 use sota_config::{
     ConfigErrors, Node,
     address::Address,
-    cluster::{Cluster as Model, Discovery},
+    cluster::{Cluster as Model, Discovery, LoadAssignment},
     load_balancer::LbPolicy,
 };
 use sota_plugin::{FactoryContext, cx::ClusterHealth, http::HeaderName, info::PeerAddress, stats::Scope};
@@ -57,6 +57,19 @@ struct Across {
     health: AtomicU64,
     /// Hosts of ORIGINAL_DST.
     original: OriginalHosts,
+}
+
+/// What became of asking a control plane for endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiscoveryNote {
+    /// It was asked.
+    Attempt,
+    /// The stream to it is lost.
+    Failure,
+    /// What it sent was refused.
+    Rejected,
+    /// It did not answer in time.
+    Timeout,
 }
 
 #[derive(Debug, Default)]
@@ -288,6 +301,25 @@ impl ClusterConfig {
         true
     }
 
+    /// Takes the endpoints over that a control plane has brought. Whether anything changed.
+    pub fn set_endpoints(&self, endpoints: &LoadAssignment) -> bool {
+        if let Some(stats) = self.stats.get() {
+            stats.update_success.inc();
+        }
+        self.set_hosts(known_hosts(endpoints))
+    }
+
+    /// Counts an attempt to get endpoints from a control plane, or how it failed.
+    pub fn note_discovery(&self, note: DiscoveryNote) {
+        let Some(stats) = self.stats.get() else { return };
+        match note {
+            DiscoveryNote::Attempt => stats.update_attempt.inc(),
+            DiscoveryNote::Failure => stats.update_failure.inc(),
+            DiscoveryNote::Rejected => stats.discovery.iter().for_each(|[rejected, _]| rejected.inc()),
+            DiscoveryNote::Timeout => stats.discovery.iter().for_each(|[_, late]| late.inc()),
+        }
+    }
+
     /// Replaces the host by one that may have another address: the state and the connections stay.
     pub(super) fn set_logical_host(&self, specs: Vec<HostSpec>) -> bool {
         let hosts = self.lock();
@@ -453,6 +485,23 @@ fn static_hosts(model: &Model, cx: &FactoryContext<'_>, errors: &mut Vec<sota_co
     }
     let mut seen = std::collections::HashSet::new();
     specs.retain(|spec| seen.insert(spec.address.clone()));
+    specs
+}
+
+/// The hosts of endpoints that have addresses; of several with one address the first counts.
+fn known_hosts(endpoints: &LoadAssignment) -> Vec<HostSpec> {
+    let mut seen = std::collections::HashSet::new();
+    let mut specs = Vec::new();
+    for of in &endpoints.localities {
+        let locality = Arc::new(of.locality.clone());
+        for endpoint in &of.endpoints {
+            if let Some(address) = literal_address(&endpoint.address)
+                && seen.insert(address.clone())
+            {
+                specs.push(HostSpec::new(address, endpoint, of, &locality));
+            }
+        }
+    }
     specs
 }
 

@@ -173,7 +173,7 @@ fn inline_routes(listener: &ActiveListener) -> impl Iterator<Item = &RouteConfig
     filters.filter_map(|filter| match &filter.kind {
         NetworkFilterKind::HttpConnectionManager(manager) => match &manager.routes {
             RouteSource::Inline(routes) => Some(&**routes),
-            RouteSource::Rds(_) => None,
+            RouteSource::Rds { .. } => None,
         },
         _ => None,
     })
