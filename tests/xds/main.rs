@@ -181,20 +181,20 @@ fn the_state_of_the_world_removes_what_it_leaves_out_but_not_endpoints() {
     plane.world(ENDPOINTS, "e2", &[&endpoints("b", two.port())]);
     plane.asks("Listener");
     let inline = |cluster| format!("route_config: {}", routes("inline", cluster));
-    plane.world("Listener", "l1", &[&listener("x", "x", &inline("a")), &listener("y", "y", &inline("b"))]);
+    plane.world("Listener", "l1", &[&listener("first", "x", &inline("a")), &listener("second", "why", &inline("b"))]);
     let proxy = starting.join().unwrap();
-    let (x, y) = (proxy.listener("x"), proxy.listener("y"));
+    let (x, y) = (proxy.listener("first"), proxy.listener("second"));
     assert_eq!((body(x), body(y)), ("one".to_owned(), "two".to_owned()));
     // A refused version is not said to be in force.
     plane.forget();
-    plane.world("Listener", "l2", &[&listener("x", "x", &inline("a")), "{name: y}"]);
+    plane.world("Listener", "l2", &[&listener("first", "x", &inline("a")), "{name: second}"]);
     let refusal = plane.answers("Listener");
     assert_eq!(refusal.request.str("version_info"), "l1");
-    assert!(refusal.refusal().contains("listener(s) y:"), "{}", refusal.refusal());
+    assert!(refusal.refusal().contains("listener(s) second:"), "{}", refusal.refusal());
     assert_eq!(body(y), "two");
-    plane.world("Listener", "l3", &[&listener("x", "x", &inline("a"))]);
+    plane.world("Listener", "l3", &[&listener("first", "x", &inline("a"))]);
     assert_eq!(plane.answers("Listener").request.str("version_info"), "l3");
-    wait_until("no listener y", LIMIT, || Client::try_connect(y).is_err());
+    wait_until("no second listener", LIMIT, || Client::try_connect(y).is_err());
     plane.world("Cluster", "c2", &[&cluster("a")]);
     plane.answers("Cluster");
     assert_eq!(plane.asks(ENDPOINTS).request.strings("resource_names"), ["a"]);

@@ -21,8 +21,6 @@ const DISCOVERY: &str = "envoy.service.discovery.v3";
 
 /// What the proxy said.
 pub struct Asked {
-    /// Which stream it said it on, from 1.
-    pub stream: usize,
     /// The call.
     pub path: String,
     /// The request.
@@ -208,13 +206,11 @@ async fn accept(listener: std::net::TcpListener, asked: Sender<Asked>, mut said:
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     let (streams, mut opened) = unbounded_channel::<h2::SendStream<Bytes>>();
     let mut open: Vec<h2::SendStream<Bytes>> = Vec::new();
-    let mut number = 0;
     loop {
         tokio::select! {
             socket = listener.accept() => {
                 let Ok((socket, _)) = socket else { continue };
-                number += 1;
-                tokio::spawn(serve(socket, number, asked.clone(), streams.clone()));
+                tokio::spawn(serve(socket, asked.clone(), streams.clone()));
             }
             Some(stream) = opened.recv() => open.push(stream),
             say = said.recv() => {
@@ -239,26 +235,19 @@ async fn accept(listener: std::net::TcpListener, asked: Sender<Asked>, mut said:
     }
 }
 
-async fn serve(
-    socket: tokio::net::TcpStream,
-    connection: usize,
-    asked: Sender<Asked>,
-    streams: UnboundedSender<h2::SendStream<Bytes>>,
-) {
+async fn serve(socket: tokio::net::TcpStream, asked: Sender<Asked>, streams: UnboundedSender<h2::SendStream<Bytes>>) {
     socket.set_nodelay(true).unwrap();
     let Ok(mut server) = h2::server::handshake(socket).await else { return };
-    let mut number = connection * 1000;
     while let Some(Ok((request, mut respond))) = server.accept().await {
-        number += 1;
         let path = request.uri().path().to_owned();
         let response = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
         let Ok(stream) = respond.send_response(response, false) else { continue };
         streams.send(stream).unwrap();
-        tokio::spawn(read(request.into_body(), path, number, asked.clone()));
+        tokio::spawn(read(request.into_body(), path, asked.clone()));
     }
 }
 
-async fn read(mut body: h2::RecvStream, path: String, stream: usize, asked: Sender<Asked>) {
+async fn read(mut body: h2::RecvStream, path: String, asked: Sender<Asked>) {
     let mut held = BytesMut::new();
     let message = if path.contains("/Delta") { "DeltaDiscoveryRequest" } else { "DiscoveryRequest" };
     while let Some(Ok(data)) = body.data().await {
@@ -272,7 +261,7 @@ async fn read(mut body: h2::RecvStream, path: String, stream: usize, asked: Send
             held.advance(5);
             let (request, errors) = check_wire(&held.split_to(length), &format!("{DISCOVERY}.{message}"), &OPTIONS);
             assert!(!errors.is_fatal(), "{errors}");
-            if asked.send(Asked { stream, path: path.clone(), request }).is_err() {
+            if asked.send(Asked { path: path.clone(), request }).is_err() {
                 return;
             }
         }

@@ -318,3 +318,91 @@ fn first_text(bytes: &[u8]) -> Result<String, ConfigError> {
     }
     Ok(String::new())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::encode;
+
+    const OPTIONS: CheckOptions<'static> = CheckOptions {
+        static_config: false,
+        allow_unknown_fields: true,
+        allow_unsupported: false,
+        relaxed: false,
+        claims: &|_| false,
+    };
+
+    fn bytes(message: &str, text: &str) -> Bytes {
+        let message = format!("envoy.service.discovery.v3.{message}");
+        let (node, errors) = check(&parse_text(text.as_bytes()).unwrap(), &message, &OPTIONS);
+        assert!(!errors.is_fatal(), "{errors}");
+        encode(&node, &message).unwrap().into()
+    }
+
+    fn shown(bytes: &[u8], message: &str) -> Node {
+        let (node, errors) = check_wire(bytes, &format!("envoy.service.discovery.v3.{message}"), &OPTIONS);
+        assert!(!errors.is_fatal(), "{errors}");
+        node
+    }
+
+    const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+
+    #[test]
+    fn requests_are_what_the_messages_say() {
+        let request = Request {
+            node: Some(Bytes::from_static(b"\x0a\x01n")),
+            message: "envoy.config.cluster.v3.Cluster",
+            version: "v".to_owned(),
+            names: vec!["a".to_owned(), "b".to_owned()],
+            unsubscribe: vec!["c".to_owned()],
+            initial_versions: vec![("a".to_owned(), "1".to_owned())],
+            nonce: "n1".to_owned(),
+            error: Some("no".to_owned()),
+        };
+        let world = shown(&request.encode(), "DiscoveryRequest");
+        assert_eq!(
+            (world.field("node").str("id"), world.str("type_url"), world.str("version_info")),
+            ("n", CLUSTER, "v")
+        );
+        assert_eq!((world.strings("resource_names"), world.str("response_nonce")), (request.names.clone(), "n1"));
+        assert_eq!(world.field("error_detail").u32("code"), Some(3));
+        let delta = shown(&request.encode_delta(), "DeltaDiscoveryRequest");
+        assert_eq!((delta.field("node").str("id"), delta.str("type_url")), ("n", CLUSTER));
+        assert_eq!(delta.strings("resource_names_subscribe"), request.names);
+        assert_eq!(delta.strings("resource_names_unsubscribe"), request.unsubscribe);
+        assert_eq!(delta.field("initial_resource_versions").str("a"), "1");
+        assert_eq!((delta.str("response_nonce"), delta.field("error_detail").str("message")), ("n1", "no"));
+    }
+
+    #[test]
+    fn responses_are_read_with_and_without_wrappers() {
+        let plain = format!("{{\"@type\": {CLUSTER}, name: a}}");
+        let wrapper = "type.googleapis.com/envoy.service.discovery.v3.Resource";
+        let text = format!(
+            "{{version_info: v, nonce: n, type_url: {CLUSTER}, control_plane: {{identifier: who}}, resources: [{plain}, \
+             {{\"@type\": {wrapper}, name: b, version: '7', resource: {plain}}}]}}"
+        );
+        let world = Response::decode(&bytes("DiscoveryResponse", &text)).unwrap();
+        assert_eq!((&*world.version, &*world.nonce, &*world.control_plane), ("v", "n", "who"));
+        let found: Vec<_> =
+            world.resources.iter().map(|of| (&*of.name, &*of.version, of.text_field(1, "name"))).collect();
+        assert_eq!(found, [("", "v", "a".to_owned()), ("b", "7", "a".to_owned())]);
+        assert_eq!(world.resources[0].fingerprint(), world.resources[1].fingerprint());
+        let file = Response::read_file(text.as_bytes(), "x.yaml").unwrap();
+        assert_eq!((file.message, file.resources.len()), (world.message, 2));
+        let text = format!(
+            "{{nonce: n, type_url: {CLUSTER}, removed_resources: [x], resources: [{{name: a, version: '1', resource: \
+             {plain}}}, {{name: b, version: '2'}}]}}"
+        );
+        let octets = bytes("DeltaDiscoveryResponse", &text);
+        let delta = Response::decode_delta(&octets).unwrap();
+        assert_eq!((delta.removed, delta.resources[1].is_heartbeat()), (vec!["x".to_owned()], true));
+        for end in 0..octets.len() {
+            // Half a message is an error or another message, never a panic.
+            let _ = Response::decode_delta(&octets.slice(..end)).map(|half| half.resources.len());
+            let _ = Response::decode(&octets.slice(..end));
+        }
+        assert!(Response::read_file(b"resources: [{name: a}]", "x.yaml").is_err());
+        assert!(Response::read_file(b"resource: []", "x.yaml").is_err());
+    }
+}

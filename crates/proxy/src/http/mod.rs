@@ -300,7 +300,7 @@ impl HttpConnectionManager {
         if let Some(dynamic) = &self.config.dynamic_routes {
             let version = dynamic.version();
             if version != self.routes_version.get() {
-                self.routes.replace(dynamic.table().as_ref().map(Routes::for_worker));
+                self.routes.replace(dynamic.brought().map(|brought| Routes::for_worker(&brought.table)));
                 self.routes_version.set(version);
             }
         }

@@ -2,9 +2,12 @@
 
 use super::RouteTable;
 use sota_config::config_source::ConfigSource;
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
 };
 
 /// Where a connection manager finds the table that it uses now; all threads share it. Workers notice a new one by the
@@ -13,8 +16,19 @@ use std::sync::{
 pub struct DynamicRoutes {
     name: String,
     source: Arc<ConfigSource>,
-    table: Mutex<Option<Arc<RouteTable>>>,
+    brought: Mutex<Option<Brought>>,
     version: AtomicU64,
+}
+
+/// A table as it was brought.
+#[derive(Debug, Clone)]
+pub struct Brought {
+    /// The table.
+    pub table: Arc<RouteTable>,
+    /// Its version, in the words of who brought it.
+    pub version: Arc<str>,
+    /// Since when.
+    pub last_updated: SystemTime,
 }
 
 impl DynamicRoutes {
@@ -23,7 +37,7 @@ impl DynamicRoutes {
         Arc::new(Self {
             name: name.to_owned(),
             source: Arc::clone(source),
-            table: Mutex::default(),
+            brought: Mutex::default(),
             version: AtomicU64::new(0),
         })
     }
@@ -38,14 +52,14 @@ impl DynamicRoutes {
         &self.source
     }
 
-    /// The table that is used now.
-    pub fn table(&self) -> Option<Arc<RouteTable>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What is used now.
+    pub fn brought(&self) -> Option<Brought> {
+        self.brought.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Replaces the table. Streams keep the one that they began with.
-    pub fn set(&self, table: &Arc<RouteTable>) {
-        *self.table.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(table));
+    pub fn set(&self, brought: &Brought) {
+        *self.brought.lock().unwrap_or_else(PoisonError::into_inner) = Some(brought.clone());
         self.version.fetch_add(1, Ordering::Release);
     }
 

@@ -34,7 +34,7 @@ mod virtual_clusters;
 pub(crate) mod virtual_hosts;
 
 pub(crate) use choice::RequestChoice;
-pub use dynamic::DynamicRoutes;
+pub use dynamic::{Brought, DynamicRoutes};
 pub use failure::UpstreamFault;
 pub use forward::{Forward, ForwardCx, Router};
 pub(crate) use matching::Mismatch;

@@ -9,7 +9,11 @@ use sota_envoy::{
     translate_cluster, translate_listener, translate_load_assignment, translate_route_configuration,
 };
 use sota_plugin::FactoryContext;
-use sota_proxy::{listener::ListenerConfig, router::RouteTable, upstream::ClusterConfig};
+use sota_proxy::{
+    listener::ListenerConfig,
+    router::{Brought, RouteTable},
+    upstream::ClusterConfig,
+};
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
@@ -95,12 +99,12 @@ impl Builder {
         })
     }
 
-    pub(super) fn routes(&self, response: &Response, known: &Known<RouteTable>) -> Vec<Built<Arc<RouteTable>>> {
+    pub(super) fn routes(&self, response: &Response, known: &Known<Brought>) -> Vec<Built<Arc<RouteTable>>> {
         self.all(Kind::Routes, response, known, |node, before| {
             let exists = |name: &str| self.clusters.contains(name);
             let (model, warnings) = translate_route_configuration(node, &self.options(&exists))?;
             self.warn(&model.name, &warnings);
-            if before.is_some_and(|before| **before.model() == model) {
+            if before.is_some_and(|before| **before.table.model() == model) {
                 return Ok(None);
             }
             RouteTable::build(&Arc::new(model), &self.context()).map(Some)

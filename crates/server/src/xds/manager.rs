@@ -22,7 +22,7 @@ use sota_proxy::{
     context::WorkerContext,
     listener::{ListenSocket, ListenerConfig},
     local::Local,
-    router::{DynamicRoutes, RouteTable},
+    router::{Brought, DynamicRoutes},
     upstream::{ClusterConfig, Discovery, DiscoveryNote},
 };
 use std::{
@@ -126,7 +126,7 @@ struct Manager {
     clusters: BTreeMap<String, u64>,
     listeners: BTreeMap<String, u64>,
     endpoints: BTreeMap<Key, Named<LoadAssignment>>,
-    routes: BTreeMap<Key, Named<RouteTable>>,
+    routes: BTreeMap<Key, Named<Brought>>,
     /// Connection managers that use a table, those of draining listeners too.
     users: BTreeMap<Key, Vec<Weak<DynamicRoutes>>>,
     warming_clusters: BTreeMap<String, WarmingCluster>,
@@ -647,10 +647,10 @@ impl Manager {
     /// Gives a connection manager the table that it wants, now and whenever there is another.
     fn use_routes(&mut self, routes: &Arc<DynamicRoutes>) {
         let key = self.routes_key(routes);
-        if routes.table().is_none()
-            && let Some(table) = self.routes.get(&key).and_then(|of| of.value.as_ref())
+        if routes.brought().is_none()
+            && let Some(brought) = self.routes.get(&key).and_then(|of| of.value.as_ref())
         {
-            routes.set(table);
+            routes.set(brought);
         }
         let users = self.users.entry(key).or_default();
         users.retain(|user| user.strong_count() > 0);
@@ -729,9 +729,11 @@ impl Manager {
                 Outcome::New(table) => {
                     if let Some(named) = self.routes.get_mut(&key) {
                         named.fingerprint = Some(fingerprint);
-                        named.value = Some(Arc::clone(&table));
+                        let version = version.as_str().into();
+                        let brought = Brought { table, version, last_updated: SystemTime::now() };
                         let users = self.users.get(&key).into_iter().flatten();
-                        users.filter_map(Weak::upgrade).for_each(|user| user.set(&table));
+                        users.filter_map(Weak::upgrade).for_each(|user| user.set(&brought));
+                        named.value = Some(Arc::new(brought));
                     }
                 }
             }
