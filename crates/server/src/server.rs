@@ -281,10 +281,10 @@ impl Server {
         self.state.set(State::Initializing);
         // Every worker serves once it answers.
         self.workers.ask(Duration::from_secs(10), |_| ()).await;
-        let xds = self.xds.get_or_init(|| Xds::start(self, &first.dynamic));
         if first.dynamic.is_empty() && !self.resources.wants_discovery() {
             self.live();
         } else {
+            let xds = self.xds.get_or_init(|| Xds::start(self, &first.dynamic));
             tracing::info!(target: "main", "serving what the file says, and waiting for the control plane");
             let (server, initialized) = (Rc::clone(self), xds.initialized());
             tokio::task::spawn_local(async move {
@@ -360,7 +360,7 @@ impl Server {
     }
 
     /// Reads the configuration again and serves the difference. A file that is refused changes nothing.
-    pub(crate) async fn apply_file(&self) -> Result<String, Refused> {
+    pub(crate) async fn apply_file(self: &Rc<Self>) -> Result<String, Refused> {
         let (options, registry) = (self.options.config.clone(), Arc::clone(&self.inputs.registry));
         let (inputs, current) = (self.inputs.clone(), self.resources.current());
         let all = self.options.clone();
@@ -380,8 +380,8 @@ impl Server {
         let summary = change.summary();
         let shown = |errors| Refused(configuration::render(&errors, &self.options.config));
         self.resources.apply(change).await.map_err(shown)?;
-        if let Some(xds) = self.xds.get() {
-            xds.reloaded();
+        if self.xds.get().is_some() || self.resources.wants_discovery() {
+            self.xds.get_or_init(|| Xds::start(self, &bootstrap.dynamic)).reloaded();
         }
         let needs_restart = self.restart_needed_for(&bootstrap);
         if !needs_restart.is_empty() {

@@ -26,7 +26,7 @@ use sota_proxy::{
     upstream::{ClusterConfig, Discovery, DiscoveryNote},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     rc::Rc,
     sync::{Arc, Weak},
     time::{SystemTime, UNIX_EPOCH},
@@ -35,6 +35,9 @@ use tokio::sync::{
     Notify,
     mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
+
+/// So many events are taken before what waits is looked at.
+const BATCH: usize = 1024;
 
 /// The other end of the manager.
 pub(crate) struct Xds {
@@ -135,8 +138,8 @@ struct Manager {
     asked: BTreeSet<Kind>,
     arrived: BTreeSet<Kind>,
     generation: u64,
-    cds: Group<SubscriptionStats>,
-    lds: Group<SubscriptionStats>,
+    cds: Option<Group<SubscriptionStats>>,
+    lds: Option<Group<SubscriptionStats>>,
 }
 
 impl Manager {
@@ -164,8 +167,8 @@ impl Manager {
             asked: BTreeSet::new(),
             arrived: BTreeSet::new(),
             generation: 0,
-            cds: server.scope.child("cluster_manager.cds.").group(),
-            lds: server.scope.child("listener_manager.lds.").group(),
+            cds: dynamic.clusters.as_ref().map(|_| server.scope.child("cluster_manager.cds.").group()),
+            lds: dynamic.listeners.as_ref().map(|_| server.scope.child("listener_manager.lds.").group()),
             server: Rc::clone(server),
         }
     }
@@ -175,22 +178,31 @@ impl Manager {
         self.want_routes();
         self.ask_for_all(Kind::Clusters, self.dynamic.clusters.clone());
         self.advance();
-        while let Some(event) = events.recv().await {
-            match event {
-                Event::Update(update) => self.update(update).await,
-                Event::Lost(source) => self.lost(source),
-                Event::Warm(name, generation) => {
-                    if self.warming_clusters.get(&name).is_some_and(|cluster| cluster.generation == generation) {
-                        self.serve_cluster(&name);
-                    }
-                }
-                Event::Late(kind, source, name) => self.late(kind, source, name),
-                Event::Reloaded => {
-                    self.want_endpoints();
-                    self.want_routes();
+        let mut batch = Vec::new();
+        while events.recv_many(&mut batch, BATCH).await > 0 {
+            for event in batch.drain(..) {
+                self.take(event).await;
+            }
+            self.serve_waiting_clusters();
+            self.serve_waiting_listeners();
+            self.advance();
+        }
+    }
+
+    async fn take(&mut self, event: Event) {
+        match event {
+            Event::Update(update) => self.update(update).await,
+            Event::Lost(source) => self.lost(source),
+            Event::Warm(name, generation) => {
+                if self.warming_clusters.get(&name).is_some_and(|cluster| cluster.generation == generation) {
+                    self.serve_cluster(&name);
                 }
             }
-            self.advance();
+            Event::Late(kind, source, name) => self.late(kind, source, name),
+            Event::Reloaded => {
+                self.want_endpoints();
+                self.want_routes();
+            }
         }
     }
 
@@ -253,7 +265,7 @@ impl Manager {
             return;
         };
         let id = self.source(&source.kind, kind);
-        self.stats(kind).update_attempt.inc();
+        self.stats(kind).inspect(|stats| stats.update_attempt.inc());
         self.tell(id, Command::Watch(kind, None));
         self.wait(&source, Event::Late(kind, id, String::new()));
     }
@@ -269,8 +281,13 @@ impl Manager {
         }
     }
 
-    fn stats(&self, kind: Kind) -> &SubscriptionStats {
-        if kind == Kind::Clusters { &self.cds } else { &self.lds }
+    /// Of kinds that are asked for as a whole.
+    fn stats(&self, kind: Kind) -> Option<&SubscriptionStats> {
+        match kind {
+            Kind::Clusters => self.cds.as_deref(),
+            Kind::Listeners => self.lds.as_deref(),
+            Kind::Endpoints | Kind::Routes => None,
+        }
     }
 
     /// What comes next: listeners behind clusters, and the process is ready behind those.
@@ -291,31 +308,29 @@ impl Manager {
         for (kind, config) in [(Kind::Clusters, &self.dynamic.clusters), (Kind::Listeners, &self.dynamic.listeners)] {
             let is_it = |config: &ConfigSource| self.sources.get(source).is_some_and(|of| of.kind == config.kind);
             if self.asked.contains(&kind) && config.as_ref().is_some_and(is_it) {
-                self.stats(kind).update_failure.inc();
+                self.stats(kind).inspect(|stats| stats.update_failure.inc());
             }
         }
-        self.each_eds_cluster(source, None, |config| config.note_discovery(DiscoveryNote::Failure));
+        for config in self.eds_clusters(source).values().flatten() {
+            config.note_discovery(DiscoveryNote::Failure);
+        }
     }
 
     fn late(&mut self, kind: Kind, source: usize, name: String) {
         match kind {
             Kind::Clusters | Kind::Listeners => {
                 if self.arrived.insert(kind) {
-                    self.stats(kind).init_fetch_timeout.inc();
+                    self.stats(kind).inspect(|stats| stats.init_fetch_timeout.inc());
                 }
             }
             Kind::Endpoints => {
-                let key = (source, name);
-                if let Some(endpoints) = self.endpoints.get_mut(&key).filter(|of| of.value.is_none()) {
+                if let Some(endpoints) = self.endpoints.get_mut(&(source, name)) {
                     endpoints.is_late = true;
-                    self.each_eds_cluster(source, Some(&key.1), |of| of.note_discovery(DiscoveryNote::Timeout));
-                    self.serve_waiting_clusters();
                 }
             }
             Kind::Routes => {
-                if let Some(routes) = self.routes.get_mut(&(source, name)).filter(|of| of.value.is_none()) {
+                if let Some(routes) = self.routes.get_mut(&(source, name)) {
                     routes.is_late = true;
-                    self.serve_waiting_listeners();
                 }
             }
         }
@@ -335,9 +350,8 @@ impl Manager {
         if let Some(error) = &error {
             tracing::warn!(target: "config", "resources are refused: {error}");
         }
-        if matches!(kind, Kind::Clusters | Kind::Listeners) {
-            self.arrived.insert(kind);
-            let stats = self.stats(kind);
+        self.arrived.insert(kind);
+        if let Some(stats) = self.stats(kind) {
             stats.update_attempt.inc();
             if error.is_some() {
                 stats.update_rejected.inc();
@@ -357,7 +371,7 @@ impl Manager {
     }
 
     fn builder(&self) -> Builder {
-        let mut clusters = std::collections::HashSet::new();
+        let mut clusters = HashSet::new();
         self.server.resources.each_cluster(|cluster| {
             clusters.insert(cluster.config.name().to_string());
         });
@@ -459,6 +473,12 @@ impl Manager {
 
     fn serve_cluster(&mut self, name: &str) {
         if let Some(WarmingCluster { config, discovery, version, .. }) = self.warming_clusters.remove(name) {
+            if self
+                .endpoints_key(&config)
+                .is_some_and(|key| self.endpoints.get(&key).is_none_or(|of| of.value.is_none()))
+            {
+                config.note_discovery(DiscoveryNote::Timeout);
+            }
             self.server.resources.serve_cluster(&config, discovery, Some(version));
         }
     }
@@ -478,21 +498,29 @@ impl Manager {
         Some((self.source(&source.kind, Kind::Endpoints), service_name.clone()))
     }
 
-    /// All clusters with endpoints of a source, served or warming.
-    fn each_eds_cluster(&mut self, source: usize, name: Option<&str>, mut with: impl FnMut(&Arc<ClusterConfig>)) {
+    /// All clusters with endpoints, served or warming.
+    fn all_eds_clusters(&self) -> Vec<Arc<ClusterConfig>> {
         let mut all = self.server.resources.eds_clusters();
-        all.extend(self.warming_clusters.values().map(|cluster| Arc::clone(&cluster.config)));
-        for config in all {
-            if self.endpoints_key(&config).is_some_and(|key| key.0 == source && name.is_none_or(|name| key.1 == name)) {
-                with(&config);
+        let is_eds = |config: &ClusterConfig| matches!(config.model().discovery, DiscoveryKind::Eds { .. });
+        let warming = self.warming_clusters.values().map(|cluster| &cluster.config);
+        all.extend(warming.filter(|config| is_eds(config)).cloned());
+        all
+    }
+
+    /// Those of them that use endpoints of a source, by the endpoints' name.
+    fn eds_clusters(&mut self, source: usize) -> HashMap<String, Vec<Arc<ClusterConfig>>> {
+        let mut by_name: HashMap<String, Vec<_>> = HashMap::new();
+        for config in self.all_eds_clusters() {
+            if let Some((_, name)) = self.endpoints_key(&config).filter(|(of, _)| *of == source) {
+                by_name.entry(name).or_default().push(config);
             }
         }
+        by_name
     }
 
     /// Asks for the endpoints of the clusters that there are.
     fn want_endpoints(&mut self) {
-        let mut all = self.server.resources.eds_clusters();
-        all.extend(self.warming_clusters.values().map(|cluster| Arc::clone(&cluster.config)));
+        let all = self.all_eds_clusters();
         let mut wanted: BTreeMap<Key, Arc<ConfigSource>> = BTreeMap::new();
         for config in all {
             if let (Some(key), DiscoveryKind::Eds { source, .. }) =
@@ -539,12 +567,14 @@ impl Manager {
         let known = known(&self.endpoints, source);
         let builder = self.builder();
         let built = off_thread(move || builder.endpoints(&response, &known)).await;
+        let users = self.eds_clusters(source);
         let mut outcomes = Outcomes::default();
         for Built { name, version, fingerprint, result } in built {
             let key = (source, name.clone());
             match result {
                 Outcome::Bad(reason) => {
-                    self.each_eds_cluster(source, Some(&name), |of| of.note_discovery(DiscoveryNote::Rejected));
+                    let users = users.get(&name).into_iter().flatten();
+                    users.for_each(|config| config.note_discovery(DiscoveryNote::Rejected));
                     outcomes.1.push(format!("Error updating endpoints of {name}: {reason}"));
                     continue;
                 }
@@ -558,15 +588,14 @@ impl Manager {
                     if let Some(named) = self.endpoints.get_mut(&key) {
                         named.fingerprint = Some(fingerprint);
                         named.value = Some(Arc::clone(&endpoints));
-                        self.each_eds_cluster(source, Some(&name), |of| {
-                            of.set_endpoints(&endpoints);
-                        });
+                        for config in users.get(&name).into_iter().flatten() {
+                            config.set_endpoints(&endpoints);
+                        }
                     }
                 }
             }
             outcomes.0.push((name, version));
         }
-        self.serve_waiting_clusters();
         outcomes
     }
 
@@ -739,7 +768,6 @@ impl Manager {
             }
             outcomes.0.push((name, version));
         }
-        self.serve_waiting_listeners();
         outcomes
     }
 }

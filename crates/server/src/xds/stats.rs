@@ -7,9 +7,6 @@ stat_group! {
     pub(super) struct ControlPlaneStats {
         /// 1 while there is a stream.
         connected_state: gauge,
-        /// Requests that wait to be sent; none do.
-        pending_requests: gauge,
-        rate_limit_enforced: counter,
     }
 }
 
@@ -23,7 +20,5 @@ stat_group! {
         update_success: counter,
         /// When it was updated last, in milliseconds since 1970.
         update_time: gauge,
-        /// A number made of the version.
-        version: gauge,
     }
 }

@@ -89,7 +89,9 @@ impl Subscription {
         }
         if self.is_delta {
             answer.removed.iter().for_each(|name| drop(self.versions.remove(name)));
-            self.versions.extend(answer.accepted.iter().cloned());
+            // More may be sent than is wanted.
+            let is_wanted = |name: &str| self.wanted.as_ref().is_none_or(|names| names.contains(name));
+            self.versions.extend(answer.accepted.iter().filter(|(name, _)| is_wanted(name)).cloned());
         }
     }
 
