@@ -197,7 +197,7 @@ fn the_state_of_the_world_removes_what_it_leaves_out_but_not_endpoints() {
     wait_until("no second listener", LIMIT, || Client::try_connect(y).is_err());
     plane.world("Cluster", "c2", &[&cluster("a")]);
     plane.answers("Cluster");
-    assert_eq!(plane.asks(ENDPOINTS).request.strings("resource_names"), ["a"]);
+    assert_eq!(plane.says(ENDPOINTS).request.strings("resource_names"), ["a"]);
     assert_eq!(body(x), "one");
 }
 

@@ -114,7 +114,18 @@ impl Plane {
         }
     }
 
-    /// What nobody has looked at so far.
+    /// The next request of a kind, be it an answer or not: in the state of the world each has the last nonce.
+    #[track_caller]
+    pub fn says(&self, kind: &str) -> Asked {
+        loop {
+            let asked = self.next();
+            if asked.kind() == kind {
+                return asked;
+            }
+        }
+    }
+
+    /// Forgets what nobody has looked at so far.
     pub fn forget(&self) {
         while self.asked.try_recv().is_ok() {}
     }
