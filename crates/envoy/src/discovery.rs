@@ -379,11 +379,11 @@ mod tests {
         let plain = format!("{{\"@type\": {CLUSTER}, name: a}}");
         let wrapper = "type.googleapis.com/envoy.service.discovery.v3.Resource";
         let text = format!(
-            "{{version_info: v, nonce: n, type_url: {CLUSTER}, control_plane: {{identifier: who}}, resources: [{plain}, \
+            "{{version_info: v, nonce: n1, type_url: {CLUSTER}, control_plane: {{identifier: who}}, resources: [{plain}, \
              {{\"@type\": {wrapper}, name: b, version: '7', resource: {plain}}}]}}"
         );
         let world = Response::decode(&bytes("DiscoveryResponse", &text)).unwrap();
-        assert_eq!((&*world.version, &*world.nonce, &*world.control_plane), ("v", "n", "who"));
+        assert_eq!((&*world.version, &*world.nonce, &*world.control_plane), ("v", "n1", "who"));
         let found: Vec<_> =
             world.resources.iter().map(|of| (&*of.name, &*of.version, of.text_field(1, "name"))).collect();
         assert_eq!(found, [("", "v", "a".to_owned()), ("b", "7", "a".to_owned())]);
@@ -391,7 +391,7 @@ mod tests {
         let file = Response::read_file(text.as_bytes(), "x.yaml").unwrap();
         assert_eq!((file.message, file.resources.len()), (world.message, 2));
         let text = format!(
-            "{{nonce: n, type_url: {CLUSTER}, removed_resources: [x], resources: [{{name: a, version: '1', resource: \
+            "{{nonce: n1, type_url: {CLUSTER}, removed_resources: [x], resources: [{{name: a, version: '1', resource: \
              {plain}}}, {{name: b, version: '2'}}]}}"
         );
         let octets = bytes("DeltaDiscoveryResponse", &text);
