@@ -64,6 +64,16 @@ class tree:
         return total
 
 
+def end(process):
+    """Ends a process and all it started: who they are can only be asked while it lives."""
+    for pid in reversed(tree(process.pid).pids):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            pass
+    process.wait()
+
+
 class Running:
     """A process pinned to a CPU that listens on `port` once it is constructed."""
 
@@ -92,14 +102,11 @@ class Running:
         raise StartError(f"{command[0]} does not listen after 20 s")
 
     def stop(self):
-        pids = tree(self.pid).pids
-        for pid in reversed(pids):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pass
-        self.process.wait()
+        end(self.process)
 
+
+# A gRPC message of 100 octets: the call and its answer.
+GRPC_MESSAGE = b"\0\0\0\0\x64" + b"x" * 100
 
 NGINX_BASE = """daemon off;
 worker_processes 1;
@@ -121,7 +128,7 @@ def nginx_command(folder, body):
 
 
 class Origin(Running):
-    """nginx with three files in memory, on CPU 1 beside the load."""
+    """nginx with a few files in memory, on CPU 1 beside the load. `h2_port` speaks HTTP/2 and answers gRPC calls."""
 
     def __init__(self, folder):
         folder.mkdir()
@@ -129,15 +136,21 @@ class Origin(Running):
         files.mkdir()
         for name, size in (("1k", 1024), ("64k", 65536), ("1m", 1 << 20)):
             (files / name).write_bytes(b"x" * size)
+        (files / "grpc").write_bytes(GRPC_MESSAGE)
         os.chmod(folder.parent, 0o755)
-        port = free_port()
+        port, self.h2_port = free_port(), free_port()
         temporary = NGINX_TEMPORARY.format(folder=folder)
+        # nginx answers a POST for a file with 405 unless told otherwise.
         body = f"""http {{
   {temporary}
   access_log off; sendfile on; tcp_nopush on; tcp_nodelay on;
   keepalive_requests 100000000; keepalive_timeout 600s;
   open_file_cache max=10; open_file_cache_valid 600s;
   server {{ listen 127.0.0.1:{port} backlog=4096; root {files}; }}
+  server {{
+    listen 127.0.0.1:{self.h2_port} http2 backlog=4096; root {files};
+    location = /grpc {{ default_type application/grpc; error_page 405 =200 /grpc; add_trailer grpc-status 0; }}
+  }}
 }}"""
         self.launch(nginx_command(folder, body), folder, port, cpu=1)
 
@@ -145,6 +158,8 @@ class Origin(Running):
 class Nginx(Running):
     title = "nginx"
     missing = "apt-get install nginx"
+    PROXY_PASS = 'proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection "";'
+    GRPC_PASS = "grpc_pass grpc://origin;"
     # Debian ships TCP proxying as a module of its own.
     STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 
@@ -175,8 +190,8 @@ class Nginx(Running):
   access_log off; tcp_nodelay on; keepalive_requests 100000000; keepalive_timeout 600s; proxy_max_temp_file_size 0;
   upstream origin {{ server 127.0.0.1:{origin}; keepalive 128; keepalive_requests 100000000; keepalive_timeout 600s; }}
   server {{
-    listen 127.0.0.1:{port} backlog=4096;
-    location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+    listen 127.0.0.1:{port} {"" if protocol == "http" else "http2"} backlog=4096;
+    location / {{ {self.GRPC_PASS if protocol == "grpc" else self.PROXY_PASS} }}
   }}
 }}"""
             command = nginx_command(folder, body)
@@ -229,13 +244,16 @@ defaults
 
     def __init__(self, binary, folder, origin, protocol):
         port = free_port()
-        options = "option splice-auto" + ("\n  option http-keep-alive\n  http-reuse always" if protocol == "http" else "")
+        mode = "tcp" if protocol == "tcp" else "http"
+        options = "option splice-auto" + ("\n  option http-keep-alive\n  http-reuse always" if mode == "http" else "")
+        speaks = " proto h2" if protocol in ("h2", "grpc") else ""
+        asks = " proto h2" if protocol == "grpc" else ""
         config = folder / "haproxy.cfg"
-        config.write_text(self.BASE.format(mode=protocol, options=options) + f"""frontend front
-  bind 127.0.0.1:{port} backlog 4096
+        config.write_text(self.BASE.format(mode=mode, options=options) + f"""frontend front
+  bind 127.0.0.1:{port} backlog 4096{speaks}
   default_backend origin
 backend origin
-  server one 127.0.0.1:{origin}
+  server one 127.0.0.1:{origin}{asks}
 """)
         self.launch([binary, "-f", str(config), "-db"], folder, port)
 
@@ -276,6 +294,13 @@ TCP_FILTER = """      - name: envoy.filters.network.tcp_proxy
 """
 
 
+HTTP2_CLUSTER = """    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+"""
+
+
 def bootstrap(port, origin, protocol):
     """The same document for Envoy and for ours."""
     return f"""static_resources:
@@ -284,10 +309,10 @@ def bootstrap(port, origin, protocol):
     address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
     filter_chains:
     - filters:
-{HTTP_FILTER if protocol == "http" else TCP_FILTER}  clusters:
+{TCP_FILTER if protocol == "tcp" else HTTP_FILTER}  clusters:
   - name: origin
     type: STATIC
-    load_assignment:
+{HTTP2_CLUSTER if protocol == "grpc" else ""}    load_assignment:
       cluster_name: origin
       endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {origin}}}}}}}}}]}}]
 """

@@ -1,19 +1,18 @@
 #!/usr/bin/env python3
 """Measures Envoy, nginx, HAProxy and ours beside each other: one worker on one core each, the same work, rounds in turn.
 
-Every proxy is pinned to CPU 0, the load (wrk) and the origin (nginx) to CPU 1. All proxies are up all the time; in each
+Every proxy is pinned to CPU 0, the load (wrk, h2load) and the origin (nginx) to CPU 1. All proxies are up all the time; in each
 round each of them is measured once, in an order that turns from round to round. Printed are medians over the rounds, and
 for each peer the median of the paired ratios ours / peer: the two numbers of a pair come from the same round, so that
 what the machine does meanwhile falls on both.
 
-CPU is the processor time of all threads of a proxy (/proc/PID/task/*/schedstat) divided by the requests that wrk counted.
+CPU is the processor time of all threads of a proxy (/proc/PID/task/*/schedstat) divided by the requests that the load counted.
 """
 
 import argparse
 import os
 import re
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -24,18 +23,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from peers import PEERS, Origin, StartError, free_port, tree
+from peers import GRPC_MESSAGE, PEERS, Origin, StartError, end, free_port, tree
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORT = ROOT / "docs/performance.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
-# name: (title, path, wrk's connections, header fields, protocol of the proxy's listener)
+# name: (title, path, connections, header fields, protocol: HTTP/1 or TCP on both sides, HTTP/2 to HTTP/1, gRPC)
 LOADS = {
     "h1-1k": ("GET of 1 KiB, 64 keep-alive connections", "/1k", 64, (), "http"),
     "h1-64k": ("GET of 64 KiB, 64 keep-alive connections", "/64k", 64, (), "http"),
     "h1-1m": ("GET of 1 MiB, 16 keep-alive connections", "/1m", 16, (), "http"),
     "h1-new": ("GET of 1 KiB, a new connection for each", "/1k", 64, ("Connection: close",), "http"),
+    "h2-1k": ("GET of 1 KiB by HTTP/2, 8 connections of 16 streams; HTTP/1.1 to the origin", "/1k", 8, (), "h2"),
+    "grpc": ("Unary gRPC call of 100 octets, 8 connections of 16 streams; HTTP/2 to the origin", "/grpc", 8,
+             ("content-type: application/grpc", "te: trailers"), "grpc"),
     "tcp-1k": ("TCP proxy, GET of 1 KiB, 64 keep-alive connections", "/1k", 64, (), "tcp"),
 }
 
@@ -70,6 +72,8 @@ def available(arguments):
     """The proxies that can be measured, by name; says what is missing."""
     if not shutil.which("wrk"):
         sys.exit("wrk is missing: apt-get install wrk nginx haproxy")
+    if not shutil.which("h2load"):
+        sys.exit("h2load is missing: apt-get install nghttp2-client")
     if not shutil.which("nginx"):
         sys.exit("nginx is missing, which is the origin too: apt-get install nginx")
     if len(os.sched_getaffinity(0)) < 2:
@@ -97,7 +101,7 @@ def header(proxies):
 
 
 def measure_load(case, proxies, arguments):
-    title, path, connections, fields, protocol = LOADS[case]
+    title, *_, protocol = LOADS[case]
     proxies = {name: entry for name, entry in proxies.items() if able(*entry, protocol)}
     names = list(proxies)
     rows = {name: [] for name in names}
@@ -107,12 +111,13 @@ def measure_load(case, proxies, arguments):
         try:
             for name, (peer, binary) in proxies.items():
                 (folder / name).mkdir()
-                running[name] = peer(binary, folder / name, origin.port, protocol)
-                wrk(running[name].port, path, connections, fields, 1)
+                to = origin.h2_port if protocol == "grpc" else origin.port
+                running[name] = peer(binary, folder / name, to, protocol)
+                load(running[name].port, case, 1)
             for number in range(arguments.rounds):
                 turn = names[number % len(names):] + names[: number % len(names)]
                 for name in turn:
-                    rows[name].append(one(running[name], path, connections, fields, arguments.seconds))
+                    rows[name].append(one(running[name], case, arguments.seconds))
                 shown = " ".join(f"{name} {rows[name][-1]['cpu']:.1f}" for name in names)
                 print(f"{case} round {number + 1}: {shown}", flush=True)
         finally:
@@ -151,12 +156,46 @@ def median(values):
     return statistics.median(list(values))
 
 
-def one(proxy, path, connections, fields, seconds):
+def one(proxy, case, seconds):
     before = tree(proxy.pid).cpu_ns()
-    sample = wrk(proxy.port, path, connections, fields, seconds)
+    sample = load(proxy.port, case, seconds)
     spent = tree(proxy.pid).cpu_ns() - before
     sample["cpu"] = spent / 1000 / max(sample["requests"], 1)
     return sample
+
+
+def load(port, case, seconds):
+    _, path, connections, fields, protocol = LOADS[case]
+    tool = h2load if protocol in ("h2", "grpc") else wrk
+    return tool(port, path, connections, fields, seconds)
+
+
+def h2load(port, path, connections, fields, seconds):
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        log, body = Path(folder) / "log", Path(folder) / "body"
+        command = ["taskset", "-c", "1", "h2load", "-t", "1", "-c", str(connections), "-m", "16", "-D", str(seconds),
+                   "--log-file", str(log)]
+        for field in fields:
+            command += ["-H", field]
+        if path == "/grpc":
+            body.write_bytes(GRPC_MESSAGE)
+            command += ["-d", str(body)]
+        done = subprocess.run([*command, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True,
+                              timeout=seconds + 60)
+        found = re.search(r"requests: .* (\d+) done, (\d+) succeeded", done.stdout)
+        if done.returncode != 0 or not found:
+            raise StartError(f"h2load failed: {done.stdout}{done.stderr}")
+        requests, good = map(int, found.groups())
+        times = sorted(int(line.split("\t")[2]) / 1000 for line in log.read_text().splitlines())
+    if not times:
+        raise StartError(f"no request was answered: {done.stdout}")
+    return {
+        "requests": requests,
+        "rps": requests / seconds,
+        "p50": times[len(times) // 2],
+        "p99": times[len(times) * 99 // 100],
+        "failed": requests - good,
+    }
 
 
 def wrk(port, path, connections, fields, seconds):
@@ -227,10 +266,7 @@ def start_once(peer, binary, folder, origin):
         memory = tree(process.pid)
         return {"ready": ready, "rss": memory.kib("VmRSS") * 1024 / 1e6, "anon": memory.kib("RssAnon") * 1024 / 1e6}
     finally:
-        process.send_signal(signal.SIGKILL)
-        for pid in tree(process.pid).pids[1:]:
-            os.kill(pid, signal.SIGKILL)
-        process.wait()
+        end(process)
 
 
 def answers(port):

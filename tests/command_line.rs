@@ -137,6 +137,48 @@ fn all_errors_are_reported_at_once() {
 }
 
 #[test]
+fn what_only_building_finds_has_a_place_too() {
+    let config = echo(0)
+        + r#"  - name: front
+    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: front
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              request_headers_to_add:
+              - header: {key: fine, value: fine}
+              - header: {key: wrong, value: "%NOPE%"}
+              - header:
+                  key: worse
+                  value: "%REQ(%"
+              routes:
+              - match: {prefix: /}
+                direct_response: {status: 200}
+                response_headers_to_add: [{header: {key: bad, value: "%"}}]
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+"#;
+    let (code, text) = validate(&config, &[]);
+    assert_eq!(code, Some(1), "{text}");
+    let host = "static_resources.listeners[1].filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0]";
+    for (place, path, header) in [
+        ("22:38", "request_headers_to_add[1]", "wrong"),
+        ("25:19", "request_headers_to_add[2]", "worse"),
+        ("29:63", "routes[0].response_headers_to_add[0]", "bad"),
+    ] {
+        let expected = format!("x.yaml:{place}: {host}.{path}.header.value: value of header {header}: ");
+        assert!(text.contains(&expected), "{expected:?} is missing in:\n{text}");
+    }
+}
+
+#[test]
 fn unknown_fields_can_be_let_through() {
     let text = echo(0).replace("  - name: echoing", "  - name: echoing\n    colour: red");
     refused(&text, "unknown field \"colour\"");
@@ -300,7 +342,10 @@ fn a_file_of_100_megabytes_is_refused() {
         for command in ["validate", "start"] {
             let (code, text) = run(&[command, "-c", file.to_str().unwrap()]);
             assert_eq!(code, Some(1), "{text}");
-            assert!(text.contains(name) && text.contains("at most") && !text.contains("panicked"), "{text}");
+            assert!(
+                text.contains(name) && text.contains("larger than 67108864 bytes") && !text.contains("panicked"),
+                "{text}"
+            );
         }
         fs::remove_file(&file).unwrap();
     }

@@ -136,6 +136,22 @@ fn a_changed_file_is_applied_as_a_difference() {
 }
 
 #[test]
+fn what_only_a_restart_can_change_is_named_and_stays() {
+    let node = |id: &str| format!("node: {{id: {id}, cluster: test}}\n{}", answering(&[("main", "one")]));
+    let proxy = ProxyProcess::start_with(BINARY, &node("first"), &["--concurrency", "1"]);
+    for (reload, id, is_named) in [(1, "second", true), (2, "first", false), (3, "third", true)] {
+        proxy.rewrite_config(&node(id));
+        proxy.signal(HANGUP);
+        proxy.wait_stat("server.config_reload.success", reload, LIMIT);
+        let info = proxy.admin("/server_info").text();
+        assert!(info.contains("\"id\": \"first\""), "{info}");
+        let named = info.contains("\"needs_restart\": [\n  \"node\"\n ]");
+        assert_eq!((named, info.contains("needs_restart")), (is_named, is_named), "{info}");
+    }
+    assert!(proxy.log().contains("changes after a restart only: node"), "{}", proxy.log());
+}
+
+#[test]
 fn what_does_not_finish_is_cut_when_the_shutdown_time_is_over() {
     let origin = Origin::http(|_| Reply::silence());
     let arguments = ["--concurrency", "1", "--drain-delay-s", "0", "--shutdown-time-s", "1"];

@@ -1,4 +1,4 @@
-//! The limits of the system: what happens when there are no file descriptors left.
+//! The limits of the system: what happens when there are no file descriptors left, and how connections are spread.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use sota_testkit::{Client, ProxyProcess, wait_until};
@@ -44,4 +44,17 @@ fn accepting_pauses_without_file_descriptors_and_recovers() {
     let errors =
         stats.lines().filter_map(|line| line.split_once(".downstream_cx_accept_error: ")?.1.parse::<u64>().ok());
     assert!(errors.sum::<u64>() > 0, "{stats}");
+}
+
+#[test]
+fn an_exact_balance_is_exact() {
+    let config =
+        CONFIG.replace("    filter_chains:", "    connection_balance_config: {exact_balance: {}}\n    filter_chains:");
+    let proxy = ProxyProcess::start_with(env!("CARGO_BIN_EXE_sota-mesh"), &config, &["--concurrency", "3"]);
+    let address = proxy.listener("echoing");
+    let mut clients: Vec<Client> = (0..30).map(|_| Client::connect(address)).collect();
+    assert!(clients.iter_mut().all(echoes));
+    let text = proxy.admin("/stats?filter=worker_.*downstream_cx_active").text();
+    let counts: Vec<_> = text.lines().filter_map(|line| Some(line.split_once(": ")?.1)).collect();
+    assert_eq!(counts, ["10"; 3], "{text}");
 }

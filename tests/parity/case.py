@@ -1,7 +1,7 @@
 """Reads case files: a configuration and the exchanges to run on it."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -24,6 +24,16 @@ LOG_FIELDS = {
     "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
 }
 
+# How the origin is spoken to in each pairing.
+OPTIONS = (
+    'typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {"@type": '
+    "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {%s}}}"
+)
+UPSTREAM = {
+    "h1": OPTIONS % "http_protocol_options: {enable_trailers: true}",
+    "h2": OPTIONS % "http2_protocol_options: {}",
+}
+
 
 class CaseError(Exception):
     pass
@@ -37,6 +47,8 @@ class Exchange:
     logs: int = 1
     head: bool = False
     http2: bool = False
+    # With HTTP/2, though it is written for HTTP/1.1.
+    translated: bool = False
     listener: str = "front"
 
 
@@ -47,6 +59,19 @@ class Case:
     replies: dict = field(default_factory=dict)
     exchanges: list = field(default_factory=list)
     stats: list = field(default_factory=list)
+    values: dict = field(default_factory=lambda: {"origin_options": ""})
+
+    def variants(self):
+        """The case itself, or where it has a section `pairings` one for each pairing of protocols."""
+        if "pairings" not in self.sections:
+            return [self]
+        return [self.paired(downstream, upstream) for downstream in UPSTREAM for upstream in UPSTREAM]
+
+    def paired(self, downstream, upstream):
+        is_http2 = downstream == "h2"
+        exchanges = [replace(exchange, http2=is_http2, translated=is_http2) for exchange in self.exchanges]
+        name = f"{self.name}-{downstream}-{upstream}"
+        return replace(self, name=name, exchanges=exchanges, values={"origin_options": UPSTREAM[upstream]})
 
     def log_fields(self):
         """Operators by name, from the section `log`; None if lines are compared whole."""
@@ -58,6 +83,7 @@ class Case:
 
     def bootstrap(self, values):
         """The configuration with its places filled and `${name}` replaced."""
+        values = self.values | values
         fields = self.log_fields()
         if fields is not None:
             operators = "|".join(fields.values()).replace('"', '\\"') + "\\n"
@@ -98,7 +124,7 @@ def load(path):
     def finish():
         if kind is None:
             return
-        if kind in PLACES or kind in ("bootstrap", "log", "log_format"):
+        if kind in PLACES or kind in ("bootstrap", "log", "log_format", "pairings"):
             case.sections[kind] = "\n".join(lines) + "\n"
         elif kind == "reply":
             case.replies[title] = steps(lines, path)

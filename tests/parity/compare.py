@@ -70,7 +70,9 @@ def perform(exchange, proxy, origin, log, ports, log_fields):
     with sock:
         for number, (action, value) in enumerate(exchange.steps):
             try:
-                if action == "send" and exchange.http2:
+                if action == "send" and exchange.translated:
+                    reader.send_translated(value)
+                elif action == "send" and exchange.http2:
                     # What follows a wait belongs to the same request; a reset ends it unfinished.
                     following = exchange.steps[number + 1][0] if number + 1 < len(exchange.steps) else "read"
                     reader.send(value, following in ("read", "close"))

@@ -8,6 +8,11 @@ import time
 
 from wire import Cut, Reader
 
+try:
+    from origin2 import PREFACE, Http2Origin
+except ImportError:
+    PREFACE, Http2Origin = None, None
+
 DEFAULT = [("send", b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-origin: yes\r\n\r\nok")]
 
 
@@ -39,13 +44,14 @@ class Origin:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         reader = Reader(sock)
         with sock:
+            if PREFACE and begins_with(sock, PREFACE):
+                return Http2Origin(sock, self.note, self.reply_to).serve()
             while (message := self.head(reader)) is not None:
-                with self.lock:
-                    self.seen.append(message)
+                self.note(message)
                 if (message.value("expect") or "").lower() == "100-continue":
                     sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
                 # A reply may be wanted before the body is there.
-                reply = self.replies.get(name(message), DEFAULT)
+                reply = self.reply_to(message)
                 if not (reply and reply[0][0] == "early"):
                     try:
                         reader.body(message, False)
@@ -54,6 +60,13 @@ class Origin:
                         return
                 if not self.perform(sock, reply):
                     return
+
+    def note(self, message):
+        with self.lock:
+            self.seen.append(message)
+
+    def reply_to(self, message):
+        return self.replies.get(name(message), DEFAULT)
 
     def head(self, reader):
         try:
@@ -85,6 +98,14 @@ class Origin:
 
     def close(self):
         self.listener.close()
+
+
+def begins_with(sock, text):
+    """Whether the first octets are those; they stay where they are."""
+    try:
+        return sock.recv(len(text), socket.MSG_PEEK) == text
+    except OSError:
+        return False
 
 
 def name(message):

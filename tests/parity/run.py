@@ -23,7 +23,7 @@ def documented():
     """The keys of the table in docs/differences.md: `case/exchange aspect`, each part may be a pattern."""
     if not DIFFERENCES.exists():
         return []
-    return re.findall(r"^\| `([\w*-]+/[\w*-]* [^`]+)` \|", DIFFERENCES.read_text(), flags=re.M)
+    return re.findall(r"^\| `([\w*?-]+/[\w*-]* [^`]+)` \|", DIFFERENCES.read_text(), flags=re.M)
 
 
 def check(case, envoy, second, binary):
@@ -42,7 +42,7 @@ def select(names, folder=HERE / "cases"):
     chosen = [path for path in paths if not names or any(fnmatch.fnmatch(path.stem, name) for name in names)]
     if not chosen:
         raise SystemExit(f"no such case; there are: {' '.join(path.stem for path in paths)}")
-    return [cases.load(path) for path in chosen]
+    return [case for path in chosen for case in cases.load(path).variants()]
 
 
 def judge(case, found, keys):

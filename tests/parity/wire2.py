@@ -2,6 +2,7 @@
 
 import socket
 
+from translate import Parts
 from wire import LINGER, Message
 
 try:
@@ -25,7 +26,7 @@ class Http2:
                                            normalize_outbound_headers=False)
         self.connection = h2.connection.H2Connection(config=config)
         self.connection.initiate_connection()
-        self.messages, self.awaited, self.stream = {}, [], None
+        self.messages, self.awaited, self.stream, self.parts = {}, [], None, None
         self.ended = ""
         self.flush()
 
@@ -47,6 +48,39 @@ class Http2:
         if is_whole:
             self.stream = None
         self.flush()
+
+    def send_translated(self, text):
+        """A request in the form of HTTP/1.1, or a piece of it, as HTTP/2 would have it said."""
+        if self.parts is None:
+            self.parts = Parts(None)
+        for kind, *part in self.parts.take(text):
+            if kind == "head":
+                start, given, is_whole = part
+                self.stream = self.connection.get_next_available_stream_id()
+                self.messages[self.stream] = Message(end="silent")
+                self.awaited.append(self.stream)
+                written = "\r\n".join([start, *(f"{name}: {value}" for name, value in given)])
+                self.connection.send_headers(self.stream, fields(written), end_stream=is_whole)
+            elif kind == "data":
+                self.send_data(*part)
+            else:
+                self.connection.send_headers(self.stream, part[0], end_stream=True)
+        if self.parts.state == "over":
+            self.parts, self.stream = None, None
+        self.flush()
+
+    def send_data(self, data, is_whole):
+        while len(data) > (room := self.room()):
+            self.connection.send_data(self.stream, data[:room])
+            self.flush()
+            data = data[room:]
+            while not self.room():
+                if not self.receive():
+                    raise OSError("the window stays closed")
+        self.connection.send_data(self.stream, data, end_stream=is_whole)
+
+    def room(self):
+        return min(self.connection.local_flow_control_window(self.stream), self.connection.max_outbound_frame_size)
 
     def reset(self):
         self.connection.reset_stream(self.awaited[-1], 8)

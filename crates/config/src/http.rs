@@ -7,6 +7,7 @@ use crate::{
     extension::ExtensionConfig,
     matcher::StringMatcher,
     route::{HeaderMutations, RouteConfiguration},
+    upgrade::UpgradeConfig,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -96,6 +97,8 @@ pub struct HttpConnectionManager {
     pub flush_access_log_on_new_request: bool,
     /// Changes to local replies.
     pub local_reply: LocalReplyConfig,
+    /// Which upgrades pass, where routes do not say.
+    pub upgrades: Vec<UpgradeConfig>,
 }
 
 /// Which protocol a connection manager speaks.

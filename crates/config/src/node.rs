@@ -101,6 +101,20 @@ impl Node {
         self.get(key).unwrap_or(&NULL)
     }
 
+    /// The place of what stands at a path such as `listeners[0].name`; where that is not there, of what is around it.
+    pub fn mark_at(&self, path: &str) -> Mark {
+        let mut node = self;
+        for step in path.split(['.', '[']) {
+            let below = match step.strip_suffix(']') {
+                Some(index) => index.parse().ok().and_then(|at: usize| node.items().get(at)),
+                None => node.get(step),
+            };
+            let Some(below) = below else { break };
+            node = below;
+        }
+        node.mark
+    }
+
     /// Whether the field is present and not null.
     pub fn has(&self, key: &str) -> bool {
         self.get(key).is_some()

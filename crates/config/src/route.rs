@@ -10,6 +10,7 @@ use crate::{
     },
     node::Node,
     retry::{GrpcTimeout, InternalRedirectPolicy, MirrorPolicy, RetryPolicy},
+    upgrade::RouteUpgrade,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -259,6 +260,8 @@ pub struct RouteAction {
     pub rate_limits: Vec<Node>,
     /// The virtual host's rate limits count as well.
     pub include_vh_rate_limits: bool,
+    /// Which upgrades pass; before what the connection manager says.
+    pub upgrades: Vec<RouteUpgrade>,
 }
 
 /// Which circuit breakers count a request.

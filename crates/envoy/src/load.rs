@@ -142,7 +142,7 @@ fn load_wire(bytes: &[u8], chosen: Chosen<'_>, options: &LoadOptions<'_>) -> Res
         return fail(format!("protobuf bytes are of the Envoy dialect, not of \"{}\"", dialect.name()));
     }
     if bytes.len() > MAX_TEXT_BYTES {
-        return fail(format!("the file has {} bytes; at most {MAX_TEXT_BYTES} are read", bytes.len()));
+        return fail(format!("the file is larger than {MAX_TEXT_BYTES} bytes"));
     }
     if bytes.is_empty() {
         return fail("there is no configuration: the file is empty".to_owned());

@@ -57,9 +57,11 @@ const ALL: [Deadline; COUNT] = [
 const CONNECTION: u16 =
     1 << Deadline::ConnectionIdle as u8 | 1 << Deadline::ConnectionDuration as u8 | 1 << Deadline::Drain as u8;
 
-/// Deadlines. Moving one costs no more than noting it, as long as the earliest does not come earlier.
+/// Deadlines. Moving one or taking it away costs no more than noting it, as long as it does not come before all others.
 pub struct Deadlines {
     timer: Timer,
+    /// When the timer ends: at the earliest deadline, or before it where that was moved or taken away.
+    armed: Cell<Option<Instant>>,
     at: [Cell<Option<Instant>>; COUNT],
     expired: Cell<u16>,
 }
@@ -67,20 +69,33 @@ pub struct Deadlines {
 impl Deadlines {
     /// None is set.
     pub fn new(timer: Timer) -> Self {
-        Self { timer, at: [const { Cell::new(None) }; COUNT], expired: Cell::new(0) }
+        Self { timer, armed: Cell::new(None), at: [const { Cell::new(None) }; COUNT], expired: Cell::new(0) }
     }
 
     /// Sets a deadline, or (`None`) takes it away.
     pub fn set(&self, which: Deadline, at: Option<Instant>) {
         self.expired.set(self.expired.get() & !(1 << which as u8));
-        if self.slot(which).replace(at) != at {
-            self.timer.set(self.earliest());
+        self.slot(which).set(at);
+        if let Some(at) = at
+            && self.armed.get().is_none_or(|armed| at < armed)
+        {
+            self.arm(Some(at));
         }
     }
 
     /// Sets a deadline `time` after `now`; `None` takes it away.
     pub fn set_after(&self, which: Deadline, now: Instant, time: Option<Duration>) {
         self.set(which, time.and_then(|time| now.checked_add(time)));
+    }
+
+    /// When the task that runs was polled.
+    pub fn now(&self) -> Instant {
+        self.timer.now()
+    }
+
+    fn arm(&self, at: Option<Instant>) {
+        self.armed.set(at);
+        self.timer.set(at);
     }
 
     /// Whether it is set.
@@ -101,7 +116,6 @@ impl Deadlines {
                 self.slot(which).set(None);
             }
         }
-        self.timer.set(self.earliest());
     }
 
     /// Notes which deadlines have passed, and has the task woken at the next. To be called whenever the task is polled.
@@ -114,7 +128,7 @@ impl Deadlines {
                     self.expired.set(self.expired.get() | 1 << which as u8);
                 }
             }
-            self.timer.set(self.earliest());
+            self.arm(self.earliest());
         }
     }
 

@@ -3,7 +3,8 @@
 use crate::timer::{Timer, Timers};
 use std::{
     cell::Cell,
-    future::Future,
+    future::{Future, poll_fn},
+    pin::Pin,
     rc::Rc,
     sync::{
         Arc,
@@ -128,6 +129,11 @@ impl Local {
         Rc::new(Self { id: 0, process, stats, timers, tasks: Cell::new(0) })
     }
 
+    /// When the task that runs was polled: the time without reading a clock. For tasks of [`Self::spawn`] only.
+    pub fn now(&self) -> Instant {
+        self.timers.now()
+    }
+
     /// A timer that is not set.
     pub fn timer(&self) -> Timer {
         Timer::new(&self.timers)
@@ -149,11 +155,18 @@ impl Local {
     pub fn spawn(self: &Rc<Self>, counted: bool, task: impl Future<Output = ()> + 'static) {
         let guard = TaskGuard::new(self, counted);
         // In a place of its own: a future that awaits one that it was given has room for it twice.
-        let task = Box::pin(task);
+        let mut task = Box::pin(task);
         tokio::task::spawn_local(async move {
-            let _guard = guard;
-            task.await;
+            guard.local.clocked(task.as_mut()).await;
         });
+    }
+
+    /// Reads the clock for [`Self::now`] whenever `task` is polled.
+    pub(crate) fn clocked<T>(&self, mut task: Pin<&mut impl Future<Output = T>>) -> impl Future<Output = T> {
+        poll_fn(move |cx| {
+            self.timers.note_poll();
+            task.as_mut().poll(cx)
+        })
     }
 }
 
@@ -188,8 +201,11 @@ pub(crate) mod tests {
     pub(crate) fn on_worker<F: Future<Output = ()>>(test: impl FnOnce(Rc<Local>) -> F) {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
-        runtime
-            .block_on(async { test(Local::new(0, Arc::default(), sota_plugin::stats::Registry::new().shard())).await });
+        runtime.block_on(async {
+            let local = Local::new(0, Arc::default(), sota_plugin::stats::Registry::new().shard());
+            let mut task = Box::pin(test(Rc::clone(&local)));
+            local.clocked(task.as_mut()).await;
+        });
     }
 
     #[test]

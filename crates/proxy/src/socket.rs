@@ -41,6 +41,18 @@ impl Io {
         Poll::Ready(Ok(read.filled().len()))
     }
 
+    /// Whether there is something to read, an end or an error: an octet of it is lost. Asks the system only when the
+    /// runtime has heard of something, and nobody is woken later.
+    fn has_input(&mut self) -> bool {
+        let mut octet = [0];
+        let read = match self {
+            Self::Tcp(stream) => stream.try_read(&mut octet),
+            Self::Unix(stream) => stream.try_read(&mut octet),
+            Self::Layered(io) => return io.poll_read(&mut Context::from_waker(Waker::noop()), &mut octet).is_ready(),
+        };
+        !matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
@@ -216,13 +228,10 @@ impl Socket {
         }
     }
 
-    /// For a connection that waits for nothing: whether the peer has closed it or sent something unasked. Costs no
-    /// system call while nothing has arrived.
+    /// For a connection that waits for nothing: whether the peer has closed it or sent something unasked, of which an
+    /// octet is lost. Costs no system call while nothing has arrived.
     pub fn is_stale(&self) -> bool {
-        if self.ended.get() || self.buffered() > 0 {
-            return true;
-        }
-        self.poll_fill(&mut Context::from_waker(Waker::noop()), 1).is_ready()
+        self.ended.get() || self.buffered() > 0 || self.io.borrow_mut().has_input()
     }
 
     /// Gives the transport and the bytes that were read and not used.

@@ -16,17 +16,23 @@ use tokio::sync::Notify;
 
 /// Places of the queue are this far apart, in milliseconds: a timer fires so much late at most.
 const GRAIN_MS: u64 = 2;
+/// So many timers that nobody has are kept.
+const KEPT_FREE: usize = 256;
 /// Not set; not queued.
 const NEVER: u64 = u64::MAX;
 
 /// The queue of a worker's timers.
 pub(crate) struct Timers {
     begin: Instant,
+    /// When the task that runs was polled.
+    now: Cell<Instant>,
     /// Milliseconds since `begin` -> timers.
     queue: RefCell<BTreeMap<u64, Vec<Weak<Entry>>>>,
     /// The driver sleeps until here.
     wakes_at: Cell<u64>,
     earlier: Notify,
+    /// Those that nobody has, where they stand in the queue: the next that are asked for, as a stream is like the one before.
+    free: RefCell<Vec<Rc<Entry>>>,
 }
 
 struct Entry {
@@ -38,7 +44,25 @@ struct Entry {
 
 impl Timers {
     pub(crate) fn new() -> Self {
-        Self { begin: Instant::now(), queue: RefCell::default(), wakes_at: Cell::new(NEVER), earlier: Notify::new() }
+        let begin = Instant::now();
+        Self {
+            begin,
+            now: Cell::new(begin),
+            queue: RefCell::default(),
+            wakes_at: Cell::new(NEVER),
+            earlier: Notify::new(),
+            free: RefCell::default(),
+        }
+    }
+
+    /// When the task that runs was polled.
+    pub(crate) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    /// A task is polled: reads the clock.
+    pub(crate) fn note_poll(&self) {
+        self.now.set(Instant::now());
     }
 
     /// Fires timers for as long as the worker lives.
@@ -55,7 +79,8 @@ impl Timers {
                 }
                 _ => self.earlier.notified().await,
             }
-            self.fire(self.millis(Instant::now()));
+            self.note_poll();
+            self.fire(self.millis(self.now()));
         }
     }
 
@@ -116,13 +141,16 @@ pub struct Timer {
 
 impl Timer {
     pub(crate) fn new(timers: &Rc<Timers>) -> Self {
-        let entry = Entry {
-            deadline: Cell::new(NEVER),
-            queued: Cell::new(NEVER),
-            fired: Cell::new(false),
-            waker: Cell::new(None),
+        let free = timers.free.borrow_mut().pop();
+        let new = || {
+            Rc::new(Entry {
+                deadline: Cell::new(NEVER),
+                queued: Cell::new(NEVER),
+                fired: Cell::new(false),
+                waker: Cell::new(None),
+            })
         };
-        Self { entry: Rc::new(entry), timers: Rc::clone(timers) }
+        Self { entry: free.unwrap_or_else(new), timers: Rc::clone(timers) }
     }
 
     /// Sets, moves or (with `None`) stops the timer.
@@ -140,6 +168,11 @@ impl Timer {
             self.timers.dequeue(entry);
             self.timers.enqueue(entry, place);
         }
+    }
+
+    /// When the task that runs was polled.
+    pub fn now(&self) -> Instant {
+        self.timers.now()
     }
 
     /// Ready when the time that was set last is over.
@@ -163,7 +196,15 @@ impl Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        self.timers.dequeue(&self.entry);
+        self.set(None);
+        drop(self.entry.waker.take());
+        let mut free = self.timers.free.borrow_mut();
+        if free.len() < KEPT_FREE {
+            free.push(Rc::clone(&self.entry));
+        } else {
+            drop(free);
+            self.timers.dequeue(&self.entry);
+        }
     }
 }
 
@@ -193,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_timer_does_not_fire_and_a_dropped_one_leaves_the_queue() {
+    fn a_stopped_timer_does_not_fire_and_dropped_ones_do_not_fill_the_queue() {
         on_worker(|local| async move {
             let timer = local.timer();
             timer.set(Some(Instant::now() + Duration::from_millis(5)));
@@ -204,7 +245,18 @@ mod tests {
                 let timer = local.timer();
                 timer.set(Some(Instant::now() + Duration::from_secs(3600)));
             }
-            assert!(timer.timers.queue.borrow().is_empty());
+            let queued = || timer.timers.queue.borrow().values().map(Vec::len).sum::<usize>();
+            assert_eq!(queued(), 1, "the one timer has been used again and again");
+            let set = |_| {
+                let timer = local.timer();
+                timer.set(Some(Instant::now() + Duration::from_secs(7200)));
+                timer
+            };
+            drop((0..1000).map(set).collect::<Vec<_>>());
+            assert_eq!(queued(), super::KEPT_FREE);
+            let again = local.timer();
+            again.set(Some(Instant::now() + Duration::from_millis(5)));
+            again.expired().await;
         });
     }
 }

@@ -180,7 +180,13 @@ impl Change {
                 Err(found) => errors.extend(found.0),
             }
         }
-        if errors.is_empty() { Ok(change) } else { Err(ConfigErrors(errors)) }
+        if errors.is_empty() {
+            return Ok(change);
+        }
+        if let Some(source) = &bootstrap.source {
+            errors.iter_mut().filter(|e| e.mark == Mark::NONE).for_each(|e| e.mark = source.mark_at(&e.path));
+        }
+        Err(ConfigErrors(errors))
     }
 
     /// What it brings: every listener with its addresses, where nothing is served yet.

@@ -75,7 +75,7 @@ pub(crate) struct Server {
     pub workers: Rc<Workers>,
     /// What is served.
     pub resources: Resources,
-    /// The bootstrap that is served: the last one that was accepted.
+    /// The bootstrap that is served: the last one that was accepted, with what only a restart can change as it was.
     pub bootstrap: RefCell<Arc<Bootstrap>>,
     /// What the last accepted file changed that only a restart can change.
     pub needs_restart: RefCell<Vec<&'static str>>,
@@ -363,17 +363,19 @@ impl Server {
     pub(crate) async fn apply_file(self: &Rc<Self>) -> Result<String, Refused> {
         let (options, registry) = (self.options.config.clone(), Arc::clone(&self.inputs.registry));
         let (inputs, current) = (self.inputs.clone(), self.resources.current());
+        let served = Arc::clone(&self.bootstrap.borrow());
         let all = self.options.clone();
         let build = tokio::task::spawn_blocking(move || {
             let (mut loaded, warnings) = configuration::read(&options, &registry, false)?;
             configuration::override_node(&mut loaded.bootstrap, &all);
+            let needs_restart = keep_what_needs_a_restart(&served, &mut loaded.bootstrap);
             let bootstrap = Arc::new(loaded.bootstrap);
             let change = Change::build(&bootstrap, &current, &inputs)
                 .map_err(|errors| Refused(configuration::render(&errors, &options)))?;
-            Ok::<_, Refused>((bootstrap, change, warnings))
+            Ok::<_, Refused>((bootstrap, change, needs_restart, warnings))
         });
         let built = build.await.map_err(|error| Refused(format!("building the configuration failed: {error}")))?;
-        let (bootstrap, change, warnings) = built?;
+        let (bootstrap, change, needs_restart, warnings) = built?;
         for line in warnings.lines() {
             tracing::warn!(target: "config", "{line}");
         }
@@ -383,7 +385,6 @@ impl Server {
         if self.xds.get().is_some() || self.resources.wants_discovery() {
             self.xds.get_or_init(|| Xds::start(self, &bootstrap.dynamic)).reloaded();
         }
-        let needs_restart = self.restart_needed_for(&bootstrap);
         if !needs_restart.is_empty() {
             tracing::warn!(target: "config", "changes after a restart only: {}", needs_restart.join(", "));
         }
@@ -391,27 +392,27 @@ impl Server {
         *self.bootstrap.borrow_mut() = bootstrap;
         Ok(summary)
     }
+}
 
-    /// What differs from the bootstrap that the process was started with and cannot change while it runs.
-    fn restart_needed_for(&self, new: &Bootstrap) -> Vec<&'static str> {
-        let old = self.bootstrap.borrow();
-        let mut found = self.needs_restart.borrow().clone();
-        let differs = [
-            ("node", old.node != new.node),
-            ("admin", old.admin != new.admin),
-            ("dynamic_resources", old.dynamic != new.dynamic),
-            ("stats_config", old.stats_config != new.stats_config),
-            ("stats_flush_interval", old.stats_flush_interval != new.stats_flush_interval),
-            ("layered_runtime", old.layered_runtime != new.layered_runtime),
-            ("typed_dns_resolver_config", old.dns_resolver != new.dns_resolver),
-        ];
-        for (name, differs) in differs {
-            if differs && !found.contains(&name) {
-                found.push(name);
-            }
+/// Keeps in `new` what cannot change while the process runs as it is in `served`; the names of what differed.
+fn keep_what_needs_a_restart(served: &Bootstrap, new: &mut Bootstrap) -> Vec<&'static str> {
+    fn keep<T: Clone + PartialEq>(served: &T, new: &mut T) -> bool {
+        let differs = served != new;
+        if differs {
+            new.clone_from(served);
         }
-        found
+        differs
     }
+    let kept = [
+        ("node", keep(&served.node, &mut new.node)),
+        ("admin", keep(&served.admin, &mut new.admin)),
+        ("dynamic_resources", keep(&served.dynamic, &mut new.dynamic)),
+        ("stats_config", keep(&served.stats_config, &mut new.stats_config)),
+        ("stats_flush_interval", keep(&served.stats_flush_interval, &mut new.stats_flush_interval)),
+        ("layered_runtime", keep(&served.layered_runtime, &mut new.layered_runtime)),
+        ("typed_dns_resolver_config", keep(&served.dns_resolver, &mut new.dns_resolver)),
+    ];
+    kept.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
 }
 
 /// Whole milliseconds.

@@ -218,7 +218,11 @@ fn requests(data: &[u8], piece: usize, options: &DecodeOptions) -> (Vec<(Request
                 Ok(RequestOutcome::Head(info)) => break info,
                 Ok(RequestOutcome::Http2Preface) => return (messages, End::Complete(feed.start)),
                 Ok(RequestOutcome::NeedMore) if feed.more() => {}
-                Ok(RequestOutcome::NeedMore) => return (messages, End::Incomplete),
+                Ok(RequestOutcome::NeedMore) => {
+                    // A long head is not parsed at every octet: what is wrong with it may show only now.
+                    let now = decode_request(feed.bytes(), options, &mut HeadProgress::default(), &mut head);
+                    return (messages, if now.is_err() { End::Refused } else { End::Incomplete });
+                }
             }
         };
         feed.consume(info.consumed);
@@ -251,7 +255,10 @@ fn responses(
                 Err(_) => return (messages, End::Refused),
                 Ok(ResponseOutcome::Head(info)) => break info,
                 Ok(ResponseOutcome::NeedMore) if feed.more() => {}
-                Ok(ResponseOutcome::NeedMore) => return (messages, End::Incomplete),
+                Ok(ResponseOutcome::NeedMore) => {
+                    let now = decode_response(feed.bytes(), options, context, &mut HeadProgress::default(), &mut head);
+                    return (messages, if now.is_err() { End::Refused } else { End::Incomplete });
+                }
             }
         };
         feed.consume(info.consumed);

@@ -14,6 +14,8 @@ pub(super) struct Output {
     first_is_control: bool,
     frames: u32,
     control_frames: u32,
+    /// Where the last frame begins and whose it is, as long as none of it was written and it can end a stream.
+    last: Option<(usize, u32)>,
 }
 
 impl Output {
@@ -54,16 +56,27 @@ impl Output {
     pub(super) fn frame(&mut self, is_control: bool) -> &mut Vec<u8> {
         self.frames += 1;
         self.control_frames += u32::from(is_control);
+        self.last = None;
         &mut self.buf
     }
 
     /// Appends a frame of payload.
     #[inline]
     pub(super) fn push(&mut self, head: FrameHead, payload: &[u8]) {
+        let at = self.buf.len();
         let buf = self.frame(false);
         buf.reserve(HEAD_LEN + payload.len());
         buf.extend_from_slice(&head.octets());
         buf.extend_from_slice(payload);
+        self.last = Some((at, head.stream));
+    }
+
+    /// Ends a stream with what was appended last, if that is its head or its data and waits as a whole.
+    pub(super) fn end_with_last(&mut self, stream: u32) -> bool {
+        let Some((at, _)) = self.last.filter(|(_, of)| *of == stream) else { return false };
+        let Some(flags) = self.buf.get_mut(at + FLAGS_AT) else { return false };
+        *flags |= frame::flag::END_STREAM;
+        true
     }
 
     /// Appends HEADERS, and CONTINUATION where the block needs it. `encode` appends the block; what it appended is
@@ -82,6 +95,7 @@ impl Output {
             return Err(error);
         }
         self.frames += 1;
+        self.last = Some((at, stream));
         let end = if end_stream { frame::flag::END_STREAM } else { 0 };
         let len = self.buf.len() - at - HEAD_LEN;
         let head = |len: usize, kind, flags| FrameHead { len: len as u32, kind, flags, stream }.octets();
@@ -112,6 +126,7 @@ impl Output {
     /// So many octets of [`Self::pending`] were written.
     pub(super) fn written(&mut self, octets: usize) {
         let mut left = octets.min(self.len());
+        self.last = None;
         while left > 0 {
             if self.first_left == 0 {
                 let Some(head) = self.pending().first_chunk::<HEAD_LEN>().map(FrameHead::parse) else { break };
@@ -158,6 +173,9 @@ impl Output {
         self.buf.capacity()
     }
 }
+
+/// Where the flags are in the head of a frame.
+const FLAGS_AT: usize = 4;
 
 /// Below this, what is written is not worth moving the rest for.
 const COMPACT: usize = 64 * 1024;

@@ -87,7 +87,7 @@ impl Connection {
 
     /// Sends data, as much as the windows and the output take; says how much that was. When it is less than all of
     /// it, the stream is not ended, and [`Self::next_sendable`] names the stream when it may go on. `end_stream`
-    /// without data always succeeds.
+    /// without data always succeeds, and takes no frame of its own behind a head or data that still wait.
     pub fn send_data(&mut self, stream: StreamId, data: &[u8], end_stream: bool) -> Result<usize, SendError> {
         if self.sendable(stream)? != Half::Body {
             return Err(SendError::Closed);
@@ -105,7 +105,7 @@ impl Connection {
             self.output.push(FrameHead { len: part.len() as u32, kind: kind::DATA, flags, stream }, part);
             self.flood.data_sent = self.flood.data_sent.saturating_add(1);
         }
-        if data.is_empty() && end_stream {
+        if data.is_empty() && end_stream && !self.output.end_with_last(stream) {
             self.output.push(FrameHead { len: 0, kind: kind::DATA, flags: flag::END_STREAM, stream }, &[]);
         }
         // At most the windows, which are positive then.

@@ -45,7 +45,7 @@ fn read(text: &[u8]) -> Result<Node, ConfigError> {
 fn decode(text: &[u8]) -> Result<&str, ConfigError> {
     let fail = |mark, reason: String| Err(ConfigError::new("", mark, reason));
     if text.len() > MAX_TEXT_BYTES {
-        return fail(Mark::NONE, format!("the file has {} bytes; at most {MAX_TEXT_BYTES} are read", text.len()));
+        return fail(Mark::NONE, format!("the file is larger than {MAX_TEXT_BYTES} bytes"));
     }
     if text.starts_with(&[0xff, 0xfe]) || text.starts_with(&[0xfe, 0xff]) {
         return fail(Mark::NONE, "the file is UTF-16; save it as UTF-8".to_owned());

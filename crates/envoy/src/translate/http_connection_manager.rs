@@ -11,6 +11,7 @@ use super::{
     local_reply::local_reply,
     original_ip::original_ip_detection,
     route::route_configuration,
+    upgrade::upgrades,
 };
 use sota_config::{
     Node,
@@ -34,7 +35,7 @@ const DEFAULT_SERVER_NAME: &str = "envoy";
 /// A connection manager; its inline routes are checked against the known clusters unless they say otherwise.
 pub(super) fn http_connection_manager(cx: &mut Cx<'_>, node: &Node) -> Option<HttpConnectionManager> {
     let routes = routes(cx, node);
-    let http_filters = http_filters(cx, node);
+    let http_filters = http_filters(cx, node, "http_filters");
     if node.bool("strip_matching_host_port") && node.bool("strip_any_host_port") {
         cx.field_error(
             node,
@@ -127,6 +128,7 @@ pub(super) fn http_connection_manager(cx: &mut Cx<'_>, node: &Node) -> Option<Ht
         flush_access_log_on_new_request: node.bool("flush_access_log_on_new_request")
             || options.bool("flush_access_log_on_new_request"),
         local_reply: cx.with("local_reply_config", |cx| local_reply(cx, node.field("local_reply_config"))),
+        upgrades: upgrades(cx, node),
         http_filters,
         routes: routes?,
     })
@@ -151,20 +153,20 @@ fn routes(cx: &mut Cx<'_>, node: &Node) -> Option<RouteSource> {
     })
 }
 
-/// The chain: the router ends it, and is nowhere else. Extensions that end one are not known here.
-fn http_filters(cx: &mut Cx<'_>, node: &Node) -> Vec<HttpFilter> {
-    let count = node.list("http_filters").len();
+/// The chain in the field `key`: the router ends it, and is nowhere else. Extensions that end one are not known here.
+pub(super) fn http_filters(cx: &mut Cx<'_>, node: &Node, key: &'static str) -> Vec<HttpFilter> {
+    let count = node.list(key).len();
     if count == 0 {
-        cx.field_error(node, "http_filters", format!("there are no filters; the last one must be {ROUTER}"));
+        cx.field_error(node, key, format!("there are no filters; the last one must be {ROUTER}"));
     }
     let mut position = 0;
-    cx.each(node, "http_filters", |cx, node| {
+    cx.each(node, key, |cx, node| {
         position += 1;
-        http_filter(cx, node, position == count)
+        http_filter(cx, node, key, position == count)
     })
 }
 
-fn http_filter(cx: &mut Cx<'_>, node: &Node, is_last: bool) -> Option<HttpFilter> {
+fn http_filter(cx: &mut Cx<'_>, node: &Node, key: &str, is_last: bool) -> Option<HttpFilter> {
     let name = node.str("name");
     if node.has("config_discovery") {
         // Refused by the check; with --allow-unsupported nothing is known of the filter.
@@ -173,10 +175,10 @@ fn http_filter(cx: &mut Cx<'_>, node: &Node, is_last: bool) -> Option<HttpFilter
     }
     let is_router = is_filter(node, ROUTER, ROUTER_MESSAGE);
     if is_router && !is_last {
-        cx.error(node.mark, format!("terminal filter \"{name}\" ({ROUTER}) must be the last filter of http_filters"));
+        cx.error(node.mark, format!("terminal filter \"{name}\" ({ROUTER}) must be the last filter of {key}"));
     }
     if is_last && !is_router && !cx.is_refused() {
-        cx.error(node.mark, format!("non-terminal filter \"{name}\" is the last one; {ROUTER} must end http_filters"));
+        cx.error(node.mark, format!("non-terminal filter \"{name}\" is the last one; {ROUTER} must end {key}"));
     }
     if is_last && node.bool("disabled") {
         cx.field_error(node, "disabled", "the terminal filter cannot be disabled");

@@ -37,6 +37,7 @@ mod route_match;
 mod runtime;
 mod stats_config;
 mod tcp_proxy;
+mod upgrade;
 mod virtual_host;
 
 pub(crate) use bootstrap::bootstrap;

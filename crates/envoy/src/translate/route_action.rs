@@ -11,6 +11,7 @@ use super::{
     mirror::{internal_redirects, mirrors},
     retry::retry_policy,
     route::{RouteScope, per_filter_config},
+    upgrade::route_upgrades,
 };
 use sota_config::{
     Mark, Node,
@@ -92,6 +93,7 @@ fn forward(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, place: Place<'_>) ->
         priority: if node.str("priority") == "HIGH" { RoutingPriority::High } else { RoutingPriority::Default },
         rate_limits: node.list("rate_limits").to_vec(),
         include_vh_rate_limits: node.bool("include_vh_rate_limits"),
+        upgrades: route_upgrades(cx, node),
     })
 }
 

@@ -278,7 +278,7 @@ fn without_heads_and_upstream() {
                   %UPSTREAM_HOST_NAME%|%UPSTREAM_HOSTS_ATTEMPTED%|%RESPONSE_FLAGS%|%RESPONSE_FLAGS_LONG%|\
                   %UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID%|%REQUEST_HEADERS_BYTES%|%QUERY_PARAM(a)%";
     Format::text(format, false).unwrap().write(&FormatCx::new(&info, LogKind::TcpConnectionEnd), &mut line);
-    let expected = "-|0|-|-|-|0|-|-|URX,UH|UpstreamRetryLimitExceeded,NoHealthyUpstream|-|0|-";
+    let expected = "-|0|-|-|-|0|-|-|UH,URX|NoHealthyUpstream,UpstreamRetryLimitExceeded|-|0|-";
     assert_eq!(String::from_utf8(line).unwrap(), expected);
 }
 

@@ -164,6 +164,33 @@ const fn slot(name: &[u8]) -> usize {
     (len * 406 + last as usize * 95 + middle as usize * 1017 + late as usize * 410) & (SLOTS - 1)
 }
 
+/// Whether `name` is `known`, which is in lower case: every field of every head is compared once, so by words.
+const fn is_in_any_case(name: &[u8], known: &[u8]) -> bool {
+    if name.len() != known.len() {
+        return false;
+    }
+    let (mut rest, mut known_rest) = (name, known);
+    while let (Some((word, next)), Some((known_word, known_next))) =
+        (rest.split_first_chunk(), known_rest.split_first_chunk())
+    {
+        if !is_word_in_any_case(u64::from_le_bytes(*word), u64::from_le_bytes(*known_word)) {
+            return false;
+        }
+        (rest, known_rest) = (next, known_next);
+    }
+    // What is left overlaps what was compared, if that was anything.
+    if let (Some(word), Some(known_word)) = (name.last_chunk(), known.last_chunk()) {
+        return is_word_in_any_case(u64::from_le_bytes(*word), u64::from_le_bytes(*known_word));
+    }
+    name.eq_ignore_ascii_case(known)
+}
+
+/// Eight letters, digits and hyphens at once. They all have the bit of lower case but capitals, which have the next one.
+const fn is_word_in_any_case(word: u64, known: u64) -> bool {
+    const LOWER: u64 = u64::from_le_bytes([0x20; 8]);
+    word | LOWER == known && (word | word >> 1) & LOWER == LOWER
+}
+
 impl HeaderId {
     /// How many ids there are; ids are `0..COUNT`.
     pub const COUNT: usize = NAMES.len();
@@ -175,7 +202,7 @@ impl HeaderId {
             return None;
         }
         let id = TABLE[slot(name)] as usize;
-        if id < NAMES.len() && name.eq_ignore_ascii_case(NAMES[id].as_bytes()) { Some(IDS[id]) } else { None }
+        if id < NAMES.len() && is_in_any_case(name, NAMES[id].as_bytes()) { Some(IDS[id]) } else { None }
     }
 
     /// The name in lower case.
@@ -217,9 +244,14 @@ mod tests {
             assert_eq!(HeaderId::find(name.as_bytes()), None, "{name:?}");
         }
         for id in HeaderId::all() {
-            let mut name = id.as_str().as_bytes().to_vec();
-            name[0] = b'?';
-            assert_eq!(HeaderId::find(&name), None);
+            let name = id.as_str().as_bytes();
+            for at in 0..name.len() {
+                for octet in (0..=u8::MAX).filter(|octet| !octet.eq_ignore_ascii_case(&name[at])) {
+                    let mut name = name.to_vec();
+                    name[at] = octet;
+                    assert_ne!(HeaderId::find(&name), Some(id), "{name:?}");
+                }
+            }
         }
     }
 }

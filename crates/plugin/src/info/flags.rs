@@ -106,10 +106,14 @@ impl ResponseFlag {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ResponseFlags(u32);
 
+/// That no retry is left was set behind another flag.
+const RETRIES_ENDED_LAST: u32 = 1 << 31;
+
 impl ResponseFlags {
     /// Adds a flag.
     pub fn set(&mut self, flag: ResponseFlag) {
-        self.0 |= 1 << flag as u8;
+        let is_later = flag == ResponseFlag::UpstreamRetryLimitExceeded && !self.is_empty() && !self.has(flag);
+        self.0 |= 1 << flag as u8 | if is_later { RETRIES_ENDED_LAST } else { 0 };
     }
 
     /// Whether a flag is there.
@@ -122,12 +126,14 @@ impl ResponseFlags {
         self.0 == 0
     }
 
-    /// The flags, in the order in which they are printed: Envoy's order is that in which they were set, and that no
-    /// retry is left is known before what the last attempt has ended with.
+    /// The flags, in the order in which they are printed: Envoy's order is that in which they were set. For HTTP it is
+    /// known that no retry is left before what the last attempt has ended with, for TCP behind that.
     pub fn iter(self) -> impl Iterator<Item = ResponseFlag> {
-        const FIRST: ResponseFlag = ResponseFlag::UpstreamRetryLimitExceeded;
-        let others = ResponseFlag::ALL.iter().copied().filter(|flag| *flag != FIRST);
-        std::iter::once(FIRST).chain(others).filter(move |flag| self.has(*flag))
+        const ENDED: ResponseFlag = ResponseFlag::UpstreamRetryLimitExceeded;
+        let is_last = self.0 & RETRIES_ENDED_LAST != 0;
+        let others = ResponseFlag::ALL.iter().copied().filter(|flag| *flag != ENDED);
+        let (first, last) = if is_last { (None, Some(ENDED)) } else { (Some(ENDED), None) };
+        first.into_iter().chain(others).chain(last).filter(move |flag| self.has(*flag))
     }
 }
 
@@ -158,6 +164,12 @@ mod tests {
         flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
         flags.set(ResponseFlag::UpstreamConnectionFailure);
         assert_eq!(flags.to_string(), "URX,UF");
+        flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
+        assert_eq!(flags.to_string(), "URX,UF");
+        let mut later = ResponseFlags::default();
+        later.set(ResponseFlag::UpstreamConnectionFailure);
+        later.set(ResponseFlag::UpstreamRetryLimitExceeded);
+        assert_eq!(later.to_string(), "UF,URX");
         assert!(flags.has(ResponseFlag::UpstreamConnectionFailure) && !flags.has(ResponseFlag::NoRouteFound));
         assert_eq!(ResponseFlag::ALL.len(), 30);
         for flag in ResponseFlag::ALL {

@@ -77,12 +77,17 @@ pub struct StreamInfo {
 impl StreamInfo {
     /// A stream that begins now.
     pub fn new(connection: Rc<ConnectionInfo>, stream_id: u64, protocol: Option<Protocol>) -> Self {
+        Self::begun_at(Instant::now(), connection, stream_id, protocol)
+    }
+
+    /// A stream that begins now, where the monotonic clock was read already.
+    pub fn begun_at(now: Instant, connection: Rc<ConnectionInfo>, stream_id: u64, protocol: Option<Protocol>) -> Self {
         Self {
             connection,
             stream_id,
             protocol,
             start_time: SystemTime::now(),
-            timing: Timing::new(Instant::now()),
+            timing: Timing::new(now),
             remote: None,
             bytes_received: 0,
             bytes_sent: 0,

@@ -48,6 +48,8 @@ impl FilterChainConfig {
         let mut terminal = TerminalConfig::None;
         let last = model.filters.len().saturating_sub(1);
         for (at, filter) in model.filters.iter().enumerate() {
+            let path = format!("{}.filters[{at}].typed_config", cx.path);
+            let cx = &FactoryContext { path: &path, ..*cx };
             let built = match &filter.kind {
                 NetworkFilterKind::HttpConnectionManager(manager) => {
                     HttpConnectionManagerConfig::build(manager, cx).map(TerminalConfig::Http)

@@ -22,7 +22,7 @@ use std::{
     io,
     rc::Rc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// A connection and what its streams share.
@@ -69,7 +69,7 @@ impl Connection {
         deadlines.set_after(Deadline::ConnectionDuration, downstream.info.start, longest);
         let is_late = downstream.drain.is_draining();
         if is_late {
-            deadlines.set_after(Deadline::Drain, Instant::now(), Some(manager.config.model.drain_timeout));
+            deadlines.set_after(Deadline::Drain, deadlines.now(), Some(manager.config.model.drain_timeout));
         }
         Self {
             is_late,
@@ -118,7 +118,7 @@ impl Connection {
             return None;
         }
         let idle = self.manager.config.model.common.idle_timeout;
-        self.deadlines.set_after(Deadline::ConnectionIdle, Instant::now(), idle);
+        self.deadlines.set_after(Deadline::ConnectionIdle, self.deadlines.now(), idle);
         poll_fn(|cx| {
             self.deadlines.refresh(cx);
             if let Some(end) = self.poll_end(cx) {
@@ -234,7 +234,7 @@ impl Connection {
     fn begin_end(&self) {
         if !self.is_ending.replace(true) {
             let time = self.manager.config.model.drain_timeout;
-            self.deadlines.set_after(Deadline::Drain, Instant::now(), Some(time));
+            self.deadlines.set_after(Deadline::Drain, self.deadlines.now(), Some(time));
         }
     }
 
@@ -310,7 +310,7 @@ impl Connection {
     pub(super) async fn close(&self, mut farewell: impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>) {
         let time = self.manager.config.model.delayed_close_timeout;
         let socket = &self.downstream.socket;
-        self.deadlines.set_after(Deadline::Drain, Instant::now(), Some(time.unwrap_or(Duration::ZERO)));
+        self.deadlines.set_after(Deadline::Drain, self.deadlines.now(), Some(time.unwrap_or(Duration::ZERO)));
         let mut is_written = false;
         poll_fn(|cx| {
             self.deadlines.refresh(cx);

@@ -14,14 +14,15 @@ use std::time::Instant;
 
 impl Stream<'_> {
     /// The stream has ended; what follows it on the connection?
-    pub(super) fn finish(self, ended: Result<(), Stop>) -> Next {
+    pub(super) fn finish(&self, ended: &Result<(), Stop>) -> Next {
         let connection = self.connection;
         let manager = &connection.manager;
         let stats = &manager.stats;
-        let now = Instant::now();
+        let now = self.deadlines.now();
         self.deadlines.clear_stream();
-        let next = self.note_end(&ended, now);
+        let next = self.note_end(ended, now);
         connection.end_request(ended.is_ok());
+        self.leave_tunnel();
         if matches!(ended, Err(Stop::Http2)) {
             stats.downstream_cx_http2_refused.inc();
             return next;
@@ -36,7 +37,6 @@ impl Stream<'_> {
             stats.downstream_rq_time.record(u64::try_from(took).unwrap_or(u64::MAX));
         }
         self.log(LogKind::DownstreamEnd);
-        manager.keep_heads(self.request.into_inner(), self.response.into_inner());
         next
     }
 
@@ -102,8 +102,8 @@ impl Stream<'_> {
         let (request, response) = (self.request.borrow(), self.response.borrow());
         let (trailers, reply) = (self.response_trailers.borrow(), self.reply_text.borrow());
         logs.log(&LogEntry {
-            request: self.has_request.get().then_some(&*request),
-            response: info.response_code.is_some().then_some(&*response),
+            request: self.has_request.get().then_some(&**request),
+            response: info.response_code.is_some().then_some(&**response),
             response_trailers: trailers.as_deref(),
             local_reply_body: std::str::from_utf8(&reply).unwrap_or_default(),
             ..LogEntry::new(&info, kind)
@@ -114,6 +114,6 @@ impl Stream<'_> {
     pub(super) fn log_periodically(&self) {
         self.log(LogKind::DownstreamPeriodic);
         let interval = self.manager().config.model.access_log_flush_interval;
-        self.deadlines.set_after(Deadline::LogFlush, Instant::now(), interval);
+        self.deadlines.set_after(Deadline::LogFlush, self.deadlines.now(), interval);
     }
 }

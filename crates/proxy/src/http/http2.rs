@@ -23,13 +23,13 @@ use std::{
     future::poll_fn,
     rc::Rc,
     task::{Context, Poll},
-    time::Instant,
 };
 
 /// Serves a connection whose client speaks HTTP/2, until it ends.
 pub(super) async fn serve(connection: Rc<Connection>) {
     let manager = &connection.manager;
-    let codec = http2::Connection::server(&manager.config.http2, &manager.http2_stats, &manager.context.local);
+    let stats = manager.http2_stats.get_or_init(|| manager.context.cx.stats().child("http2.").group());
+    let codec = http2::Connection::server(&manager.config.http2, stats, &manager.context.local);
     let session = Session { connection: &connection, codec: &codec, has_said_goodbye: Cell::default() };
     let end = poll_fn(|cx| session.poll(cx)).await;
     connection.note_active_requests(codec.streams() > 0);
@@ -98,7 +98,7 @@ impl Session<'_> {
         let (connection, deadlines) = (self.connection, &self.connection.deadlines);
         if self.codec.streams() == 0 && !deadlines.is_set(Deadline::ConnectionIdle) && !connection.is_ending() {
             let idle = connection.manager.config.model.common.idle_timeout;
-            deadlines.set_after(Deadline::ConnectionIdle, Instant::now(), idle);
+            deadlines.set_after(Deadline::ConnectionIdle, deadlines.now(), idle);
         }
     }
 
@@ -109,7 +109,7 @@ impl Session<'_> {
             self.codec.with_codec(|codec| codec.notify_shutdown());
             if !deadlines.is_set(Deadline::Drain) {
                 let time = self.connection.manager.config.model.drain_timeout;
-                deadlines.set_after(Deadline::Drain, Instant::now(), Some(time));
+                deadlines.set_after(Deadline::Drain, deadlines.now(), Some(time));
             }
         }
         if deadlines.take_expired(Deadline::Drain) {

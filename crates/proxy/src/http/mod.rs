@@ -22,6 +22,7 @@ pub mod response;
 mod send;
 mod stats;
 mod stream;
+mod tunnel;
 
 use crate::{
     access_log::{AccessLogs, WorkerAccessLogs},
@@ -42,7 +43,7 @@ use response::{DateCache, ResponseFields};
 use sota_codec::http1::DecodeOptions;
 use sota_config::{
     ConfigErrors, Mark,
-    http::{HttpConnectionManager as Model, HttpFilterKind, RouteSource, RouterConfig},
+    http::{HttpConnectionManager as Model, HttpFilter, HttpFilterKind, RouteSource, RouterConfig},
 };
 use sota_plugin::{
     FactoryContext,
@@ -52,7 +53,7 @@ use sota_plugin::{
 };
 use stats::{CodecStats, HttpStats, ResponseStats};
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     rc::Rc,
     sync::Arc,
 };
@@ -67,6 +68,7 @@ pub struct HttpConnectionManagerConfig {
     /// Where a control plane brings it.
     dynamic_routes: Option<Arc<DynamicRoutes>>,
     filters: Vec<FilterConfig>,
+    upgrades: Vec<UpgradeEntry<FilterConfig>>,
     router: RouterConfig,
     access_logs: Arc<AccessLogs>,
     upstream_logs: Arc<AccessLogs>,
@@ -83,13 +85,22 @@ struct FilterConfig {
     config: Arc<dyn HttpFilterConfig>,
 }
 
+/// An upgrade of which the connection manager has something to say.
+struct UpgradeEntry<F> {
+    upgrade_type: Box<str>,
+    is_enabled: bool,
+    /// Filters of its own.
+    filters: Option<Vec<F>>,
+}
+
 impl HttpConnectionManagerConfig {
     /// Builds filters, routes, logs and rules; fails with every error there is.
     pub fn build(model: &Arc<Model>, cx: &FactoryContext<'_>) -> Result<Arc<Self>, ConfigErrors> {
         let mut errors = Vec::new();
         let stat_prefix = stat_prefix(model);
         let cx = &FactoryContext { stat_prefix: &stat_prefix, ..*cx };
-        let (filters, router) = build_filters(model, cx, &mut errors);
+        let (filters, router) = build_filters(&model.http_filters, "http_filters", cx, &mut errors);
+        let upgrades = build_upgrades(model, cx, &mut errors);
         let routes = match &model.routes {
             RouteSource::Inline(table) => {
                 let path = format!("{}.route_config", cx.path);
@@ -119,6 +130,7 @@ impl HttpConnectionManagerConfig {
             routes,
             dynamic_routes,
             filters,
+            upgrades,
             router,
             access_logs,
             upstream_logs,
@@ -157,21 +169,39 @@ fn take<T>(result: Result<T, ConfigErrors>, errors: &mut Vec<sota_config::Config
     result.map_err(|found| errors.extend(found.0)).ok()
 }
 
-fn build_filters(
+fn build_upgrades(
     model: &Model,
+    cx: &FactoryContext<'_>,
+    errors: &mut Vec<sota_config::ConfigError>,
+) -> Vec<UpgradeEntry<FilterConfig>> {
+    let upgrades = model.upgrades.iter().enumerate().map(|(number, upgrade)| UpgradeEntry {
+        upgrade_type: upgrade.upgrade_type.as_str().into(),
+        is_enabled: upgrade.enabled,
+        filters: (!upgrade.filters.is_empty()).then(|| {
+            let field = format!("upgrade_configs[{number}].filters");
+            build_filters(&upgrade.filters, &field, cx, errors).0
+        }),
+    });
+    upgrades.collect()
+}
+
+/// `field`: where they stand.
+fn build_filters(
+    chain: &[HttpFilter],
+    field: &str,
     cx: &FactoryContext<'_>,
     errors: &mut Vec<sota_config::ConfigError>,
 ) -> (Vec<FilterConfig>, RouterConfig) {
     let mut filters = Vec::new();
     let mut router = None;
-    let count = model.http_filters.len();
-    for (number, filter) in model.http_filters.iter().enumerate() {
+    let count = chain.len();
+    for (number, filter) in chain.iter().enumerate() {
         let is_last = number + 1 == count;
         match &filter.kind {
             HttpFilterKind::Router(config) if is_last => router = Some(config.clone()),
             HttpFilterKind::Router(_) => {
                 let reason = "the router ends the chain: no filter may follow it";
-                errors.push(cx.error(&format!("http_filters[{number}]"), Mark::NONE, reason));
+                errors.push(cx.error(&format!("{field}[{number}]"), Mark::NONE, reason));
             }
             HttpFilterKind::Extension(config) => {
                 let extension = match cx.registry.http_filters.resolve(config) {
@@ -197,7 +227,7 @@ fn build_filters(
     }
     let router = router.unwrap_or_else(|| {
         let reason = "the last HTTP filter must be envoy.filters.http.router";
-        errors.push(cx.error("http_filters", Mark::NONE, reason));
+        errors.push(cx.error(field, Mark::NONE, reason));
         RouterConfig { dynamic_stats: true, ..RouterConfig::default() }
     });
     (filters, router)
@@ -235,16 +265,18 @@ pub struct HttpConnectionManager {
     /// Of the manager and of its listener.
     response_stats: [Group<ResponseStats>; 2],
     codec_stats: Group<CodecStats>,
-    http2_stats: Group<Http2Stats>,
+    /// There once a client speaks HTTP/2, as in Envoy.
+    http2_stats: OnceCell<Group<Http2Stats>>,
     routes: RefCell<Option<Rc<Routes>>>,
     /// Of [`Self::routes`], where a control plane brings them.
     routes_version: Cell<u64>,
     filters: Vec<FilterFactory>,
+    upgrades: Vec<UpgradeEntry<FilterFactory>>,
     router: Rc<Router>,
     access_logs: WorkerAccessLogs,
     dates: DateCache,
     /// Heads of streams that have ended, with their memory.
-    heads: RefCell<Vec<(RequestHead, ResponseHead)>>,
+    heads: RefCell<Vec<(Box<RequestHead>, Box<ResponseHead>)>>,
 }
 
 struct FilterFactory {
@@ -265,20 +297,29 @@ impl HttpConnectionManager {
     ) -> Rc<Self> {
         let cx = &context.cx;
         let prefix = stat_prefix(&config.model);
-        let filters = config.filters.iter().map(|filter| FilterFactory {
-            name: filter.name.clone(),
-            is_disabled: filter.is_disabled,
-            factory: filter.config.for_worker(cx),
+        let factories = |filters: &[FilterConfig]| {
+            let factories = filters.iter().map(|filter| FilterFactory {
+                name: filter.name.clone(),
+                is_disabled: filter.is_disabled,
+                factory: filter.config.for_worker(cx),
+            });
+            factories.collect::<Vec<_>>()
+        };
+        let upgrades = config.upgrades.iter().map(|upgrade| UpgradeEntry {
+            upgrade_type: upgrade.upgrade_type.clone(),
+            is_enabled: upgrade.is_enabled,
+            filters: upgrade.filters.as_deref().map(factories),
         });
         Rc::new(Self {
             context: Rc::clone(context),
             stats: cx.stats().child(&prefix).group(),
             response_stats: [cx.stats(), listener].map(|scope| scope.child(&prefix).group()),
             codec_stats: cx.stats().child("http1.").group(),
-            http2_stats: cx.stats().child("http2.").group(),
+            http2_stats: OnceCell::new(),
             routes: RefCell::new(config.routes.as_ref().map(Routes::for_worker)),
             routes_version: Cell::new(0),
-            filters: filters.collect(),
+            filters: factories(&config.filters),
+            upgrades: upgrades.collect(),
             router: Rc::new(Router {
                 dynamic_stats: config.router.dynamic_stats,
                 max_stream_duration: config.model.common.max_stream_duration,
@@ -317,11 +358,11 @@ impl HttpConnectionManager {
         self.response_stats.iter().for_each(|stats| stats.count(status));
     }
 
-    fn take_heads(&self) -> (RequestHead, ResponseHead) {
+    fn take_heads(&self) -> (Box<RequestHead>, Box<ResponseHead>) {
         self.heads.borrow_mut().pop().unwrap_or_default()
     }
 
-    fn keep_heads(&self, mut request: RequestHead, mut response: ResponseHead) {
+    fn keep_heads(&self, mut request: Box<RequestHead>, mut response: Box<ResponseHead>) {
         let mut heads = self.heads.borrow_mut();
         if heads.len() < KEPT_HEADS {
             request.recycle();

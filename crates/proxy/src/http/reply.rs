@@ -118,7 +118,7 @@ impl Stream<'_> {
             self.close_after();
         }
         let request = self.request.borrow();
-        let request = self.has_request.get().then_some(&*request);
+        let request = self.has_request.get().then_some(&**request);
         let route = self.route.borrow();
         let mut info = self.info.borrow_mut();
         let answer = match reply.verbatim {
@@ -126,7 +126,7 @@ impl Stream<'_> {
             false => manager.config.local_replies.prepare(&reply, request, route.as_deref(), &mut info),
         };
         let has_body = !answer.body.is_empty();
-        *self.response.borrow_mut() = answer.head;
+        **self.response.borrow_mut() = answer.head;
         self.reply_text.replace(answer.text);
         self.reply_body.replace(has_body.then_some(answer.body));
         self.chain.borrow_mut().response.begin(!has_body);
@@ -136,10 +136,11 @@ impl Stream<'_> {
 
     /// Nobody wants the upstream's response any more.
     pub(super) fn abandon_forward(&self) {
-        let forward = self.forward.borrow_mut().take();
-        if let Some(mut forward) = forward {
+        let mut forward = self.forward.borrow_mut();
+        if let Some(forward) = &mut *forward {
             self.with_parts(|parts| forward.abandon(parts));
         }
+        *forward = None;
     }
 
     fn count_reply(&self, reply: &LocalReply) {

@@ -1,7 +1,7 @@
 //! The request on its first steps: its head is made ready, its route and its filters are found.
 
 use super::{
-    HttpConnectionManager, HttpConnectionManagerConfig,
+    HttpConnectionManagerConfig,
     connection::Connection,
     filter_chain::ActiveFilter,
     normalize::Refusal,
@@ -96,7 +96,7 @@ impl<'c> Stream<'c> {
         info.bytes_received = self.codec.body_received();
         let timing = &mut info.timing;
         if timing.request_end.is_none() {
-            timing.request_end = Some(Instant::now());
+            timing.request_end = Some(self.deadlines.now());
             self.deadlines.set(Deadline::Request, None);
         }
     }
@@ -127,12 +127,15 @@ impl<'c> Stream<'c> {
                 return Err(reply(StatusCode::BAD_REQUEST, "missing_host_header"));
             }
         }
-        if let Err(error) = remove_hop_by_hop(&mut head.headers, parsed.wants_upgrade) {
+        // An upgrade may be left out of account (RFC 9110 §7.8). One whose request has a body is: nobody could say where
+        // that ends and the other protocol begins.
+        let wants_upgrade = parsed.wants_upgrade && (self.codec.http2().is_some() || !self.codec.has_body());
+        if let Err(error) = remove_hop_by_hop(&mut head.headers, wants_upgrade) {
             drop((request, info));
             return Err(self.refuse(error));
         }
-        let is_connect = head.method == Method::Connect;
-        if is_connect {
+        let wants_tunnel = wants_upgrade || head.method == Method::Connect;
+        if wants_tunnel {
             // Bytes for the other end of a tunnel may follow already: nothing behind this is read as a request.
             self.close_after();
         }
@@ -148,15 +151,14 @@ impl<'c> Stream<'c> {
             return Err(Stop::Reply(Box::new(unready.reply(head))));
         }
         self.choose_route(head, &mut info);
+        let is_refused = wants_tunnel && !self.prepare_tunnel(head);
         drop((request, info));
         self.make_filters();
-        if (parsed.wants_upgrade || is_connect) && self.route.borrow().is_some() {
-            // Bytes of the other protocol may follow already: nothing behind this is read as a request.
+        if is_refused && self.route.borrow().is_some() {
             manager.stats.downstream_rq_ws_on_non_ws_route.inc();
-            self.close_after();
             return Err(reply(StatusCode::FORBIDDEN, "upgrade_failed"));
         }
-        self.chain.borrow_mut().request.begin(self.request_ended.get());
+        self.chain.borrow_mut().request.begin(self.request_ended.get() && !self.holds_tunnel());
         if config.model.flush_access_log_on_new_request {
             self.log(sota_plugin::access_log::LogKind::DownstreamStart);
         }
@@ -177,7 +179,7 @@ impl<'c> Stream<'c> {
             let deadlines = self.deadlines;
             if let Some(idle) = action.idle_timeout {
                 self.idle_timeout.set(idle);
-                deadlines.set_after(Deadline::StreamIdle, Instant::now(), idle);
+                deadlines.set_after(Deadline::StreamIdle, deadlines.now(), idle);
             }
             if action.max_stream_duration.is_some() || action.grpc_timeout.header_max.is_some() {
                 let longest = stream_duration(action, head, self.manager().config.model.common.max_stream_duration);
@@ -190,14 +192,14 @@ impl<'c> Stream<'c> {
 
     /// Makes the stream's filters, once.
     pub(super) fn make_filters(&self) {
-        let manager: &'c HttpConnectionManager = self.manager();
-        if manager.filters.is_empty() || self.has_filters.replace(true) {
+        let factories = self.factories.get();
+        if factories.is_empty() || self.has_filters.replace(true) {
             return;
         }
         let route = self.route.borrow();
         let info = self.info.borrow();
         let filters = &mut self.chain.borrow_mut().filters;
-        for slot in &manager.filters {
+        for slot in factories {
             let is_disabled = route.as_ref().and_then(|route| route.filter_disabled(&slot.name));
             if !is_disabled.unwrap_or(slot.is_disabled)
                 && let Some(filter) = slot.factory.new_filter(&info)
@@ -229,14 +231,15 @@ impl<'c> Stream<'c> {
         let limit = self.connection.downstream.buffer_limit;
         let cluster = self.cluster.borrow().clone();
         let forward = cluster.and_then(|cluster| {
-            Forward::new(&manager.router, cluster, Rc::clone(&route), &mut stream, end_stream, limit)
+            let follows = (end_stream, self.holds_tunnel());
+            Forward::new(&manager.router, cluster, Rc::clone(&route), &mut stream, follows, limit)
         });
         let Some(forward) = forward else {
             stats.no_cluster.inc();
             return Err(Stop::Reply(Box::new(no_cluster(&route))));
         };
         if let Some(longest) = forward.max_stream_duration() {
-            self.deadlines.set_after(Deadline::StreamDuration, Instant::now(), Some(longest));
+            self.deadlines.set_after(Deadline::StreamDuration, self.deadlines.now(), Some(longest));
         }
         if manager.config.model.scheme_matches_upstream && manager.config.model.scheme_override.is_none() {
             // No connection upstream is encrypted yet.

@@ -5,10 +5,11 @@
 //! [`Stop`]; an answer of our own then takes the place of the response, as long as none has left.
 
 use super::{
-    HttpConnectionManager,
+    FilterFactory, HttpConnectionManager,
     connection::{Connection, Next},
     filter_chain::{Env, Filters, Passage, Passed},
     filter_side::{RequestSide, ResponseSide},
+    tunnel::{Tunnel, TunnelClock},
 };
 use crate::{
     deadline::{Deadline, Deadlines},
@@ -29,7 +30,7 @@ use std::{
     pin::pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// A stream. Its parts are borrowed for the length of one poll, so that its two directions can go on side by side.
@@ -38,8 +39,8 @@ pub(super) struct Stream<'c> {
     /// Those of an HTTP/1 connection are its stream's, too.
     pub(super) deadlines: &'c Deadlines,
     pub(super) codec: ServerStream<'c>,
-    pub(super) request: RefCell<RequestHead>,
-    pub(super) response: RefCell<ResponseHead>,
+    pub(super) request: RefCell<Box<RequestHead>>,
+    pub(super) response: RefCell<Box<ResponseHead>>,
     pub(super) response_trailers: RefCell<Option<Box<Headers>>>,
     pub(super) info: RefCell<StreamInfo>,
     pub(super) chain: RefCell<Chain<'c>>,
@@ -61,6 +62,12 @@ pub(super) struct Stream<'c> {
     /// The end of the request was given to the filters.
     pub(super) request_ended: Cell<bool>,
     pub(super) has_filters: Cell<bool>,
+    /// Where the stream's filters are from.
+    pub(super) factories: Cell<&'c [FilterFactory]>,
+    pub(super) tunnel: Cell<Tunnel>,
+    /// The upstream's direction of a tunnel is over.
+    response_ended: Cell<bool>,
+    pub(super) tunnel_clock: RefCell<Option<TunnelClock>>,
     /// The request is being read: the client's end will be seen there.
     is_reading: Cell<bool>,
     /// The connection ends behind this response.
@@ -117,13 +124,16 @@ impl<'c> Stream<'c> {
     pub(super) async fn serve(connection: &'c Connection, deadlines: &'c Deadlines, codec: ServerStream<'c>) -> Next {
         let stream = Self::new(connection, deadlines, codec);
         let ended = stream.run().await;
-        stream.finish(ended)
+        let next = stream.finish(&ended);
+        connection.manager.keep_heads(stream.request.into_inner(), stream.response.into_inner());
+        next
     }
 
     fn new(connection: &'c Connection, deadlines: &'c Deadlines, codec: ServerStream<'c>) -> Self {
         let (manager, downstream) = (&connection.manager, &connection.downstream);
         let socket = &downstream.socket;
-        let info = StreamInfo::new(
+        let info = StreamInfo::begun_at(
+            deadlines.now(),
             Rc::clone(&downstream.info),
             manager.context.local.process.next_stream_id(),
             Some(codec.protocol()),
@@ -152,6 +162,10 @@ impl<'c> Stream<'c> {
             idle_timeout: Cell::new(manager.config.model.stream_idle_timeout),
             request_ended: Cell::default(),
             has_filters: Cell::default(),
+            factories: Cell::new(&manager.filters),
+            tunnel: Cell::default(),
+            response_ended: Cell::default(),
+            tunnel_clock: RefCell::default(),
             is_reading: Cell::default(),
             closes: Cell::default(),
             random: fastrand::u64(..),
@@ -176,7 +190,7 @@ impl<'c> Stream<'c> {
     /// Something has moved on the stream.
     pub(super) fn touch(&self) {
         if let Some(idle) = self.idle_timeout.get() {
-            self.deadlines.set_after(Deadline::StreamIdle, Instant::now(), Some(idle));
+            self.deadlines.set_after(Deadline::StreamIdle, self.deadlines.now(), Some(idle));
         }
     }
 
@@ -231,6 +245,7 @@ impl<'c> Stream<'c> {
         let end_stream = poll_fn(|cx| self.poll_request_filters(cx)).await?;
         self.start_router(end_stream)?;
         let end_stream = poll_fn(|cx| self.poll_upstream_head(cx)).await?;
+        self.check_consent()?;
         self.chain.borrow_mut().response.begin(end_stream);
         self.respond().await
     }
@@ -238,7 +253,11 @@ impl<'c> Stream<'c> {
     /// The last phases: the response passes the filters and leaves.
     async fn respond(&self) -> Result<(), Stop> {
         poll_fn(|cx| self.poll_send_head(cx)).await?;
-        poll_fn(|cx| self.poll_send_body(cx)).await
+        poll_fn(|cx| self.poll_send_body(cx)).await?;
+        match self.is_tunnel() {
+            true => poll_fn(|cx| self.poll_finish_tunnel(cx)).await,
+            false => Ok(()),
+        }
     }
 
     /// Runs phases while the request is sent on, and deadlines and the client are watched.
@@ -249,9 +268,14 @@ impl<'c> Stream<'c> {
             loop {
                 self.deadlines.refresh(cx);
                 self.check_deadlines()?;
+                if self.is_tunnel() {
+                    self.poll_tunnel_clock(cx)?;
+                }
                 // A client that has gone gets no answer, but what it has sent is taken first, as with Envoy.
                 let watches = !self.is_reading.replace(false) && !std::mem::take(&mut is_first);
-                if watches && self.codec.poll_closed(cx).is_ready() {
+                // The one direction of a tunnel may end before the other.
+                let may_end = self.is_tunnel() && self.codec.http2().is_none();
+                if watches && !may_end && self.codec.poll_closed(cx).is_ready() {
                     return Poll::Ready(Err(Stop::ClientGone));
                 }
                 if let Poll::Ready(ended) = phases.as_mut().poll(cx) {
@@ -307,7 +331,7 @@ impl<'c> Stream<'c> {
                 chain.request.poll(cx, &mut chain.filters, head, env)
             });
             match ready!(passed)? {
-                Passed::NeedMore if self.request_ended.get() => return Poll::Pending,
+                Passed::NeedMore if self.request_ended.get() || self.holds_tunnel() => return Poll::Pending,
                 Passed::NeedMore => {
                     let part = ready!(self.poll_request_part(cx))?;
                     let passage = &mut self.chain.borrow_mut().request;
@@ -346,12 +370,12 @@ impl<'c> Stream<'c> {
     }
 
     /// Moves the request's body to the router, for as long as both sides can.
-    fn poll_send_request(&self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+    pub(super) fn poll_send_request(&self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         let mut forward = self.forward.borrow_mut();
         let Some(forward) = &mut *forward else { return Poll::Pending };
         loop {
             ready!(forward.poll_ready(cx));
-            if forward.has_whole_request() {
+            if forward.has_whole_request() || self.holds_tunnel() {
                 let _ = forward.poll_flush(cx);
                 return Poll::Pending;
             }
@@ -422,6 +446,14 @@ impl<'c> Stream<'c> {
         }
     }
 
+    /// The response has come to its end: whether that is new. A tunnel's other direction goes on.
+    fn complete(&self, forward: &mut Forward) -> bool {
+        match self.is_tunnel() {
+            true => !self.response_ended.replace(true),
+            false => self.with_parts(|parts| forward.complete(parts)),
+        }
+    }
+
     /// Gives the router the parts of the stream that it works with.
     pub(super) fn with_parts<R>(&self, f: impl FnOnce(&mut ForwardCx<'_>) -> R) -> R {
         f(&mut ForwardCx {
@@ -468,15 +500,15 @@ impl<'c> Stream<'c> {
                             let data = forward.take_data();
                             let ended = forward.is_response_complete();
                             if ended {
-                                self.with_parts(|parts| forward.complete(parts));
+                                self.complete(forward);
                             }
                             passage.push_data(data, ended);
                         }
                         Part::Trailers(trailers) => {
-                            self.with_parts(|parts| forward.complete(parts));
+                            self.complete(forward);
                             passage.push_trailers(trailers);
                         }
-                        Part::End if self.with_parts(|parts| forward.complete(parts)) => {
+                        Part::End if self.complete(forward) => {
                             passage.push_data(Bytes::new(), true);
                         }
                         // The end was pushed before.
@@ -537,17 +569,17 @@ impl<'c> Stream<'c> {
                     self.note_sent(written.map_err(|error| self.write_fault(&error))?);
                     self.touch();
                     if forward.is_response_complete() {
-                        self.with_parts(|parts| forward.complete(parts));
+                        self.complete(forward);
                         return Poll::Ready(Ok(Passed::Data { data: Bytes::new(), end_stream: true }));
                     }
                 }
                 Part::Trailers(trailers) => {
-                    self.with_parts(|parts| forward.complete(parts));
+                    self.complete(forward);
                     self.chain.borrow_mut().response.push_trailers(trailers);
                     return Poll::Ready(Ok(Passed::NeedMore));
                 }
                 Part::End => {
-                    self.with_parts(|parts| forward.complete(parts));
+                    self.complete(forward);
                     return Poll::Ready(Ok(Passed::Data { data: Bytes::new(), end_stream: true }));
                 }
             }

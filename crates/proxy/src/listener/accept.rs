@@ -1,7 +1,7 @@
 //! A worker's listeners: from an accepted socket to the filter chain that serves it.
 
 use super::{
-    ListenSocket, ListenerConfig,
+    ListenSocket, ListenerConfig, Seat,
     listener_filters::{self, ListenerFilterFactory, Patience},
     stats::{ListenerStats, WorkerStats, stat_name},
 };
@@ -38,6 +38,8 @@ pub struct Adopted {
     pub socket: std::net::TcpStream,
     /// Its peer.
     pub remote: SocketAddr,
+    /// Counts it at the worker that it goes to.
+    seat: Seat,
 }
 
 /// Sends a connection to another worker; gives it back when that one is gone.
@@ -145,7 +147,7 @@ impl ListenerTable {
         let stream = adopted.socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(adopted.socket));
         if let Ok(stream) = stream {
             let listener = Rc::clone(&slot.current.borrow());
-            self.begin(listener, Io::Tcp(stream), adopted.remote.into());
+            self.begin(listener, Io::Tcp(stream), adopted.remote.into(), adopted.seat);
         }
     }
 
@@ -163,22 +165,28 @@ impl ListenerTable {
             listener.stats.downstream_cx_overflow.inc();
             return;
         }
-        let target = config.load.pick_worker(own, config.model.exact_balance);
-        match (io, &remote) {
-            (Io::Tcp(stream), PeerAddress::Ip(address)) if target != own => {
-                let Ok(socket) = stream.into_std() else { return };
-                let adopted = Adopted { listener: Arc::clone(&slot.name), socket, remote: *address };
-                if let Err(adopted) = (self.hand_over)(target, adopted) {
-                    self.adopt(adopted);
-                }
+        let (stream, address) = match (io, &remote) {
+            (Io::Tcp(stream), PeerAddress::Ip(address)) => (stream, *address),
+            (io, _) => {
+                let seat = config.load.seat_at(own);
+                return self.begin(listener, io, remote, seat);
             }
-            (io, _) => self.begin(listener, io, remote),
+        };
+        let seat = config.load.seat(own, config.model.exact_balance);
+        let target = seat.worker();
+        if target == own {
+            return self.begin(listener, Io::Tcp(stream), remote, seat);
+        }
+        let Ok(socket) = stream.into_std() else { return };
+        let adopted = Adopted { listener: Arc::clone(&slot.name), socket, remote: address, seat };
+        if let Err(adopted) = (self.hand_over)(target, adopted) {
+            self.adopt(adopted);
         }
     }
 
-    fn begin(self: &Rc<Self>, listener: Rc<WorkerListener>, io: Io, remote: PeerAddress) {
+    fn begin(self: &Rc<Self>, listener: Rc<WorkerListener>, io: Io, remote: PeerAddress, seat: Seat) {
         let table = Rc::clone(self);
-        let guard = ConnectionGuard::new(&listener, &self.context);
+        let guard = ConnectionGuard::new(&listener, &self.context, seat);
         self.context.local.spawn(true, async move {
             let _guard = guard;
             if let Some((chain, downstream)) = table.prepare(&listener, io, remote).await {
@@ -357,17 +365,18 @@ struct ConnectionGuard {
     listener: Rc<WorkerListener>,
     context: Rc<WorkerContext>,
     since: std::time::Instant,
+    _seat: Seat,
 }
 
 impl ConnectionGuard {
-    fn new(listener: &Rc<WorkerListener>, context: &Rc<WorkerContext>) -> Self {
+    fn new(listener: &Rc<WorkerListener>, context: &Rc<WorkerContext>, seat: Seat) -> Self {
         listener.stats.downstream_cx_total.inc();
         listener.stats.downstream_cx_active.inc();
         listener.worker_stats.downstream_cx_total.inc();
         listener.worker_stats.downstream_cx_active.inc();
-        listener.config.load.enter(context.local.id);
         context.local.process.connection_began();
-        Self { listener: Rc::clone(listener), context: Rc::clone(context), since: std::time::Instant::now() }
+        let since = std::time::Instant::now();
+        Self { listener: Rc::clone(listener), context: Rc::clone(context), since, _seat: seat }
     }
 }
 
@@ -379,7 +388,6 @@ impl Drop for ConnectionGuard {
         stats.downstream_cx_active.dec();
         stats.downstream_cx_length_ms.record(lived);
         self.listener.worker_stats.downstream_cx_active.dec();
-        self.listener.config.load.leave(self.context.local.id);
         self.context.local.process.connection_ended();
     }
 }

@@ -30,7 +30,7 @@ use sota_config::{
 };
 use sota_plugin::{FactoryContext, filter::ListenerFilterConfig};
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -52,6 +52,15 @@ pub struct ListenerConfig {
 struct Load {
     total: AtomicUsize,
     by_worker: Box<[AtomicUsize]>,
+    /// Held from looking at every worker to counting at one, where the balance is exact.
+    choosing: Mutex<()>,
+}
+
+/// One connection as [`Load`] counts it, until it is dropped.
+#[derive(Debug)]
+struct Seat {
+    load: Arc<Load>,
+    worker: usize,
 }
 
 impl ListenerConfig {
@@ -72,12 +81,17 @@ impl ListenerConfig {
                 Err(error) => errors.push(error),
             }
         }
-        let mut build_chain = |chain: &Arc<FilterChain>| {
+        let mut build_chain = |chain: &Arc<FilterChain>, place: &str| {
+            let path = format!("{}.{place}", cx.path);
+            let cx = FactoryContext { path: &path, ..*cx };
             let kept = previous.and_then(|previous| previous.chain_like(chain));
-            kept.map_or_else(|| FilterChainConfig::build(chain, cx), Ok).map_err(|found| errors.extend(found.0)).ok()
+            kept.map_or_else(|| FilterChainConfig::build(chain, &cx), Ok).map_err(|found| errors.extend(found.0)).ok()
         };
-        let chains: Vec<_> = model.filter_chains.iter().filter_map(&mut build_chain).collect();
-        let default_chain = model.default_filter_chain.as_ref().and_then(&mut build_chain);
+        let chains = model.filter_chains.iter().enumerate();
+        let chains: Vec<_> =
+            chains.filter_map(|(at, chain)| build_chain(chain, &format!("filter_chains[{at}]"))).collect();
+        let default_chain = model.default_filter_chain.as_ref();
+        let default_chain = default_chain.and_then(|chain| build_chain(chain, "default_filter_chain"));
         let access_logs = AccessLogs::build(&model.access_log, cx).map_err(|e| errors.extend(e.0)).unwrap_or_default();
         if !errors.is_empty() {
             return Err(ConfigErrors(errors));
@@ -139,7 +153,21 @@ fn is_same_chain(old: &FilterChain, new: &FilterChain) -> bool {
 
 impl Load {
     fn new(workers: usize) -> Self {
-        Self { total: AtomicUsize::new(0), by_worker: (0..workers.max(1)).map(|_| AtomicUsize::new(0)).collect() }
+        let by_worker = (0..workers.max(1)).map(|_| AtomicUsize::new(0)).collect();
+        Self { total: AtomicUsize::new(0), by_worker, choosing: Mutex::new(()) }
+    }
+
+    /// Counts a connection which worker `own` accepted at the one that shall take it, before that knows of it: of
+    /// connections that come together each sees those before it.
+    fn seat(self: &Arc<Self>, own: usize, exact: bool) -> Seat {
+        let _choosing = exact.then(|| self.choosing.lock().unwrap_or_else(PoisonError::into_inner));
+        self.seat_at(self.pick_worker(own, exact))
+    }
+
+    /// Counts a connection at this worker.
+    fn seat_at(self: &Arc<Self>, worker: usize) -> Seat {
+        self.enter(worker);
+        Seat { load: Arc::clone(self), worker }
     }
 
     /// The worker that shall take a connection which this one accepted: the least loaded with `exact`, otherwise
@@ -167,5 +195,18 @@ impl Load {
         if let Some(load) = self.by_worker.get(worker) {
             load.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+impl Seat {
+    /// The worker that shall take the connection.
+    fn worker(&self) -> usize {
+        self.worker
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.load.leave(self.worker);
     }
 }

@@ -31,6 +31,22 @@ pub(super) fn listener() -> Listener {
 }
 
 #[test]
+fn an_exact_balance_holds_for_connections_that_come_together() {
+    let load = Arc::new(Load::new(4));
+    let accepting: Vec<_> = (0..4)
+        .map(|own| {
+            let load = Arc::clone(&load);
+            std::thread::spawn(move || (0..250).map(|_| load.seat(own, true)).collect::<Vec<_>>())
+        })
+        .collect();
+    let seats: Vec<_> = accepting.into_iter().map(|thread| thread.join().unwrap()).collect();
+    assert!(load.by_worker.iter().all(|count| count.load(Ordering::Relaxed) == 250), "{load:?}");
+    drop(seats);
+    assert_eq!(load.total.load(Ordering::Relaxed), 0);
+    assert!(load.by_worker.iter().all(|count| count.load(Ordering::Relaxed) == 0), "{load:?}");
+}
+
+#[test]
 fn connections_go_to_the_least_loaded_worker() {
     let load = Load::new(3);
     for worker in [0, 0, 1] {

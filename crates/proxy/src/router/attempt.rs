@@ -1,8 +1,8 @@
 //! One attempt of a request: the connection it waits for, and then has.
 
 use super::{
-    exchange::{BeginError, Exchange},
-    outgoing::Outgoing,
+    exchange::{BeginError, Exchange, Link},
+    outgoing::{Behind, Outgoing},
 };
 use crate::{
     upstream::{Cluster, HttpConnection, PoolFailure, WorkerHost},
@@ -22,23 +22,54 @@ use std::{
 /// Waits for a connection.
 pub(super) struct Connecting {
     pub(super) host: Rc<WorkerHost>,
-    connection: LocalFuture<Result<HttpConnection, PoolFailure>>,
+    connection: Acquired,
+}
+
+enum Acquired {
+    /// At once: until it is told.
+    Now(Option<Result<Link, PoolFailure>>),
+    Later(LocalFuture<Result<Link, PoolFailure>>),
 }
 
 impl Connecting {
-    /// `downstream`: what the client speaks.
+    /// For octets as they are.
+    pub(super) fn raw(cluster: &Rc<Cluster>, host: Rc<WorkerHost>, priority: usize) -> Self {
+        let (cluster, of) = (Rc::clone(cluster), Rc::clone(&host));
+        let connection = async move { cluster.tcp_connection(&of, priority).await.map(Link::Raw) };
+        Self { host, connection: Acquired::Later(Box::pin(connection)) }
+    }
+
+    /// For a request. `downstream`: what the client speaks. `tunnel`: it asks for one.
     pub(super) fn new(
         cluster: &Rc<Cluster>,
         host: Rc<WorkerHost>,
         downstream: Option<Protocol>,
         priority: usize,
+        tunnel: bool,
     ) -> Self {
+        // A tunnel may have to wait although there is one.
+        if !tunnel && let Some(now) = cluster.idle_http_connection(&host, downstream, priority) {
+            return Self { host, connection: Acquired::Now(Some(now.map(Link::Http))) };
+        }
         let (cluster, of) = (Rc::clone(cluster), Rc::clone(&host));
-        Self { host, connection: Box::pin(async move { cluster.http_connection(&of, downstream, priority).await }) }
+        let connection = async move {
+            let connection = cluster.http_connection(&of, downstream, priority).await?;
+            if let HttpConnection::Http2(place) = &connection
+                && tunnel
+            {
+                // Whether it takes one is among them (RFC 8441 §3).
+                place.http2.peer_settings().await;
+            }
+            Ok(Link::Http(connection))
+        };
+        Self { host, connection: Acquired::Later(Box::pin(connection)) }
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<HttpConnection, PoolFailure>> {
-        self.connection.as_mut().poll(cx)
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Link, PoolFailure>> {
+        match &mut self.connection {
+            Acquired::Now(connection) => connection.take().map_or(Poll::Pending, Poll::Ready),
+            Acquired::Later(connection) => connection.as_mut().poll(cx),
+        }
     }
 }
 
@@ -60,15 +91,17 @@ impl Attempt {
     /// Puts the head into what will be sent. `limit`: the buffer limit in octets.
     pub(super) fn begin(
         host: Rc<WorkerHost>,
-        connection: HttpConnection,
+        connection: Link,
         head: &RequestHead,
         body: &Outgoing,
         options: &ClientOptions,
         limit: usize,
     ) -> Result<Self, BeginError> {
-        let end_stream = body.is_empty();
-        let exchange = Exchange::begin(connection, head, end_stream, options, limit)?;
-        Ok(Self { host, exchange, sent: 0, is_hedged: false, has_ended: end_stream, is_deaf: false })
+        let behind = body.behind();
+        let exchange = Exchange::begin(connection, head, behind, options, limit)?;
+        let has_ended =
+            behind == Behind::Nothing && matches!(exchange, Exchange::Http1 { .. } | Exchange::Http2 { .. });
+        Ok(Self { host, exchange, sent: 0, is_hedged: false, has_ended, is_deaf: false })
     }
 
     /// Writes what was given and not written; ready when that is all, and the host takes more.
@@ -95,6 +128,11 @@ impl Attempt {
             self.is_deaf = ready!(self.exchange.poll_data(cx, data)).is_err();
         }
         Poll::Ready(())
+    }
+
+    /// Whether the host takes no more.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.is_deaf
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {

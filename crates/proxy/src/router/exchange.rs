@@ -1,7 +1,8 @@
 //! One request and its response on a connection to a host, in either protocol.
 
+use super::{outgoing::Behind, raw_exchange::RawExchange};
 use crate::{
-    upstream::{ConnectionFacts, Http2Place, HttpConnection, OwnConnection},
+    upstream::{ConnectionFacts, Http2Place, HttpConnection, OwnConnection, TcpConnection},
     wire::{
         BodyError, ClientError, Part, ResponseEvent, WriteError,
         http1::{self, ClientOptions},
@@ -11,7 +12,7 @@ use crate::{
 use bytes::Bytes;
 use sota_codec::http2::SendError;
 use sota_plugin::{
-    http::{Headers, RequestHead, ResponseHead},
+    http::{Headers, Protocol, RequestHead, ResponseHead},
     info::StreamInfo,
 };
 use std::{
@@ -21,9 +22,42 @@ use std::{
 
 /// A request on its connection. What it has of the connection is given back by [`Self::release`], or closed.
 pub(super) enum Exchange {
-    Http1 { stream: http1::ClientStream, connection: OwnConnection },
+    Http1 {
+        stream: http1::ClientStream,
+        connection: OwnConnection,
+    },
     // The stream is over before its place is free.
-    Http2 { stream: http2::ClientStream, place: Http2Place },
+    Http2 {
+        stream: http2::ClientStream,
+        place: Http2Place,
+    },
+    /// A tunnel ends here.
+    Raw(RawExchange),
+}
+
+/// A connection for a request.
+pub(super) enum Link {
+    Http(HttpConnection),
+    /// For what a tunnel carries.
+    Raw(TcpConnection),
+}
+
+impl Link {
+    /// What is known of it.
+    pub(super) fn facts(&self) -> ConnectionFacts {
+        match self {
+            Self::Http(connection) => connection.facts(),
+            Self::Raw(connection) => RawExchange::facts(connection),
+        }
+    }
+
+    /// The version of HTTP that is spoken, if it is HTTP.
+    pub(super) fn protocol(&self) -> Option<Protocol> {
+        match self {
+            Self::Http(connection) => Some(connection.facts().protocol),
+            Self::Raw(_) => None,
+        }
+    }
 }
 
 /// Why a request could not be begun.
@@ -40,25 +74,29 @@ pub(super) enum BeginError {
 impl Exchange {
     /// Puts the head into what will be sent. `limit`: the buffer limit in octets.
     pub(super) fn begin(
-        connection: HttpConnection,
+        connection: Link,
         head: &RequestHead,
-        end_stream: bool,
+        behind: Behind,
         options: &ClientOptions,
         limit: usize,
     ) -> Result<Self, BeginError> {
         match connection {
-            HttpConnection::Http1(connection) => {
-                let stream = http1::ClientStream::begin(&connection.socket, head, end_stream, options, limit);
+            Link::Raw(connection) => Ok(Self::Raw(RawExchange::begin(connection, &options.decode, limit))),
+            Link::Http(HttpConnection::Http1(connection)) => {
+                let follows = (behind != Behind::Body, behind == Behind::Tunnel);
+                let stream = http1::ClientStream::begin(&connection.socket, head, follows, options, limit);
                 Ok(Self::Http1 { stream, connection })
             }
-            HttpConnection::Http2(place) => match http2::ClientStream::begin(&place.http2, head, end_stream) {
-                Ok(stream) => Ok(Self::Http2 { stream, place }),
-                Err(SendError::InvalidHead | SendError::ExtendedConnect) => Err(BeginError::InvalidHead),
-                Err(_) => Err(match place.http2.ended() {
-                    Some(end) if !place.reused => BeginError::Ended(end),
-                    _ => BeginError::TooLate,
-                }),
-            },
+            Link::Http(HttpConnection::Http2(place)) => {
+                match http2::ClientStream::begin(&place.http2, head, behind == Behind::Nothing) {
+                    Ok(stream) => Ok(Self::Http2 { stream, place }),
+                    Err(SendError::InvalidHead | SendError::ExtendedConnect) => Err(BeginError::InvalidHead),
+                    Err(_) => Err(match place.http2.ended() {
+                        Some(end) if !place.reused => BeginError::Ended(end),
+                        _ => BeginError::TooLate,
+                    }),
+                }
+            }
         }
     }
 
@@ -67,13 +105,16 @@ impl Exchange {
         match self {
             Self::Http1 { connection, .. } => connection.facts(),
             Self::Http2 { place, .. } => place.facts(),
+            Self::Raw(raw) => RawExchange::facts(&raw.connection),
         }
     }
 
     /// Notes that the host has closed the connection; with HTTP/2 that is known already.
     pub(super) fn closed_by_peer(&self) {
-        if let Self::Http1 { connection, .. } = self {
-            connection.closed_by_peer();
+        match self {
+            Self::Http1 { connection, .. } => connection.closed_by_peer(),
+            Self::Raw(raw) => raw.connection.closed_by_peer(),
+            Self::Http2 { .. } => {}
         }
     }
 
@@ -81,6 +122,7 @@ impl Exchange {
         match self {
             Self::Http1 { stream, connection } => stream.poll_data(cx, &connection.socket, data),
             Self::Http2 { stream, .. } => stream.poll_data(cx, data),
+            Self::Raw(raw) => raw.poll_data(cx, data),
         }
     }
 
@@ -88,6 +130,10 @@ impl Exchange {
         match self {
             Self::Http1 { stream, .. } => stream.end(trailers, options),
             Self::Http2 { stream, .. } => stream.end(trailers),
+            Self::Raw(raw) => {
+                raw.end();
+                Ok(())
+            }
         }
     }
 
@@ -96,6 +142,7 @@ impl Exchange {
             Self::Http1 { stream, connection } => stream.poll_flush(cx, &connection.socket),
             // The connection's own task writes.
             Self::Http2 { .. } => Poll::Ready(Ok(())),
+            Self::Raw(raw) => raw.poll_flush(cx),
         }
     }
 
@@ -108,6 +155,7 @@ impl Exchange {
         match self {
             Self::Http1 { stream, connection } => stream.poll_head(cx, &connection.socket, options, head),
             Self::Http2 { stream, .. } => stream.poll_head(cx, head),
+            Self::Raw(_) => Poll::Ready(Ok(RawExchange::answer(head))),
         }
     }
 
@@ -115,6 +163,7 @@ impl Exchange {
         match self {
             Self::Http1 { stream, connection } => stream.poll_part(cx, &connection.socket, options),
             Self::Http2 { stream, .. } => stream.poll_part(cx),
+            Self::Raw(raw) => raw.poll_part(cx),
         }
     }
 
@@ -122,6 +171,7 @@ impl Exchange {
         match self {
             Self::Http1 { stream, connection } => stream.with_data(&connection.socket, f),
             Self::Http2 { stream, .. } => Some(stream.with_data(f)),
+            Self::Raw(raw) => Some(raw.with_data(f)),
         }
     }
 
@@ -129,6 +179,7 @@ impl Exchange {
         match self {
             Self::Http1 { stream, connection } => stream.take_data(&connection.socket),
             Self::Http2 { stream, .. } => stream.take_data(),
+            Self::Raw(raw) => raw.take_data(),
         }
     }
 
@@ -136,6 +187,7 @@ impl Exchange {
         match self {
             Self::Http1 { stream, .. } => stream.is_response_complete(),
             Self::Http2 { stream, .. } => stream.is_response_complete(),
+            Self::Raw(raw) => raw.is_complete(),
         }
     }
 
@@ -143,7 +195,7 @@ impl Exchange {
     pub(super) fn is_unsent(&self) -> bool {
         match self {
             Self::Http1 { stream, connection } => stream.is_unsent(&connection.socket),
-            Self::Http2 { .. } => false,
+            Self::Http2 { .. } | Self::Raw(_) => false,
         }
     }
 
@@ -152,16 +204,25 @@ impl Exchange {
         match self {
             Self::Http1 { stream, connection } => stream.wire_bytes(&connection.socket).1 == 0,
             Self::Http2 { stream, .. } => stream.stream().octets_received().1 == 0,
+            Self::Raw(raw) => raw.octets().1 == 0,
         }
     }
 
     /// Whether the host says that it never looked at the request, so that it may be sent again whatever it is.
     pub(super) fn was_left_behind(&self) -> bool {
         match self {
-            Self::Http1 { .. } => false,
+            Self::Http1 { .. } | Self::Raw(_) => false,
             Self::Http2 { stream, .. } => {
                 matches!(stream.stream().ended(), Some(StreamEnd::Reset(sota_codec::http2::ResetCause::Unprocessed)))
             }
+        }
+    }
+
+    /// Whether giving it up now resets a stream; with HTTP/1 there is only the connection to close.
+    pub(super) fn leaves_a_stream(&self) -> bool {
+        match self {
+            Self::Http1 { .. } | Self::Raw(_) => false,
+            Self::Http2 { stream, .. } => stream.stream().ended().is_none(),
         }
     }
 
@@ -174,6 +235,7 @@ impl Exchange {
                 let (head_received, received) = stream.stream().octets_received();
                 ((sent, received), (head_sent, head_received))
             }
+            Self::Raw(raw) => (raw.octets(), (0, 0)),
         };
         let upstream = &mut info.upstream;
         (upstream.wire_bytes_sent, upstream.wire_bytes_received) = (sent, received);
@@ -185,7 +247,7 @@ impl Exchange {
         match self {
             Self::Http1 { stream, connection } if stream.may_reuse(&connection.socket) => connection.release(),
             Self::Http1 { connection, .. } => connection.finish(),
-            Self::Http2 { .. } => {}
+            Self::Http2 { .. } | Self::Raw(_) => {}
         }
     }
 }

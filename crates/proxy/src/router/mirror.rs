@@ -1,6 +1,9 @@
 //! Copies of requests that go to other clusters too. What comes back is dropped, and so is a copy that cannot keep up.
 
-use super::exchange::Exchange;
+use super::{
+    exchange::{Exchange, Link},
+    outgoing::Behind,
+};
 use crate::{
     context::WorkerContext,
     upstream::{Cluster, LbContext},
@@ -206,7 +209,8 @@ impl Copy {
         let Some(host) = self.cluster.choose_host(&cx) else { return unavailable() };
         let Ok(connection) = self.cluster.http_connection(&host, None, priority).await else { return unavailable() };
         let end_stream = self.body.has_ended.get() && self.body.chunks.borrow().is_empty();
-        let Ok(mut exchange) = Exchange::begin(connection, &self.head, end_stream, &self.client, limit) else {
+        let behind = if end_stream { Behind::Nothing } else { Behind::Body };
+        let Ok(mut exchange) = Exchange::begin(Link::Http(connection), &self.head, behind, &self.client, limit) else {
             return unavailable();
         };
         let mut response = ResponseHead::new(StatusCode::OK);

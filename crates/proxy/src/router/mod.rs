@@ -17,6 +17,7 @@ mod mirror;
 mod mutations;
 mod outgoing;
 mod path_tree;
+mod raw_exchange;
 mod redirect;
 pub mod retry_policy;
 pub mod retry_state;

@@ -1,6 +1,6 @@
 //! Changes to header fields at all levels, in the order in which they are made.
 
-use sota_config::{ConfigError, route::HeaderMutations as Config};
+use sota_config::{ConfigError, Mark, route::HeaderMutations as Config};
 use sota_plugin::{
     http::{RequestHead, ResponseHead},
     info::StreamInfo,
@@ -19,15 +19,27 @@ impl Level {
     /// Both directions; findings go into `errors`.
     pub(super) fn build(request: &Config, response: &Config, path: &str, errors: &mut Vec<ConfigError>) -> Self {
         let mut build = |config: &Config, direction: &str| {
-            let built = HeaderMutations::build(config);
-            let built = built.unwrap_or_else(|error| {
-                errors.push(error.at(&format!("{path}.{direction}"), sota_config::Mark::NONE));
+            let built = HeaderMutations::build(config).unwrap_or_else(|_| {
+                errors.extend(faults(config, &format!("{path}.{direction}")));
                 HeaderMutations::default()
             });
             Arc::new(built)
         };
         Self { request: build(request, "request_headers"), response: build(response, "response_headers") }
     }
+}
+
+/// Each part that cannot be built, with its place.
+fn faults(config: &Config, path: &str) -> Vec<ConfigError> {
+    let removed = Config { remove: config.remove.clone(), ..Config::default() };
+    let added = config.add.iter().enumerate().map(|(at, option)| {
+        let alone = Config { add: vec![option.clone()], ..Config::default() };
+        (format!("{path}_to_add[{at}].header.value"), alone)
+    });
+    added
+        .chain([(format!("{path}_to_remove"), removed)])
+        .filter_map(|(path, part)| HeaderMutations::build(&part).err().map(|error| error.at(&path, Mark::NONE)))
+        .collect()
 }
 
 /// The changes of several levels in the order in which they are made; levels that change nothing are left out.

@@ -4,6 +4,17 @@ use bytes::Bytes;
 use sota_plugin::http::Headers;
 use std::collections::VecDeque;
 
+/// What comes behind the head of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// Nothing.
+    Nothing,
+    /// A body.
+    Body,
+    /// A tunnel, once the host agrees.
+    Tunnel,
+}
+
 /// Data that the router was given. While it is kept, another attempt can send it anew: clones of `Bytes`, no copies.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
@@ -12,6 +23,8 @@ pub(super) struct Outgoing {
     size: usize,
     /// Chunks stay when they were sent.
     keeps: bool,
+    /// There is no body but a tunnel.
+    is_tunnel: bool,
     /// Something was sent that is not there any more.
     is_lost: bool,
     ended: bool,
@@ -20,8 +33,18 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// `keeps`: until told otherwise, what was sent is kept.
-    pub(super) fn new(ended: bool, keeps: bool) -> Self {
-        Self { ended, keeps: keeps && !ended, ..Self::default() }
+    pub(super) fn new(behind: Behind, keeps: bool) -> Self {
+        let ended = behind == Behind::Nothing;
+        Self { ended, keeps: keeps && !ended, is_tunnel: behind == Behind::Tunnel, ..Self::default() }
+    }
+
+    /// What comes behind the head, as far as that is known.
+    pub(super) fn behind(&self) -> Behind {
+        match self.is_empty() {
+            _ if self.is_tunnel => Behind::Tunnel,
+            true => Behind::Nothing,
+            false => Behind::Body,
+        }
     }
 
     /// Whether what is given is kept.
@@ -104,7 +127,7 @@ mod tests {
 
     #[test]
     fn kept_data_is_sent_again_and_let_go() {
-        let mut body = Outgoing::new(false, true);
+        let mut body = Outgoing::new(Behind::Body, true);
         body.push(Bytes::from_static(b"ab"));
         body.push(Bytes::from_static(b"c"));
         let (mut first, mut second) = (0, 0);
@@ -122,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_request_without_body_can_always_be_sent_again() {
-        let body = Outgoing::new(true, true);
+        let body = Outgoing::new(Behind::Nothing, true);
         assert!(body.is_empty() && body.can_rewind() && !body.keeps());
     }
 }

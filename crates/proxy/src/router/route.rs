@@ -19,10 +19,11 @@ use sota_config::{
         PathMatcher, PathRewrite as PathConfig, Route, RouteAction, RouteActionKind, RouteConfiguration,
         RoutingPriority, VirtualHost,
     },
+    upgrade::RouteUpgrade,
 };
 use sota_plugin::{
     FactoryContext,
-    http::StatusCode,
+    http::{Method, StatusCode},
     rate_limit::{RateLimits, RouteRateLimits},
 };
 use std::{sync::Arc, time::Duration};
@@ -105,6 +106,7 @@ pub struct ForwardAction {
     pub priority: RoutingPriority,
     pub(super) hash_policies: Option<HashPolicies>,
     pub(super) metadata_match: Option<MetadataMatch>,
+    upgrades: Box<[RouteUpgrade]>,
 }
 
 impl RouteEntry {
@@ -262,7 +264,21 @@ impl ForwardAction {
                 policies => Some(HashPolicies::build(policies)?),
             },
             metadata_match: metadata_match(&action.metadata_match),
+            upgrades: action.upgrades.clone().into(),
         })
+    }
+
+    /// Whether an upgrade to this protocol may be, if the route says so.
+    pub fn allows_upgrade(&self, upgrade_type: &[u8]) -> Option<bool> {
+        let mut upgrades = self.upgrades.iter();
+        let upgrade = upgrades.find(|known| known.upgrade_type.as_bytes().eq_ignore_ascii_case(upgrade_type))?;
+        Some(upgrade.enabled)
+    }
+
+    /// Whether what requests of this method carry goes to the host as it is.
+    pub fn ends_tunnel(&self, method: &Method) -> bool {
+        let connect = self.upgrades.iter().find_map(|upgrade| upgrade.connect);
+        connect.is_some_and(|connect| *method == Method::Connect || connect.allow_post && *method == Method::Post)
     }
 
     /// What is hashed, for clusters that choose by a hash.

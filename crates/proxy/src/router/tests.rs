@@ -78,6 +78,7 @@ fn action() -> RouteAction {
         priority: RoutingPriority::Default,
         rate_limits: Vec::new(),
         include_vh_rate_limits: false,
+        upgrades: Vec::new(),
     }
 }
 

@@ -364,13 +364,26 @@ impl Cluster {
         downstream: Option<Protocol>,
         priority: usize,
     ) -> Result<HttpConnection, PoolFailure> {
-        let http2 = match self.config.model().protocol {
+        host.http_connection(self.speaks_http2(downstream), priority).await
+    }
+
+    /// The same where nothing has to be waited for: no future is made. `None`: wait.
+    pub fn idle_http_connection(
+        &self,
+        host: &WorkerHost,
+        downstream: Option<Protocol>,
+        priority: usize,
+    ) -> Option<Result<HttpConnection, PoolFailure>> {
+        host.idle_http_connection(self.speaks_http2(downstream), priority)
+    }
+
+    fn speaks_http2(&self, downstream: Option<Protocol>) -> bool {
+        match self.config.model().protocol {
             UpstreamProtocol::Http2 => true,
             UpstreamProtocol::Downstream => downstream == Some(Protocol::Http2),
             // Without TLS nothing is agreed on.
             UpstreamProtocol::Http1 | UpstreamProtocol::Auto => false,
-        };
-        host.http_connection(http2, priority).await
+        }
     }
 
     /// A connection of its own for TCP; priority 0 is the default, 1 high.

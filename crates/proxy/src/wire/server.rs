@@ -133,6 +133,15 @@ impl ServerStream<'_> {
         }
     }
 
+    /// Ends the direction of a tunnel that goes to the client.
+    pub fn poll_end_tunnel(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Http1(stream) => stream.poll_end_tunnel(cx),
+            // The end of the response says so.
+            Self::Http2(_) => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Whether another request may follow on the connection, as far as client and framing are concerned.
     pub fn may_persist(&self) -> bool {
         match self {

@@ -150,6 +150,7 @@ pub fn action(cluster: &str) -> RouteAction {
         priority: Default::default(),
         rate_limits: Vec::new(),
         include_vh_rate_limits: false,
+        upgrades: Vec::new(),
     }
 }
 
@@ -244,6 +245,7 @@ fn model(host: VirtualHost) -> Model {
         access_log_flush_interval: None,
         flush_access_log_on_new_request: false,
         local_reply: LocalReplyConfig::default(),
+        upgrades: Vec::new(),
     }
 }
 

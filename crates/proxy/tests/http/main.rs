@@ -14,3 +14,4 @@ mod http2_upstream;
 mod retries;
 mod routing;
 mod timing;
+mod tunnels;

@@ -281,14 +281,14 @@ fn copies_go_to_other_clusters() {
     let post = format!("POST /p HTTP/1.1\r\nHost: a:80\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let response = request(proxy.address, &post);
     assert_eq!((response.status(), response.body.len()), (200, body.len()));
-    sota_testkit::wait_until("the copy", Duration::from_secs(5), || shadow.requests() == 1);
+    sota_testkit::wait_until("the copy", Duration::from_secs(5), || shadow.seen().len() == 1);
     let copy = shadow.last();
     assert_eq!((copy.header("host"), copy.header("x-envoy-internal")), (Some("a-shadow:80"), Some("true")));
     assert!(copy.body == body.as_bytes() && copy.target() == "/p");
     // Two of them, and the answer does not wait.
     let two = "GET /g HTTP/1.1\r\nHost: a\r\nx-copy: shadow\r\n\r\n";
     assert_eq!(request(proxy.address, two).status(), 200);
-    sota_testkit::wait_until("both copies", Duration::from_secs(5), || shadow.requests() == 3);
+    sota_testkit::wait_until("both copies", Duration::from_secs(5), || shadow.seen().len() == 3);
     let mut hosts: Vec<_> = shadow.seen()[1..].iter().map(|seen| seen.header("host").unwrap().to_owned()).collect();
     hosts.sort();
     assert_eq!(hosts, ["a", "a-shadow"]);

@@ -126,8 +126,9 @@ fn an_empty_end_needs_no_window() {
     let mut tested = answering(&[1], Options::default());
     assert_eq!(tested.connection.send_data(1, &[0; 65_535], false), Ok(65_535));
     assert_eq!(tested.connection.send_data(1, b"", false), Ok(0));
+    assert_eq!(tested.written().last().unwrap(), "data 1 16383");
     assert_eq!(tested.connection.send_data(1, b"", true), Ok(0));
-    assert_eq!(tested.written().last().unwrap(), "data 1 0 end");
+    assert_eq!(tested.written(), ["data 1 0 end"]);
 }
 
 #[test]

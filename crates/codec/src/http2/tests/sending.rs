@@ -85,13 +85,32 @@ fn a_whole_exchange() {
     server.connection.send_trailers(1, &Headers::new()).unwrap();
     assert_eq!(server.connection.send_response(1, &ok, false), Err(SendError::Closed));
     let seen = pass(&mut server, &mut client);
-    assert_eq!(
-        seen,
-        ["response 1 100", "response 1 103", "response 1 200 content-length=3", "data 1 xyz", "data 1  end"]
-    );
+    assert_eq!(seen, ["response 1 100", "response 1 103", "response 1 200 content-length=3", "data 1 xyz end"]);
     client.connection.release(1, 3);
     server.connection.release(1, 3);
     assert_eq!((client.connection.live_streams(), server.connection.live_streams()), (0, 0));
+}
+
+#[test]
+fn the_end_is_said_by_what_waits() {
+    let (mut client, mut server) = pair(Options::default());
+    // By the head, by the data, and by a frame of its own behind what is written or behind another stream.
+    assert_eq!(client.connection.send_request(&request(Method::Post, &[]), false), Ok(1));
+    assert_eq!(client.connection.send_data(1, b"", true), Ok(0));
+    assert_eq!(client.connection.send_request(&request(Method::Post, &[]), false), Ok(3));
+    assert_eq!(client.connection.send_data(3, b"a", false), Ok(1));
+    assert_eq!(client.connection.send_data(3, b"", true), Ok(0));
+    let post = |stream| format!("request {stream} POST https://example.com/a?b");
+    assert_eq!(pass(&mut client, &mut server), [post(1) + " end", post(3), "data 3 a end".into()]);
+    for stream in [5, 7] {
+        assert_eq!(client.connection.send_request(&request(Method::Post, &[]), false), Ok(stream));
+    }
+    assert_eq!(client.connection.send_data(5, b"", true), Ok(0));
+    assert_eq!(pass(&mut client, &mut server), [post(5), post(7), "data 5  end".into()]);
+    client.connection.ping([0; 8]);
+    assert_eq!(client.connection.send_data(7, b"", true), Ok(0));
+    client.connection.written(1);
+    assert_eq!(client.connection.send_data(7, b"", true), Err(SendError::Closed));
 }
 
 #[test]

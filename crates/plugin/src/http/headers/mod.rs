@@ -211,9 +211,17 @@ impl Headers {
     }
 
     /// Removes all fields of this name; says how many there were.
+    #[inline]
     pub fn remove(&mut self, name: impl AsHeaderName) -> usize {
         let name = name.as_name();
-        let Some(first) = self.position(name) else { return 0 };
+        match self.position(name) {
+            Some(first) => self.remove_all(first, name),
+            None => 0,
+        }
+    }
+
+    /// The same where the first field of this name is known.
+    fn remove_all(&mut self, first: usize, name: NameRef<'_>) -> usize {
         self.remove_at(first);
         let removed = if self.may_repeat(name) { 1 + self.remove_from(first + 1, name) } else { 1 };
         if let NameRef::Known(id) = name {
@@ -385,14 +393,17 @@ impl Headers {
     /// Index of the first entry of this name.
     #[inline]
     fn position(&self, name: NameRef<'_>) -> Option<usize> {
-        let from = match name {
+        match name {
             NameRef::Known(id) => match self.first.get(id as usize).copied().unwrap_or_default() {
-                0 => return None,
-                SEARCH => usize::from(SEARCH) - 1,
-                slot => return Some(usize::from(slot) - 1),
+                0 => None,
+                SEARCH => self.search(usize::from(SEARCH) - 1, name),
+                slot => Some(usize::from(slot) - 1),
             },
-            NameRef::Other(_) => 0,
-        };
+            NameRef::Other(_) => self.search(0, name),
+        }
+    }
+
+    fn search(&self, from: usize, name: NameRef<'_>) -> Option<usize> {
         let rest = self.entries.get(from..)?;
         rest.iter().position(|entry| self.matches(entry, name)).map(|at| from + at)
     }

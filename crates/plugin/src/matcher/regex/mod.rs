@@ -12,6 +12,8 @@ use std::{
 
 /// The largest compiled size of one expression: RE2's own budget, 8 MiB.
 const SIZE_LIMIT: usize = 8 << 20;
+/// Of longer patterns messages show the beginning.
+const SHOWN_CHARACTERS: usize = 100;
 
 /// An expression that is matched against whole values. Equal expressions are compiled once in a process and shared.
 #[derive(Debug, Clone)]
@@ -128,7 +130,7 @@ fn character_len(text: &[u8]) -> usize {
 }
 
 fn translate(pattern: &str) -> Result<String, ConfigError> {
-    re2::translate(pattern).map_err(|reason| error(format!("regex {pattern:?}: {reason}")))
+    re2::translate(pattern).map_err(|reason| error(format!("regex {}: {reason}", shown(pattern))))
 }
 
 fn compile(pattern: &str, translated: &str) -> Result<Arc<regex::bytes::Regex>, ConfigError> {
@@ -142,7 +144,7 @@ fn compile(pattern: &str, translated: &str) -> Result<Arc<regex::bytes::Regex>, 
     let regex = RegexBuilder::new(translated)
         .size_limit(SIZE_LIMIT)
         .build()
-        .map_err(|reason| error(format!("regex {pattern:?}: {}", last_line(&reason.to_string()))))?;
+        .map_err(|reason| error(format!("regex {}: {}", shown(pattern), last_line(&reason.to_string()))))?;
     let regex = Arc::new(regex);
     let mut shared = shared();
     let known = shared.get_or_insert_with(HashMap::new);
@@ -151,6 +153,14 @@ fn compile(pattern: &str, translated: &str) -> Result<Arc<regex::bytes::Regex>, 
     }
     known.insert(translated.into(), Arc::downgrade(&regex));
     Ok(regex)
+}
+
+/// A pattern in quotes for a message, which is to stay readable.
+fn shown(pattern: &str) -> String {
+    match pattern.char_indices().nth(SHOWN_CHARACTERS).and_then(|(end, _)| pattern.get(..end)) {
+        Some(beginning) => format!("{beginning:?}…"),
+        None => format!("{pattern:?}"),
+    }
 }
 
 /// The sentence of a syntax error, without the drawing above it.
@@ -178,6 +188,8 @@ mod tests {
         assert_eq!(reason("(a"), "regex \"(a\": unclosed group");
         assert_eq!(reason("a)(?:b"), "regex \"a)(?:b\": unopened group");
         assert!(reason("(\\pL{100}){100}").contains("size limit"), "{}", reason("(\\pL{100}){100}"));
+        let long = reason(&format!("({}", "é".repeat(1000)));
+        assert_eq!(long, format!("regex \"({}\"…: unclosed group", "é".repeat(SHOWN_CHARACTERS - 1)));
     }
 
     #[test]

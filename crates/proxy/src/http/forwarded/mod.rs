@@ -235,6 +235,9 @@ fn join_forwarded_for(head: &mut RequestHead) {
 /// The last address of the list, after the last `skip` ones were left out; and whether it was the only one. `None` when
 /// there is no such address, or no address stands there.
 fn last_address(list: &[u8], skip: u32) -> (Option<PeerAddress>, bool) {
+    if list.is_empty() {
+        return (None, false);
+    }
     let mut rest = list;
     for _ in 0..skip {
         match memchr::memrchr(b',', rest).and_then(|comma| rest.get(..comma)) {

@@ -11,7 +11,6 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
 };
 
 impl Forward {
@@ -37,7 +36,7 @@ impl Forward {
     /// Whether nothing has moved on the attempt for too long; otherwise its clock goes on.
     fn is_idle(&self, deadlines: &crate::deadline::Deadlines) -> bool {
         let until = self.timeouts.per_try_idle.and_then(|idle| self.last_moved?.checked_add(idle));
-        let goes_on = until.filter(|until| *until > Instant::now());
+        let goes_on = until.filter(|until| *until > deadlines.now());
         deadlines.set(Deadline::TryIdle, goes_on);
         goes_on.is_none()
     }
@@ -93,8 +92,8 @@ impl Forward {
     }
 
     fn lose(&mut self, place: usize) {
-        drop(self.hedged.swap_remove(place));
-        self.cluster.stats().upstream_rq_tx_reset.inc();
+        let (attempt, _) = self.hedged.swap_remove(place);
+        self.note_given_up(&attempt);
     }
 
     /// The newest attempt has brought nothing: whether an earlier one goes on in its place.
@@ -120,7 +119,7 @@ impl Forward {
     /// Another attempt has answered, or nobody waits any more.
     pub(super) fn drop_hedged(&mut self, stream: &mut ForwardCx<'_>) {
         for (attempt, _) in mem::take(&mut self.hedged) {
-            self.cluster.stats().upstream_rq_tx_reset.inc();
+            self.note_given_up(&attempt);
             drop(attempt);
             self.log_attempt(stream);
         }

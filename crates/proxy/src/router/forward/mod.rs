@@ -17,10 +17,10 @@ use super::{
     SelectedRoute,
     attempt::{Attempt, Connecting},
     choice::RequestChoice,
-    exchange::BeginError,
+    exchange::{BeginError, Link},
     failure::{ResetReason, UpstreamFault},
     mirror::{self, Mirror, MirrorOptions},
-    outgoing::Outgoing,
+    outgoing::{Behind, Outgoing},
     retry_state::RetryState,
     route_stats::{RouteCounters, RouteStats},
     timeouts::{Reading, Timeouts, set_millis},
@@ -29,7 +29,7 @@ use crate::{
     access_log::WorkerAccessLogs,
     context::WorkerContext,
     deadline::{Deadline, Deadlines},
-    upstream::{Cluster, Host, HttpConnection, LbContext, PoolFailure, RetryPermit, WorkerHost},
+    upstream::{Cluster, Host, LbContext, PoolFailure, RetryPermit, WorkerHost},
     wire::{BodyError, Part, ResponseEvent, http1::ClientOptions, http2::StreamEnd},
 };
 use bytes::Bytes;
@@ -104,6 +104,10 @@ pub struct Forward {
     resends: u8,
     request_end: Option<Instant>,
     is_idempotent: bool,
+    /// It may become a tunnel.
+    is_tunnel: bool,
+    /// What it carries goes to the host as it is.
+    is_raw: bool,
     is_grpc: bool,
     /// How a gRPC call went will be in its trailers.
     awaits_grpc_status: bool,
@@ -145,7 +149,7 @@ impl Forward {
         cluster: Rc<Cluster>,
         route: Rc<SelectedRoute>,
         stream: &mut ForwardCx<'_>,
-        end_stream: bool,
+        (end_stream, tunnel): (bool, bool),
         limit: usize,
     ) -> Option<Self> {
         let action = route.forward()?;
@@ -171,11 +175,17 @@ impl Forward {
         route.finalize_request(head, stream.info, tell);
         let retry = RetryState::new(action.retry_policy.as_ref(), head);
         let is_idempotent = head.method.is_idempotent();
+        let is_raw = action.ends_tunnel(&head.method);
         let choice = RequestChoice::new(&route, &cluster, head, stream.info);
+        let behind = match end_stream {
+            _ if tunnel => Behind::Tunnel,
+            true => Behind::Nothing,
+            false => Behind::Body,
+        };
         let mut forward = Self {
             choice,
             options: client_options(&cluster),
-            body: Outgoing::new(end_stream, retry.is_some() || is_idempotent),
+            body: Outgoing::new(behind, retry.is_some() || is_idempotent),
             limit: if retry.is_some() {
                 route.body_buffer_limit().unwrap_or(limit)
             } else {
@@ -196,6 +206,8 @@ impl Forward {
             resends: 0,
             request_end: None,
             is_idempotent,
+            is_tunnel: tunnel,
+            is_raw,
             is_grpc: head.is_grpc(),
             awaits_grpc_status: false,
             was_timeout: false,
@@ -206,12 +218,13 @@ impl Forward {
         };
         if let Some(action) = forward.route.forward()
             && !action.mirrors.is_empty()
+            && !tunnel
         {
             let options = MirrorOptions { priority: forward.priority(), timeout: forward.timeouts.global, limit };
             let context = &forward.router.context;
             forward.mirrors = mirror::begin(&action.mirrors, context, stream.request, end_stream, &options);
         }
-        if end_stream {
+        if end_stream && !tunnel {
             forward.note_request_end(stream.deadlines);
         }
         Some(forward)
@@ -288,9 +301,10 @@ impl Forward {
     }
 
     fn note_request_end(&mut self, deadlines: &Deadlines) {
-        let now = Instant::now();
+        let now = deadlines.now();
         self.request_end = Some(now);
-        if matches!(self.state, State::Done) {
+        // One direction of a tunnel may end long before the other.
+        if matches!(self.state, State::Done) || self.is_tunnel {
             return;
         }
         deadlines.set_after(Deadline::Route, now, self.timeouts.limit(now));
@@ -309,6 +323,19 @@ impl Forward {
     /// Sends what was collected.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let State::Active(attempt) = &mut self.state else { return Poll::Pending };
+        attempt.poll_flush(cx)
+    }
+
+    /// Ready when the host has all of the request, and that it is all; or takes no more.
+    pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let State::Active(attempt) = &mut self.state else { return Poll::Ready(()) };
+        if attempt.is_deaf() {
+            return Poll::Ready(());
+        }
+        if !self.body.has_ended() {
+            return Poll::Pending;
+        }
+        ready!(attempt.poll_send(cx, &mut self.body, &self.options));
         attempt.poll_flush(cx)
     }
 
@@ -400,7 +427,11 @@ impl Forward {
         upstream.address = Some(host.host().address().clone());
         upstream.hostname = Some(Arc::clone(host.host().hostname()));
         upstream.host_metadata = host.host().spec().metadata.clone();
-        self.state = State::Connecting(Connecting::new(&self.cluster, host, info.protocol, self.priority()));
+        let priority = self.priority();
+        self.state = State::Connecting(match self.is_raw {
+            true => Connecting::raw(&self.cluster, host, priority),
+            false => Connecting::new(&self.cluster, host, info.protocol, priority, self.is_tunnel),
+        });
     }
 
     fn priority(&self) -> usize {
@@ -411,7 +442,7 @@ impl Forward {
     fn connected(
         &mut self,
         host: Rc<WorkerHost>,
-        result: Result<HttpConnection, PoolFailure>,
+        result: Result<Link, PoolFailure>,
         stream: &mut ForwardCx<'_>,
     ) -> Result<(), Box<LocalReply>> {
         match result {
@@ -442,13 +473,8 @@ impl Forward {
     }
 
     /// Begins the request on a connection.
-    fn send(
-        &mut self,
-        host: &Rc<WorkerHost>,
-        connection: HttpConnection,
-        stream: &mut ForwardCx<'_>,
-    ) -> Result<(), BeginError> {
-        let now = Instant::now();
+    fn send(&mut self, host: &Rc<WorkerHost>, connection: Link, stream: &mut ForwardCx<'_>) -> Result<(), BeginError> {
+        let now = stream.deadlines.now();
         let (head, info) = (&mut *stream.request, &mut *stream.info);
         let tell = !self.router.suppress_envoy_headers;
         self.route.rewrite_host(head, host.host().hostname(), tell);
@@ -467,7 +493,7 @@ impl Forward {
         let facts = connection.facts();
         info.upstream.local = facts.local_address;
         info.upstream.connection_id = Some(facts.id);
-        info.upstream.protocol = Some(facts.protocol);
+        info.upstream.protocol = connection.protocol();
         if !facts.reused {
             info.timing.upstream_connect_start = Some(facts.connect_start);
             info.timing.upstream_connect_complete = Some(facts.connect_complete);
@@ -484,7 +510,7 @@ impl Forward {
 
     fn note_moved(&mut self) {
         if self.timeouts.per_try_idle.is_some() {
-            self.last_moved = Some(Instant::now());
+            self.last_moved = Some(self.router.context.local.now());
         }
     }
 
@@ -526,7 +552,7 @@ impl Forward {
 
     /// The response begins.
     fn responded(&mut self, end_stream: bool, stream: &mut ForwardCx<'_>) -> ResponseEvent {
-        let now = Instant::now();
+        let now = stream.deadlines.now();
         self.has_responded = true;
         self.begin_response(stream);
         self.note_moved();
@@ -642,7 +668,7 @@ impl Forward {
     /// The response is whole: the connection goes back to the pool if it may. Says whether that is new.
     pub fn complete(&mut self, stream: &mut ForwardCx<'_>) -> bool {
         let State::Active(attempt) = std::mem::replace(&mut self.state, State::Done) else { return false };
-        let now = Instant::now();
+        let now = stream.deadlines.now();
         stream.info.timing.upstream_last_rx = Some(now);
         self.settle_grpc(&attempt.host);
         attempt.note_bytes(stream.info);
@@ -655,7 +681,7 @@ impl Forward {
             }
             attempt.release();
         } else {
-            self.cluster.stats().upstream_rq_tx_reset.inc();
+            self.note_given_up(&attempt);
         }
         self.permit = None;
         stream.deadlines.set(Deadline::Route, None);
@@ -668,7 +694,7 @@ impl Forward {
     pub fn abandon(&mut self, stream: &mut ForwardCx<'_>) {
         match &self.state {
             State::Connecting(_) => self.cluster.stats().upstream_rq_cancelled.inc(),
-            State::Active(_) => self.cluster.stats().upstream_rq_tx_reset.inc(),
+            State::Active(attempt) => self.note_given_up(attempt),
             _ => {}
         }
         self.drop_hedged(stream);

@@ -4,6 +4,7 @@ use super::{Forward, ForwardCx, MAX_RESENDS, State};
 use crate::{
     deadline::Deadline,
     router::{
+        attempt::Attempt,
         failure::{ResetReason, UpstreamFault},
         retry_state::BackOff,
     },
@@ -16,7 +17,7 @@ use sota_plugin::{
     http::{HeaderId, Protocol},
     info::ResponseFlag,
 };
-use std::{rc::Rc, time::Instant};
+use std::rc::Rc;
 
 impl Forward {
     /// The connection has ended, or what it brings is no response.
@@ -73,6 +74,13 @@ impl Forward {
         reason
     }
 
+    /// Counts an attempt that we end before its time.
+    pub(super) fn note_given_up(&self, attempt: &Attempt) {
+        if attempt.leaves_a_stream() {
+            self.cluster.stats().upstream_rq_tx_reset.inc();
+        }
+    }
+
     /// Counts an attempt that takes too long, or on which nothing moves.
     pub(super) fn count_try_timeout(&self, is_idle: bool) {
         let stats = self.cluster.stats();
@@ -86,7 +94,7 @@ impl Forward {
         self.count_try_timeout(is_idle);
         let State::Active(attempt) = &self.state else { return Ok(()) };
         let host = Rc::clone(&attempt.host);
-        self.cluster.stats().upstream_rq_tx_reset.inc();
+        self.note_given_up(attempt);
         let is_started = !attempt.is_unsent();
         self.end_attempt(stream);
         if self.retries(ResetReason::LocalReset, is_started, Some(&host), stream) {
@@ -181,7 +189,7 @@ impl Forward {
             if end_stream {
                 attempt.release();
             } else {
-                self.cluster.stats().upstream_rq_tx_reset.inc();
+                self.note_given_up(&attempt);
             }
             self.log_attempt(stream);
         }
@@ -232,7 +240,7 @@ impl Forward {
         if pause.is_zero() {
             return Some(State::Choosing);
         }
-        stream.deadlines.set_after(Deadline::BackOff, Instant::now(), Some(pause));
+        stream.deadlines.set_after(Deadline::BackOff, stream.deadlines.now(), Some(pause));
         Some(State::BackOff)
     }
 }

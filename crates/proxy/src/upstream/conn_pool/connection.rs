@@ -85,10 +85,10 @@ impl UpstreamConnection {
     /// Between requests: whether the host has closed it or has sent something unasked. The waker is called when it
     /// does so later.
     pub(super) fn is_stale(&self, waker: Option<&Waker>) -> bool {
-        if self.socket.has_ended() || self.socket.buffered() > 0 {
-            return true;
-        }
-        self.socket.poll_fill(&mut Context::from_waker(waker.unwrap_or(Waker::noop())), 1).is_ready()
+        let Some(waker) = waker else { return self.socket.is_stale() };
+        self.socket.has_ended()
+            || self.socket.buffered() > 0
+            || self.socket.poll_fill(&mut Context::from_waker(waker), 1).is_ready()
     }
 
     /// Adds to the counters what was moved since the last time.

@@ -51,6 +51,15 @@ pub struct OwnConnection {
 impl OwnConnection {
     pub(super) async fn acquire(pool: &Rc<ConnPool>) -> Result<Self, PoolFailure> {
         let (connection, reused) = pool.acquire().await?;
+        Self::begin(pool, connection, reused)
+    }
+
+    /// One of those that are idle.
+    pub(super) fn idle(pool: &Rc<ConnPool>) -> Option<Result<Self, PoolFailure>> {
+        pool.take_idle().map(|connection| Self::begin(pool, connection, true))
+    }
+
+    fn begin(pool: &Rc<ConnPool>, connection: Box<UpstreamConnection>, reused: bool) -> Result<Self, PoolFailure> {
         match RequestPermit::take(pool) {
             Some(permit) => {
                 connection.begin_request();

@@ -21,7 +21,7 @@ impl ConnPool {
             connection.closed_by_peer();
             return;
         }
-        let idle = self.context.idle_timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let idle = self.context.idle_timeout.and_then(|timeout| self.context.local.now().checked_add(timeout));
         let until = idle.into_iter().chain(connection.expires()).min();
         self.idle.borrow_mut().push(Idle { connection, until });
         match &*keeper {
@@ -41,14 +41,14 @@ impl ConnPool {
 
     pub(super) fn note_expired(&self, connection: &UpstreamConnection) {
         match connection.expires() {
-            Some(at) if at <= Instant::now() => self.stats().upstream_cx_max_duration_reached.inc(),
+            Some(at) if at <= self.context.local.now() => self.stats().upstream_cx_max_duration_reached.inc(),
             _ => self.stats().upstream_cx_idle_timeout.inc(),
         }
     }
 
     /// Closes what is closed already or has been idle for too long; the next deadline.
     fn sweep(&self, cx: &Context<'_>) -> Option<Instant> {
-        let now = Instant::now();
+        let now = self.context.local.now();
         let gone: Vec<Idle> = self
             .idle
             .borrow_mut()

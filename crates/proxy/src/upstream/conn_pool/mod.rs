@@ -46,8 +46,8 @@ use std::{
 };
 use wait::{Delivered, Slot};
 
-/// Idle connections of a pool beyond this are closed.
-const MOST_IDLE: usize = 64;
+/// Idle connections of a pool beyond this are closed: as many as the circuit breaker allows by default.
+const MOST_IDLE: usize = 1024;
 
 /// Streams at once, before an HTTP/2 host has said how many (RFC 9113 §6.5.2: not fewer, if it follows the advice).
 const ASSUMED_STREAMS: u32 = 100;
@@ -271,7 +271,7 @@ impl ConnPool {
         if self.draining.get() || failed || self.state.has(HostState::REMOVED) || connection.is_used_up() {
             return;
         }
-        if connection.expires().is_some_and(|at| at <= Instant::now()) {
+        if connection.expires().is_some_and(|at| at <= self.context.local.now()) {
             self.stats().upstream_cx_max_duration_reached.inc();
             return;
         }

@@ -144,7 +144,7 @@ impl SharedConnection {
         }
         let pool = self.counted.pool();
         loop {
-            let now = Instant::now();
+            let now = pool.context.local.now();
             let oldest = pool.context.max_age.and_then(|age| self.connect_complete.checked_add(age));
             if oldest.is_some_and(|at| at <= now) && !self.draining.replace(true) {
                 pool.stats().upstream_cx_max_duration_reached.inc();
@@ -201,7 +201,7 @@ impl Drop for Place {
         let connection = &self.0;
         connection.active.set(connection.active.get().saturating_sub(1));
         if connection.active.get() == 0 {
-            connection.idle_since.set(Instant::now());
+            connection.idle_since.set(connection.counted.pool().context.local.now());
             connection.wake();
         }
         connection.counted.pool().serve_waiting();
@@ -220,6 +220,15 @@ pub struct Http2Place {
 impl Http2Place {
     pub(super) async fn acquire(pool: &Rc<ConnPool>) -> Result<Self, PoolFailure> {
         let place = pool.acquire_shared().await?;
+        Self::begin(pool, place)
+    }
+
+    /// One on a connection that has room.
+    pub(super) fn idle(pool: &Rc<ConnPool>) -> Option<Result<Self, PoolFailure>> {
+        pool.take_place().map(|place| Self::begin(pool, place))
+    }
+
+    fn begin(pool: &Rc<ConnPool>, place: Place) -> Result<Self, PoolFailure> {
         let Some(permit) = RequestPermit::take(pool) else { return Err(PoolFailure::overflow()) };
         let counted = &place.0.counted;
         let reused = counted.requests() > 0;

@@ -54,6 +54,19 @@ impl WorkerHost {
         OwnConnection::acquire(self.pools.get(&self.host, Kind::Http1, priority)).await.map(HttpConnection::Http1)
     }
 
+    pub(in crate::upstream) fn idle_http_connection(
+        &self,
+        http2: bool,
+        priority: usize,
+    ) -> Option<Result<HttpConnection, PoolFailure>> {
+        if http2 {
+            let place = Http2Place::idle(self.pools.get(&self.host, Kind::Http2, priority));
+            return place.map(|place| place.map(HttpConnection::Http2));
+        }
+        let own = OwnConnection::idle(self.pools.get(&self.host, Kind::Http1, priority));
+        own.map(|own| own.map(HttpConnection::Http1))
+    }
+
     pub(in crate::upstream) async fn tcp_connection(&self, priority: usize) -> Result<TcpConnection, PoolFailure> {
         TcpConnection::acquire(self.pools.get(&self.host, Kind::Tcp, priority)).await
     }

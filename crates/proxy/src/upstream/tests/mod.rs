@@ -149,7 +149,9 @@ pub(super) fn on_worker<F: Future<Output = ()>>(test: impl FnOnce(Rc<Worker>) ->
         let registry = Registry::new();
         let local = Local::new(0, Arc::new(Process::default()), registry.shard());
         let worker = Rc::new(Worker { clusters: Clusters::new(&local), registry });
-        tokio::time::timeout(Duration::from_secs(10), test(worker)).await.expect("the test takes too long");
+        let mut test = Box::pin(test(worker));
+        let test = local.clocked(test.as_mut());
+        tokio::time::timeout(Duration::from_secs(10), test).await.expect("the test takes too long");
     });
 }
 

@@ -12,7 +12,7 @@ use sota_codec::http1::{
     decode_response, encode_request_head,
 };
 use sota_config::http::HeaderKeyFormat;
-use sota_plugin::http::{Headers, RequestHead, ResponseHead};
+use sota_plugin::http::{Headers, Method, RequestHead, ResponseHead};
 use std::{
     io,
     task::{Context, Poll, ready},
@@ -48,14 +48,17 @@ pub struct ClientStream {
     buffer_limit: usize,
     header_bytes: [u64; 2],
     sent_all: bool,
+    /// The response has opened a tunnel.
+    is_tunnel: bool,
 }
 
 impl ClientStream {
-    /// Writes the head of a request to what will be sent. `end_stream`: nothing follows it.
+    /// Writes the head of a request to what will be sent. `end_stream`: nothing follows it, but a tunnel if the origin
+    /// agrees to one with `tunnel`.
     pub fn begin(
         socket: &Socket,
         head: &RequestHead,
-        end_stream: bool,
+        (end_stream, tunnel): (bool, bool),
         options: &ClientOptions,
         buffer_limit: usize,
     ) -> Self {
@@ -70,7 +73,7 @@ impl ClientStream {
         writer.head(body, |out| encode_request_head(head, &encoding, out));
         let header_bytes = [writer.waiting() as u64, 0];
         Self {
-            context: RequestContext::new(&head.method, false),
+            context: RequestContext::new(&head.method, tunnel && head.method != Method::Connect),
             progress: HeadProgress::default(),
             informational: 0,
             received_before: socket.bytes_received(),
@@ -81,6 +84,7 @@ impl ClientStream {
             buffer_limit,
             header_bytes,
             sent_all: end_stream,
+            is_tunnel: false,
         }
     }
 
@@ -97,7 +101,11 @@ impl ClientStream {
 
     /// Writes what was collected.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>, socket: &Socket) -> Poll<io::Result<()>> {
-        self.writer.poll_flush(cx, socket)
+        ready!(self.writer.poll_flush(cx, socket))?;
+        match self.is_tunnel && self.sent_all {
+            true => socket.poll_shutdown(cx),
+            false => Poll::Ready(Ok(())),
+        }
     }
 
     /// Octets on the wire of request and response so far, heads and framing included.
@@ -135,7 +143,7 @@ impl ClientStream {
                 }
             });
             match outcome? {
-                ResponseOutcome::Head(_) if head.status.is_informational() => {
+                ResponseOutcome::Head(info) if head.status.is_informational() && info.body != BodyLength::Tunnel => {
                     self.informational += 1;
                     if self.informational > MAX_INFORMATIONAL {
                         return Poll::Ready(Err(Http1Error::StatusLine.into()));
@@ -162,6 +170,12 @@ impl ClientStream {
 
     fn begin_body(&mut self, info: &ResponseInfo, options: &ClientOptions) -> bool {
         self.keep_alive = info.keep_alive;
+        if info.body == BodyLength::Tunnel {
+            self.keep_alive = false;
+            self.sent_all = false;
+            self.is_tunnel = true;
+            self.writer.open_tunnel();
+        }
         let reader = BodyReader::new(info.body, &options.decode, self.buffer_limit);
         let end_stream = reader.is_complete();
         self.reader = Some(reader);

@@ -41,6 +41,7 @@ pub struct ServerStream<'c> {
     writer: RefCell<Writer>,
     protocol: Cell<Protocol>,
     is_head: Cell<bool>,
+    is_connect: Cell<bool>,
     ends_with_connection: Cell<bool>,
     keep_alive: Cell<bool>,
     header_bytes_sent: Cell<u64>,
@@ -59,6 +60,7 @@ impl<'c> ServerStream<'c> {
             writer: RefCell::default(),
             protocol: Cell::new(Protocol::Http11),
             is_head: Cell::new(false),
+            is_connect: Cell::new(false),
             ends_with_connection: Cell::new(false),
             keep_alive: Cell::new(false),
             header_bytes_sent: Cell::new(0),
@@ -101,6 +103,7 @@ impl<'c> ServerStream<'c> {
         self.reader.replace(BodyReader::new(info.body, &self.options.decode, self.buffer_limit));
         self.protocol.set(head.protocol);
         self.is_head.set(head.method == Method::Head);
+        self.is_connect.set(head.method == Method::Connect);
         self.keep_alive.set(info.keep_alive);
         self.request.set(Some(info));
     }
@@ -182,6 +185,10 @@ impl<'c> ServerStream<'c> {
     /// client wants it or its request is not complete, and when only the end of the connection can end the body.
     /// Says so.
     pub fn send_head(&self, head: &mut ResponseHead, end_stream: bool, close: bool) -> bool {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS || self.is_connect.get() && head.status.is_success() {
+            self.open_tunnel(head);
+            return true;
+        }
         let has_no_body = self.is_head.get()
             || head.status == StatusCode::NO_CONTENT
             || head.status == StatusCode::NOT_MODIFIED
@@ -216,6 +223,24 @@ impl<'c> ServerStream<'c> {
         writer.head(body, |out| encode_response_head(head, &encoding, self.is_head.get(), out));
         self.header_bytes_sent.set((writer.waiting() - before) as u64);
         close
+    }
+
+    /// Begins a tunnel with the head that agrees to it: what the client sends from here on is no HTTP.
+    fn open_tunnel(&self, head: &mut ResponseHead) {
+        self.keep_alive.set(false);
+        self.ends_with_connection.set(true);
+        self.reader.replace(BodyReader::new(BodyLength::Tunnel, &self.options.decode, self.buffer_limit));
+        let encoding = HeadEncoding { names: self.options.names, ..HeadEncoding::new(BodyLength::Tunnel) };
+        let mut writer = self.writer.borrow_mut();
+        let before = writer.waiting();
+        writer.head(BodyLength::Tunnel, |out| encode_response_head(head, &encoding, false, out));
+        self.header_bytes_sent.set((writer.waiting() - before) as u64);
+    }
+
+    /// Ends the direction of a tunnel that goes to the client.
+    pub fn poll_end_tunnel(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        self.socket.poll_shutdown(cx)
     }
 
     /// Sends data. While it is pending, call again with the same data.

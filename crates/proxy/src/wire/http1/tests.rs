@@ -251,7 +251,7 @@ async fn fetch(script: &'static [u8], method: Method) -> (Result<(u16, Vec<u8>, 
     let (socket, mut origin) = pair();
     let options = client_options();
     let head = RequestHead::new(method, "a", "/x").unwrap();
-    let mut stream = ClientStream::begin(&socket, &head, true, &options, 1 << 20);
+    let mut stream = ClientStream::begin(&socket, &head, (true, false), &options, 1 << 20);
     assert!(stream.is_unsent(&socket));
     poll_fn(|cx| stream.poll_flush(cx, &socket)).await.unwrap();
     let mut request = vec![0; 1024];

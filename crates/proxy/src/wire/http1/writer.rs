@@ -58,6 +58,11 @@ impl Writer {
         encode(self.out());
     }
 
+    /// What is written from now on has no frame.
+    pub fn open_tunnel(&mut self) {
+        self.framing = Framing::Raw;
+    }
+
     /// Octets that wait to be written.
     pub fn waiting(&self) -> usize {
         self.out.as_ref().map_or(0, |out| out.len())

@@ -4,7 +4,7 @@ use super::{Connection, Stream};
 use crate::wire::{BodyError, ClientError, Part, ResponseEvent, WriteError};
 use bytes::Bytes;
 use sota_codec::http2::SendError;
-use sota_plugin::http::{Headers, RequestHead, ResponseHead};
+use sota_plugin::http::{Headers, RequestHead, ResponseHead, StatusCode};
 use std::{
     rc::Rc,
     task::{Context, Poll, ready},
@@ -39,7 +39,7 @@ impl ClientStream {
     /// The next head of the response.
     pub fn poll_head(&self, cx: &mut Context<'_>, head: &mut ResponseHead) -> Poll<Result<ResponseEvent, ClientError>> {
         let end_stream = ready!(self.stream.poll_response(cx, head))?;
-        Poll::Ready(Ok(match head.status.is_informational() {
+        Poll::Ready(Ok(match head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             true => ResponseEvent::Informational,
             false => ResponseEvent::Head { end_stream },
         }))

@@ -18,6 +18,7 @@ use sota_plugin::{http::RequestHead, stats::Group};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    future::poll_fn,
     hash::BuildHasherDefault,
     io,
     rc::Rc,
@@ -127,6 +128,8 @@ pub struct Connection {
     driver: Cell<Option<Waker>>,
     /// The codec writes to memory of the thread.
     has_memory: Cell<bool>,
+    /// Tasks that wait for the peer's first settings.
+    settings_awaited: RefCell<Vec<Waker>>,
     ended: Cell<Option<ConnectionEnd>>,
     begin: Instant,
     /// Octets to read at once.
@@ -155,6 +158,7 @@ impl Connection {
             driver: Cell::default(),
             has_memory: Cell::default(),
             ended: Cell::default(),
+            settings_awaited: RefCell::default(),
             begin,
             block: Cell::new(SMALL),
         })
@@ -186,6 +190,22 @@ impl Connection {
     /// Whether the peer has said what it allows.
     pub fn has_peer_settings(&self) -> bool {
         self.codec.borrow().has_peer_settings()
+    }
+
+    /// Until the peer has said what it allows, or the connection is over.
+    pub async fn peer_settings(&self) {
+        poll_fn(|cx| {
+            if self.has_peer_settings() || self.ended.get().is_some() {
+                return Poll::Ready(());
+            }
+            self.settings_awaited.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn tell_settings(&self) {
+        self.settings_awaited.take().into_iter().for_each(Waker::wake);
     }
 
     /// How many streams may be open at once, as both sides say; none once no more can be opened (client).
@@ -362,7 +382,10 @@ impl Connection {
                 (None, ResetCause::Fault(fault)) => return Some(Event::Refused(fault)),
                 (None, _) => {}
             },
-            codec::Event::Settings => return Some(Event::Settings),
+            codec::Event::Settings => {
+                self.tell_settings();
+                return Some(Event::Settings);
+            }
             codec::Event::GoAway { code, .. } => return Some(Event::GoAway(code)),
             codec::Event::Pong { payload } => {
                 if let Some(keepalive) = &self.keepalive {
@@ -410,6 +433,7 @@ impl Connection {
         for state in self.streams.borrow().values() {
             state.end(end.into());
         }
+        self.tell_settings();
         self.wake();
     }
 

@@ -29,6 +29,9 @@ struct Inbound {
     request: Option<Box<RequestHead>>,
     responses: VecDeque<(Box<ResponseHead>, bool)>,
     data: Held,
+    /// Octets of data that [`Part::Data`] has told of. Whoever writes them has said how many they are: what arrives
+    /// meanwhile is not among them.
+    told: usize,
     trailers: Option<Box<Headers>>,
     /// The end has arrived.
     has_ended: bool,
@@ -93,6 +96,7 @@ impl State {
         inbound.end.get_or_insert(end);
         if !inbound.has_ended {
             inbound.data.clear();
+            inbound.told = 0;
         }
         drop(inbound);
         self.wake();
@@ -200,7 +204,10 @@ impl Stream {
         let mut inbound = self.state.inbound.borrow_mut();
         let front = inbound.data.front().len();
         if front > 0 {
-            return Poll::Ready(Ok(Part::Data(front)));
+            if inbound.told == 0 {
+                inbound.told = front;
+            }
+            return Poll::Ready(Ok(Part::Data(inbound.told)));
         }
         if let Some(trailers) = inbound.trailers.take() {
             return Poll::Ready(Ok(Part::Trailers(trailers)));
@@ -219,8 +226,10 @@ impl Stream {
     /// connection.
     pub fn with_data<R>(&self, f: impl FnOnce(&[u8]) -> (usize, R)) -> R {
         let mut inbound = self.state.inbound.borrow_mut();
-        let (used, result) = f(inbound.data.front());
-        let used = inbound.data.consume(used);
+        let told = inbound.told;
+        let (used, result) = f(inbound.data.front().get(..told).unwrap_or_default());
+        let used = inbound.data.consume(used.min(told));
+        inbound.told -= used;
         inbound.taken += used as u64;
         drop(inbound);
         if used > 0 {

@@ -225,6 +225,35 @@ fn nothing_beyond_the_window_is_held_and_others_go_on() {
     });
 }
 
+/// The writer of a chunk has said how long it is when the rest of it has to wait.
+#[test]
+fn data_that_was_told_of_does_not_grow_while_it_is_written() {
+    on_worker(|local| async move {
+        let held: Rc<RefCell<Vec<ServerStream>>> = Rc::default();
+        let list = Rc::clone(&held);
+        let (client, ..) = pair(&local, codec::Options::default(), move |stream| list.borrow_mut().push(stream));
+        let stream = ClientStream::begin(&client, &post("/"), false).unwrap();
+        while held.borrow().is_empty() {
+            local.sleep(Duration::from_millis(1)).await;
+        }
+        let server = held.borrow_mut().remove(0);
+        let mut parts = Vec::new();
+        for part in [&b"hello"[..], b", you"] {
+            let before = server.stream().octets_received().1;
+            poll_fn(|cx| stream.poll_data(cx, part)).await.unwrap();
+            while server.stream().octets_received().1 == before {
+                local.sleep(Duration::from_millis(1)).await;
+            }
+            let Part::Data(told) = poll_fn(|cx| server.poll_part(cx)).await.unwrap() else { panic!("no data") };
+            server.with_data(|data| (0, parts.push((told, data.to_vec()))));
+        }
+        assert_eq!(parts, [(5, b"hello".to_vec()), (5, b"hello".to_vec())]);
+        assert_eq!(&server.take_data()[..], b"hello");
+        assert!(matches!(poll_fn(|cx| server.poll_part(cx)).await.unwrap(), Part::Data(5)));
+        assert_eq!(&server.take_data()[..], b", you");
+    });
+}
+
 #[test]
 fn resets_reach_the_other_side_with_their_code() {
     on_worker(|local| async move {
