@@ -134,3 +134,40 @@ fn a_full_disk_costs_lines_and_no_requests() {
     let told = proxy.log().lines().filter(|line| line.contains("/dev/full")).count();
     assert_eq!(told, 1, "{}", proxy.log());
 }
+
+#[test]
+fn the_log_of_a_listener_has_each_connection() {
+    let folder = temp_dir();
+    let log = folder.path().join("listener.log");
+    let listener = |name: &str, filter: &str| {
+        format!(
+            "  - name: {name}
+    address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}
+    access_log:
+    - name: envoy.access_loggers.file
+      typed_config:
+        \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
+        path: {}
+        log_format: {{text_format: \"{name} %BYTES_RECEIVED% %BYTES_SENT% %RESPONSE_FLAGS% %CONNECTION_TERMINATION_DETAILS%\\n\"}}
+    filter_chains:
+    - filters:
+      - name: sota.filters.network.{filter}
+",
+            log.display()
+        )
+    };
+    let config =
+        format!("static_resources:\n  listeners:\n{}{}", listener("line", "simple_line"), listener("mq", "zmq"));
+    let proxy = ProxyProcess::start(BINARY, &config);
+    let mut client = Client::connect(proxy.listener("line"));
+    client.send("a=1\r\n").unwrap();
+    assert!(client.read_exactly(39).0.starts_with(b"receive:"));
+    drop(client);
+    wait_for_lines(&log, &["line 5 39 - -"]);
+    let mut client = Client::connect(proxy.listener("mq"));
+    client.send("GET / HTTP/1.1\r\n\r\n").unwrap();
+    client.read_to_end();
+    wait_for_lines(&log, &["line 5 39 - -", "mq 18 "]);
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.ends_with(" DPE not_zmtp\n"), "{text}");
+}

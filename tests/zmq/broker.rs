@@ -2,6 +2,7 @@
 
 use super::{Mesh, cluster, config, listener, mesh, need_pyzmq, run, start};
 use sota_testkit::free_port;
+use std::process::Command;
 
 const ROUTES: &str = "routes: [{cluster: workers}],";
 const REPLIES: &str = "routes: [{cluster: workers}], reply_timeout: 500ms, on_failure: reply, worker_wait: 1s,";
@@ -11,6 +12,24 @@ fn requests_are_shared_among_workers() {
     need_pyzmq!();
     mesh(1, ROUTES, 3, "requests");
     mesh(2, ROUTES, 2, "many_clients");
+}
+
+#[test]
+fn a_handshake_says_that_a_worker_is_well() {
+    need_pyzmq!();
+    mesh(1, "routes: [{cluster: workers}], upstream: {health_check: {interval: 200ms}},", 2, "health_check");
+}
+
+#[test]
+fn a_cluster_that_there_is_not_is_told_of() {
+    let text = config(&listener("zmq", "127.0.0.1", "routes: [{cluster: nobody}],"), "");
+    let file = sota_testkit::temp_dir();
+    let path = file.path().join("zmq.yaml");
+    std::fs::write(&path, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sota-mesh"));
+    let checked = command.args(["validate", "-c"]).arg(path).output().unwrap();
+    let told = String::from_utf8_lossy(&checked.stderr).into_owned() + &String::from_utf8_lossy(&checked.stdout);
+    assert!(!checked.status.success() && told.contains("there is no cluster \"nobody\""), "{told}");
 }
 
 #[test]

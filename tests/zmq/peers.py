@@ -659,6 +659,39 @@ def requests():
     expect(stat("zmq.requests"), stat("zmq.replies"))
 
 
+def health_check():
+    """Hosts are connected to without a client; one that speaks something else is left out until it speaks ZMTP."""
+    impostor = sockets.create_server(("127.0.0.1", worker_ports[1]))
+
+    def answer_otherwise():
+        while True:
+            try:
+                accepted, _ = impostor.accept()
+            except OSError:
+                return
+            accepted.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            accepted.close()
+
+    in_background(answer_otherwise)
+    in_background(serve, worker("REP", 0), b"0:")
+    wait_until("the worker is found well", lambda: stat("zmq.upstream_cx_ready") == 1)
+    wait_until("the other one is tried again", lambda: stat("zmq.upstream_cx_failed") >= 3)
+    expect(stat("zmq.cx_total"), 0)
+    req = client("REQ")
+    for number in range(20):
+        req.send(b"%d" % number)
+        expect(req.recv(), b"0:%d" % number)
+    impostor.shutdown(sockets.SHUT_RDWR)
+    impostor.close()
+    in_background(serve, worker("REP", 1), b"1:")
+    wait_until("both are well", lambda: stat("zmq.upstream_cx_ready") == 2)
+    answers = set()
+    for number in range(4):
+        req.send(b"x")
+        answers.add(req.recv())
+    expect(answers, {b"0:x", b"1:x"})
+
+
 def many_clients():
     """On all workers of the proxy: nobody gets the answer of somebody else."""
     for index in range(2):

@@ -7,6 +7,7 @@ use crate::{
     http::{Http1Options, Http2Options, HttpProtocolOptions},
     load_balancer::{LbConfig, LbPolicy},
     node::Node,
+    tls::{TransportMatch, UpstreamTls},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -44,7 +45,9 @@ pub struct Cluster {
     /// Keep-alive of connections.
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// The transport; `None` is plain TCP.
-    pub transport_socket: Option<ExtensionConfig>,
+    pub transport_socket: Option<Arc<UpstreamTls>>,
+    /// The transports of hosts with certain metadata; the first that matches counts.
+    pub transport_socket_matches: Vec<TransportMatch>,
     /// Metadata, for filters and logs.
     pub metadata: Option<Arc<Node>>,
     /// The resolver; `None`: the bootstrap's, or else the system's.

@@ -89,6 +89,10 @@ pub struct HttpConnectionManager {
     pub add_user_agent: bool,
     /// Append the port to `x-forwarded-host` (`append_x_forwarded_port`).
     pub append_x_forwarded_port: bool,
+    /// What becomes of `x-forwarded-client-cert`.
+    pub forward_client_cert: ForwardClientCert,
+    /// What it says of the client's certificate beside its hash.
+    pub client_cert_details: ClientCertDetails,
     /// Access logs.
     pub access_log: Vec<AccessLog>,
     /// Log at this interval while a stream lasts.
@@ -99,6 +103,37 @@ pub struct HttpConnectionManager {
     pub local_reply: LocalReplyConfig,
     /// Which upgrades pass, where routes do not say.
     pub upgrades: Vec<UpgradeConfig>,
+}
+
+/// What becomes of `x-forwarded-client-cert`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ForwardClientCert {
+    /// It is removed.
+    #[default]
+    Sanitize,
+    /// It is kept where the client has shown a certificate.
+    ForwardOnly,
+    /// What this proxy knows is appended where the client has shown a certificate.
+    AppendForward,
+    /// It is replaced by what this proxy knows.
+    SanitizeSet,
+    /// It is kept in any case.
+    AlwaysForwardOnly,
+}
+
+/// `SetCurrentClientCertDetails`: what is said of the client's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ClientCertDetails {
+    /// Its subject.
+    pub subject: bool,
+    /// It as a whole.
+    pub cert: bool,
+    /// It and those of authorities that came with it.
+    pub chain: bool,
+    /// Its host names.
+    pub dns: bool,
+    /// Its URIs.
+    pub uri: bool,
 }
 
 /// Which protocol a connection manager speaks.

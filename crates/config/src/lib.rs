@@ -22,6 +22,7 @@ pub mod retry;
 pub mod route;
 pub mod secret;
 pub mod tcp_proxy;
+pub mod tls;
 pub mod upgrade;
 
 pub use error::{ConfigError, ConfigErrors, Severity};

@@ -7,6 +7,7 @@ use crate::{
     http::HttpConnectionManager,
     node::Node,
     tcp_proxy::TcpProxy,
+    tls::DownstreamTls,
 };
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -109,7 +110,7 @@ pub struct FilterChain {
     /// Network filters in order; the last one is terminal.
     pub filters: Vec<NetworkFilter>,
     /// The transport; `None` is plain TCP.
-    pub transport_socket: Option<ExtensionConfig>,
+    pub transport_socket: Option<Arc<DownstreamTls>>,
     /// How long the transport's handshake may take.
     pub transport_socket_connect_timeout: Option<Duration>,
 }

@@ -1,5 +1,6 @@
 //! Secrets and data sources.
 
+use crate::tls::ValidationContext;
 use std::{
     fs::File,
     io::{self, Read},
@@ -10,7 +11,7 @@ use std::{
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// `envoy.config.core.v3.DataSource`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum DataSource {
     /// A file, read when the resource is built.
     File(PathBuf),
@@ -54,9 +55,51 @@ impl std::fmt::Debug for DataSource {
     }
 }
 
-/// A named secret (`envoy.extensions.transport_sockets.tls.v3.Secret`). TLS brings its kinds.
+/// `TlsCertificate`: a certificate with its key, both in PEM.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsCertificate {
+    /// The certificate, and those of the authorities between it and a trusted one.
+    pub chain: DataSource,
+    /// The private key.
+    pub key: DataSource,
+    /// Files are read again when something in this directory is renamed.
+    pub watched_directory: Option<PathBuf>,
+}
+
+/// Names a secret (`SdsSecretConfig`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SecretRef {
+    /// Its name.
+    pub name: String,
+    /// Where it is from.
+    pub source: SecretSource,
+}
+
+/// Where a secret is from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum SecretSource {
+    /// `static_resources.secrets`, or else a control plane.
+    Named,
+    /// A file with a `DiscoveryResponse` (`path_config_source`), read again when it changes.
+    File(PathBuf),
+}
+
+/// A named secret (`envoy.extensions.transport_sockets.tls.v3.Secret`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Secret {
     /// Its name.
     pub name: String,
+    /// What it is.
+    pub kind: SecretKind,
+}
+
+/// What a secret is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SecretKind {
+    /// A certificate with its key.
+    Certificate(TlsCertificate),
+    /// How the certificates of peers are checked.
+    Validation(ValidationContext),
+    /// Keys of session tickets.
+    TicketKeys(Vec<DataSource>),
 }

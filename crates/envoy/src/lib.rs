@@ -14,6 +14,7 @@ pub mod fuzzing;
 mod load;
 mod native;
 mod render;
+mod secrets;
 pub mod support;
 mod table;
 mod text;
@@ -26,9 +27,10 @@ pub use dump::{dump_json, dump_json_any};
 pub use field_mask::FieldMask;
 pub use load::{ENVOY, LoadOptions, Loaded, SOTA, load};
 pub use render::render;
+pub use secrets::read_secrets;
 pub use text::{MAX_TEXT_BYTES, parse_text};
 pub use translate::{
     TranslateOptions, read_access_log, translate_cluster, translate_listener, translate_load_assignment,
-    translate_route_configuration,
+    translate_route_configuration, translate_secret,
 };
 pub use wire::encode;

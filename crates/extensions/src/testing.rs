@@ -160,7 +160,9 @@ pub(crate) fn factory_cx<R>(logs: &Arc<Logs>, then: impl FnOnce(&FactoryContext<
         logs: &logs,
         runtime: &Arc::new(Runtime::default()),
         node: &NodeInfo { cluster: "our-cluster".into(), ..NodeInfo::default() },
+        secrets: &Arc::default(),
         stat_prefix: "http.test.",
+        clusters: None,
         path: "here",
         mark: Mark::NONE,
     })

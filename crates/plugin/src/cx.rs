@@ -42,7 +42,9 @@ pub struct ClusterHealth {
 
 /// A worker as an extension sees it. Cheap to clone.
 #[derive(Clone)]
-pub struct WorkerCx {
+pub struct WorkerCx(Rc<Worker>);
+
+struct Worker {
     id: usize,
     stats: Scope,
     services: Rc<dyn WorkerServices>,
@@ -51,58 +53,58 @@ pub struct WorkerCx {
 impl WorkerCx {
     /// For the data plane.
     pub fn new(id: usize, stats: Scope, services: Rc<dyn WorkerServices>) -> Self {
-        Self { id, stats, services }
+        Self(Rc::new(Worker { id, stats, services }))
     }
 
     /// Which worker this is, from 0.
     pub fn id(&self) -> usize {
-        self.id
+        self.0.id
     }
 
     /// The root of this worker's stats.
     pub fn stats(&self) -> &Scope {
-        &self.stats
+        &self.0.stats
     }
 
     /// Ready when so much time has passed, to about a millisecond.
     pub fn sleep(&self, time: Duration) -> LocalFuture<()> {
-        self.services.sleep(time)
+        self.0.services.sleep(time)
     }
 
     /// Runs a task on this worker; draining waits for it.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        self.services.spawn(Box::pin(task), true);
+        self.0.services.spawn(Box::pin(task), true);
     }
 
     /// Runs a task on this worker that draining does not wait for.
     pub fn spawn_background(&self, task: impl Future<Output = ()> + 'static) {
-        self.services.spawn(Box::pin(task), false);
+        self.0.services.spawn(Box::pin(task), false);
     }
 
     /// Whether the process is draining.
     pub fn is_draining(&self) -> bool {
-        self.services.is_draining()
+        self.0.services.is_draining()
     }
 
     /// Whether health checks of this process are to fail.
     pub fn is_health_check_failing(&self) -> bool {
-        self.services.is_health_check_failing()
+        self.0.services.is_health_check_failing()
     }
 
     /// The health of a cluster; `None` when there is none of this name.
     pub fn cluster_health(&self, cluster: &str) -> Option<ClusterHealth> {
-        self.services.cluster_health(cluster)
+        self.0.services.cluster_health(cluster)
     }
 
     /// The cluster of this name, to send something to. What is found is the cluster of now: who lives longer than a
     /// request asks again.
     pub fn cluster(&self, name: &str) -> Result<Cluster, UpstreamError> {
-        self.services.cluster(name, self).ok_or_else(|| UpstreamError::UnknownCluster(name.into()))
+        self.0.services.cluster(name, self).ok_or_else(|| UpstreamError::UnknownCluster(name.into()))
     }
 
     /// A number that no other stream of the process has, for [`StreamInfo`].
     pub fn next_stream_id(&self) -> u64 {
-        self.services.next_stream_id()
+        self.0.services.next_stream_id()
     }
 
     /// Waits for a future, but no longer than this; `None`: it was not ready in time, and is dropped.
@@ -116,7 +118,7 @@ impl WorkerCx {
 
 impl fmt::Debug for WorkerCx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerCx").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("WorkerCx").field("id", &self.0.id).finish_non_exhaustive()
     }
 }
 

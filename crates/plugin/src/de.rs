@@ -414,7 +414,9 @@ mod tests {
             logs,
             runtime,
             node: &node,
+            secrets: &Arc::default(),
             stat_prefix: "",
+            clusters: None,
             path: "filters[0]",
             mark,
         };

@@ -5,6 +5,7 @@ use crate::{
     filter::{HttpFilterConfig, ListenerFilterConfig, NetworkFilterConfig},
     load_balancer::LoadBalancerConfig,
     runtime::Runtime,
+    secrets::Secrets,
 };
 use sota_config::{
     ConfigError, ConfigErrors, ExtensionConfig, Mark, Node, TypedConfig, access_log::AccessLog, bootstrap::NodeInfo,
@@ -172,8 +173,12 @@ pub struct FactoryContext<'a> {
     pub runtime: &'a Arc<Runtime>,
     /// Who this proxy is.
     pub node: &'a NodeInfo,
+    /// Secrets by name.
+    pub secrets: &'a Arc<Secrets>,
     /// Stats of the owner are below this, such as `http.ingress.`; ends with a dot unless it is empty.
     pub stat_prefix: &'a str,
+    /// Whether there is a cluster of this name; `None` where that is not known yet.
+    pub clusters: Option<&'a dyn Fn(&str) -> bool>,
     /// Where the configuration stands, for errors.
     pub path: &'a str,
     /// Line and column of it.

@@ -45,7 +45,7 @@ impl WorkerServices for Services {
     }
 
     fn spawn(&self, task: LocalFuture<()>, counted: bool) {
-        self.local.spawn(counted, task);
+        self.local.spawn_boxed(counted, task);
     }
 
     fn is_draining(&self) -> bool {

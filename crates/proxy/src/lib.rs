@@ -17,6 +17,7 @@ pub mod downstream;
 pub mod local;
 pub mod drain;
 pub mod timer;
+pub mod tls;
 pub mod socket;
 mod socket_option;
 pub mod buffer;

@@ -1,6 +1,7 @@
 //! What every part of the data plane uses on its worker: time, tasks and draining. Nothing here leaves its thread.
 
 use crate::timer::{Timer, Timers};
+use sota_plugin::LocalFuture;
 use std::{
     cell::Cell,
     future::{Future, poll_fn},
@@ -153,16 +154,25 @@ impl Local {
 
     /// Runs a task on this worker. A panic in it ends the task alone and is counted. `counted` tasks hold up draining.
     pub fn spawn(self: &Rc<Self>, counted: bool, task: impl Future<Output = ()> + 'static) {
-        let guard = TaskGuard::new(self, counted);
         // In a place of its own: a future that awaits one that it was given has room for it twice.
-        let mut task = Box::pin(task);
+        self.spawn_boxed(counted, Box::pin(task));
+    }
+
+    /// The same for a task that has its place already.
+    pub fn spawn_boxed(self: &Rc<Self>, counted: bool, mut task: LocalFuture<()>) {
+        let guard = self.guard(counted);
         tokio::task::spawn_local(async move {
             guard.local.clocked(task.as_mut()).await;
         });
     }
 
+    /// Counts a task while it lives, and its panic: for a task that is not spawned here.
+    pub(crate) fn guard(self: &Rc<Self>, counted: bool) -> TaskGuard {
+        TaskGuard::new(self, counted)
+    }
+
     /// Reads the clock for [`Self::now`] whenever `task` is polled.
-    pub(crate) fn clocked<T>(&self, mut task: Pin<&mut impl Future<Output = T>>) -> impl Future<Output = T> {
+    pub(crate) fn clocked<T>(&self, mut task: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> impl Future<Output = T> {
         poll_fn(move |cx| {
             self.timers.note_poll();
             task.as_mut().poll(cx)
@@ -171,7 +181,7 @@ impl Local {
 }
 
 /// Counts a task while it lives, and its panic.
-struct TaskGuard {
+pub(crate) struct TaskGuard {
     local: Rc<Local>,
     counted: bool,
 }

@@ -16,7 +16,7 @@ use sota_config::{
 use sota_plugin::{
     FactoryContext,
     access_log::{LogEntry, LogKind},
-    info::{ResponseFlag, StreamInfo},
+    info::{ConnectionSummary, ResponseFlag, StreamInfo},
     stat_group,
     stats::Group,
 };
@@ -156,6 +156,11 @@ impl TcpProxy {
         info.bytes_sent = downstream.socket.bytes_sent();
         info.downstream_wire_bytes_received = info.bytes_received;
         info.downstream_wire_bytes_sent = info.bytes_sent;
+        downstream.info.summary.replace(Some(Box::new(ConnectionSummary {
+            bytes_received: info.bytes_received,
+            bytes_sent: info.bytes_sent,
+            response_flags: info.response_flags,
+        })));
         info.timing.end = Some(Instant::now());
         if !self.access_logs.is_empty() {
             self.access_logs.log(&LogEntry::new(&info, LogKind::TcpConnectionEnd));
@@ -198,6 +203,7 @@ impl TcpProxy {
         match cluster.tcp_connection(&host, 0).await {
             Ok(connection) => {
                 info.upstream.local = connection.local_address;
+                info.upstream.tls = connection.tls.clone();
                 info.upstream.connection_id = Some(connection.id);
                 info.timing.upstream_connect_start = Some(connection.connect_start);
                 info.timing.upstream_connect_complete = Some(connection.connect_complete);
@@ -342,6 +348,8 @@ async fn copy(from: &Socket, to: &Socket, limit: usize, clock: &Activity, moved:
             if from.has_ended() {
                 return to.poll_shutdown(cx).map_err(|_| Failed::Writing);
             }
+            // What is encrypted may wait to be sent.
+            let _ = to.poll_flush(cx).map_err(|_| Failed::Writing)?;
             let read = ready!(from.poll_fill(cx, size)).map_err(|_| Failed::Reading)?;
             // Whoever fills a small buffer has more to say.
             if read == size {

@@ -26,7 +26,9 @@ pub(crate) fn factory<T>(registry: &Registry, build: impl FnOnce(&FactoryContext
         logs: &logs,
         runtime: &runtime,
         node: &node,
+        secrets: &Arc::default(),
         stat_prefix: "",
+        clusters: None,
         path: "t",
         mark: Mark::NONE,
     })

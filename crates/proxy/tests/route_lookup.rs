@@ -85,6 +85,8 @@ fn build(model: &Arc<RouteConfiguration>) -> Arc<RouteTable> {
         logs: &logs,
         runtime: &runtime,
         node: &node,
+        secrets: &Arc::default(),
+        clusters: None,
         stat_prefix: "",
         path: "",
         mark: Mark::NONE,

@@ -5,6 +5,7 @@ use sota_config::{
     ConfigErrors,
     bootstrap::Bootstrap,
     dialect::{Dialect, ExtensionName, Extensions},
+    secret::Secret,
 };
 use sota_envoy::{LoadOptions, Loaded};
 use sota_plugin::{Category, Registry};
@@ -46,6 +47,13 @@ pub(crate) fn render(errors: &ConfigErrors, options: &ConfigOptions) -> String {
     let name = options.path.display().to_string();
     let bytes = read_file(&options.path).unwrap_or_default();
     sota_envoy::render(errors, &name, &bytes)
+}
+
+/// The secrets of a file.
+pub(crate) fn read_secrets(path: &Path) -> Result<Vec<Secret>, String> {
+    let name = path.display().to_string();
+    let bytes = read_file(path).map_err(|error| format!("cannot read \"{}\": {error}", name.escape_debug()))?;
+    sota_envoy::read_secrets(&bytes).map_err(|errors| format!("\"{}\": {errors}", name.escape_debug()))
 }
 
 /// What the command line says about the node goes before what the file says.

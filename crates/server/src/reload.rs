@@ -1,17 +1,10 @@
 //! Reading the configuration again: on SIGHUP, and with `--watch` when its file has changed.
 
 use crate::server::Server;
-use sota_plugin::{stat_group, stats::Group};
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::Path,
-    rc::Rc,
-    time::{Duration, SystemTime},
-};
+use sota_plugin::{file_version::FileVersion, stat_group, stats::Group};
+use std::{rc::Rc, time::Duration};
 
-/// How often a watched file is looked at. A look costs a microsecond and sees every way a file can change: writing,
-/// renaming over it, a symbolic link that points elsewhere.
+/// How often a watched file is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 stat_group! {
@@ -24,36 +17,17 @@ stat_group! {
     }
 }
 
-/// What a file looked like when it was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Version {
-    modified: Option<SystemTime>,
-    file: (u64, u64),
-    length: u64,
-}
-
-impl Version {
-    pub(crate) fn of(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
-        Some(Self {
-            modified: metadata.modified().ok(),
-            file: (metadata.dev(), metadata.ino()),
-            length: metadata.len(),
-        })
-    }
-}
-
 /// Reads the configuration again when it is time to.
 pub(crate) struct Reload {
     server: Rc<Server>,
-    read: Option<Version>,
+    read: Option<FileVersion>,
     stats: Group<ReloadStats>,
 }
 
 impl Reload {
     pub(crate) fn new(server: &Rc<Server>) -> Self {
         Self {
-            read: Version::of(&server.options.config.path),
+            read: FileVersion::of(&server.options.config.path),
             stats: server.scope.child("server.config_reload.").group(),
             server: Rc::clone(server),
         }
@@ -61,7 +35,7 @@ impl Reload {
 
     /// Reads the file now.
     pub(crate) async fn now(&mut self) {
-        self.read = Version::of(&self.server.options.config.path);
+        self.read = FileVersion::of(&self.server.options.config.path);
         match self.server.apply_file().await {
             Ok(summary) => {
                 self.stats.success.inc();
@@ -83,7 +57,7 @@ impl Reload {
         let mut seen = self.read;
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
-            let now = Version::of(path);
+            let now = FileVersion::of(path);
             // A file that is being written looks different each time: it is read when it has come to rest.
             if now.is_some() && now != self.read && now == seen {
                 return;

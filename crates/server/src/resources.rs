@@ -6,11 +6,13 @@ use sota_config::{
     address::Address,
     bootstrap::{Bootstrap, NodeInfo},
     cluster::Discovery as DiscoveryKind,
+    secret::Secret,
 };
 use sota_plugin::{
     FactoryContext, Registry,
     access_log::LogOpener,
     runtime::Runtime,
+    secrets::Secrets,
     stat_group,
     stats::{Group, Scope},
 };
@@ -71,6 +73,8 @@ pub(crate) struct BuildInputs {
     pub runtime: Arc<Runtime>,
     /// Who this proxy is.
     pub node: Arc<NodeInfo>,
+    /// Secrets by name.
+    pub secrets: Arc<Secrets>,
     /// How many workers there are.
     pub workers: usize,
 }
@@ -125,6 +129,7 @@ pub(crate) struct Change {
 pub(crate) struct Current {
     listeners: BTreeMap<String, Arc<ListenerConfig>>,
     clusters: BTreeMap<String, Arc<ClusterConfig>>,
+    secrets: Vec<Arc<Secret>>,
 }
 
 impl Change {
@@ -135,6 +140,7 @@ impl Change {
         inputs: &BuildInputs,
     ) -> Result<Self, ConfigErrors> {
         let mut errors = Vec::new();
+        inputs.secrets.replace_named(&bootstrap.secrets);
         let mut change = Self {
             listeners: Vec::new(),
             removed_listeners: gone(current.listeners.keys(), |name| {
@@ -144,12 +150,15 @@ impl Change {
             removed_clusters: gone(current.clusters.keys(), |name| bootstrap.clusters.iter().any(|c| c.name == *name)),
             bootstrap: Arc::clone(bootstrap),
         };
+        let exists = |name: &str| bootstrap.clusters.iter().any(|cluster| cluster.name == name);
         let everywhere = FactoryContext {
             registry: &inputs.registry,
             logs: &inputs.logs,
             runtime: &inputs.runtime,
             node: &inputs.node,
+            secrets: &inputs.secrets,
             stat_prefix: "",
+            clusters: Some(&exists),
             path: "",
             mark: Mark::NONE,
         };
@@ -183,6 +192,7 @@ impl Change {
         if errors.is_empty() {
             return Ok(change);
         }
+        inputs.secrets.replace_named(&current.secrets);
         if let Some(source) = &bootstrap.source {
             errors.iter_mut().filter(|e| e.mark == Mark::NONE).for_each(|e| e.mark = source.mark_at(&e.path));
         }
@@ -229,8 +239,8 @@ impl Resources {
         }
     }
 
-    /// What of the file is served now.
-    pub(crate) fn current(&self) -> Current {
+    /// What of the file is served now, with these secrets.
+    pub(crate) fn current(&self, secrets: Vec<Arc<Secret>>) -> Current {
         let listeners = self.listeners.borrow();
         let clusters = self.clusters.borrow();
         Current {
@@ -244,6 +254,7 @@ impl Resources {
                 .filter(|(_, active)| active.version.is_none())
                 .map(|(name, active)| (name.clone(), Arc::clone(&active.config)))
                 .collect(),
+            secrets,
         }
     }
 

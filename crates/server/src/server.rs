@@ -10,13 +10,14 @@ use crate::{
     reload::Reload,
     resources::{BuildInputs, Change, Current, Resources},
     runtime::RuntimeLayers,
-    server_stats::{AdminStats, RuntimeStats, ServerStats},
+    server_stats::{AdminStats, RuntimeStats, SecretStats, ServerStats},
     stats::Store,
     xds::Xds,
 };
 use sota_config::bootstrap::Bootstrap;
 use sota_plugin::{
     Registry,
+    secrets::{Refresh, Secrets},
     stats::{Group, Scope},
 };
 use sota_proxy::{
@@ -37,6 +38,8 @@ use tokio::{
 
 /// How often histograms begin a new interval.
 const DEFAULT_FLUSH: Duration = Duration::from_secs(5);
+/// How often files with secrets are looked at.
+const SECRETS_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the end of the last connection is looked for while draining.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
@@ -149,6 +152,7 @@ pub fn validate(options: &Options, registry: Registry) -> ExitCode {
             logs: Arc::clone(&logs) as _,
             runtime: RuntimeLayers::new(&loaded.bootstrap.layered_runtime).runtime,
             node: Arc::new(loaded.bootstrap.node.clone()),
+            secrets: Arc::new(Secrets::new(configuration::read_secrets)),
             workers: 1,
         };
         Change::build(&Arc::new(loaded.bootstrap), &Current::default(), &inputs)
@@ -207,6 +211,7 @@ impl Server {
             logs: Arc::clone(&logs) as _,
             runtime: Arc::clone(&runtime.runtime),
             node: Arc::new(bootstrap.node.clone()),
+            secrets: Arc::new(Secrets::new(configuration::read_secrets)),
             workers: concurrency,
         };
         Ok(Rc::new(Self {
@@ -311,6 +316,8 @@ impl Server {
     /// Until a signal says that it is over, and everything has been finished.
     async fn serve(self: &Rc<Self>, mut signals: Signals, mut flush: tokio::time::Interval) {
         let mut reload = Reload::new(self);
+        let mut secrets = tokio::time::interval(SECRETS_INTERVAL);
+        let secret_stats = OnceCell::new();
         let delay = loop {
             tokio::select! {
                 _ = signals.terminate.recv() => break self.options.drain_delay,
@@ -319,6 +326,7 @@ impl Server {
                 _ = signals.reopen.recv() => self.reopen_logs(),
                 _ = signals.hangup.recv() => reload.now().await,
                 () = reload.file_changed() => reload.now().await,
+                _ = secrets.tick() => self.refresh_secrets(&secret_stats),
                 _ = flush.tick() => {
                     self.refresh_stats();
                     self.stats.flush();
@@ -330,6 +338,17 @@ impl Server {
             _ = signals.terminate.recv() => tracing::info!(target: "main", "a second signal: ending at once"),
             _ = signals.interrupt.recv() => tracing::info!(target: "main", "a second signal: ending at once"),
         }
+    }
+
+    /// A process without secrets that change has no stats of them.
+    fn refresh_secrets(&self, stats: &OnceCell<Group<SecretStats>>) {
+        let outcome = self.inputs.secrets.refresh();
+        if outcome == Refresh::default() {
+            return;
+        }
+        let stats = stats.get_or_init(|| self.scope.child("sds.").group());
+        stats.update_success.add(outcome.updated);
+        stats.update_rejected.add(outcome.rejected);
     }
 
     /// Says that the process is going, goes on accepting for `delay`, then lets running requests finish.
@@ -362,7 +381,7 @@ impl Server {
     /// Reads the configuration again and serves the difference. A file that is refused changes nothing.
     pub(crate) async fn apply_file(self: &Rc<Self>) -> Result<String, Refused> {
         let (options, registry) = (self.options.config.clone(), Arc::clone(&self.inputs.registry));
-        let (inputs, current) = (self.inputs.clone(), self.resources.current());
+        let (inputs, current) = (self.inputs.clone(), self.resources.current(self.bootstrap.borrow().secrets.clone()));
         let served = Arc::clone(&self.bootstrap.borrow());
         let all = self.options.clone();
         let build = tokio::task::spawn_blocking(move || {

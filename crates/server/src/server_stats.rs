@@ -135,3 +135,13 @@ impl Memory {
         }
     }
 }
+
+stat_group! {
+    /// `sds.`: Envoy counts the same for each secret.
+    pub(crate) struct SecretStats {
+        /// Contexts that took changed secrets over.
+        update_success: counter,
+        /// Changed secrets, and files of them, that could not be used.
+        update_rejected: counter,
+    }
+}

@@ -22,6 +22,7 @@ mod origin;
 mod process;
 mod proxy;
 pub mod skip;
+mod tls;
 
 pub use client::{Client, End, Response, get, request};
 pub use corpus::replay_corpus;
@@ -34,6 +35,7 @@ pub use net::{SynBlackHole, free_port, is_listening, wait_until};
 pub use origin::{Origin, Peer, Reply, Request};
 pub use process::Process;
 pub use proxy::ProxyProcess;
+pub use tls::{Authority, Certificate, Subject, TlsClient, TlsConnection, exchange};
 
 /// A fresh folder that goes away with the value.
 pub fn temp_dir() -> tempfile::TempDir {

@@ -27,6 +27,8 @@ fn building<R>(then: impl FnOnce(&FactoryContext<'_>) -> R) -> R {
         logs: &logs,
         runtime: &Arc::new(Runtime::default()),
         node: &NodeInfo::default(),
+        secrets: &Arc::default(),
+        clusters: None,
         stat_prefix: "",
         path: "here",
         mark: Mark::NONE,

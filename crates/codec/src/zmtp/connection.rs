@@ -125,9 +125,14 @@ impl Connection {
         }
     }
 
-    /// The peer's facts, once the handshake is done.
+    /// The peer's facts, once the handshake is done and until [they are given up](Self::forget_peer).
     pub fn peer(&self) -> Option<&Peer> {
         self.peer.as_deref()
+    }
+
+    /// Gives the peer's facts up: whoever needs them has copied them.
+    pub fn forget_peer(&mut self) {
+        self.peer = None;
     }
 
     /// Whether the handshake is done and nothing has failed.

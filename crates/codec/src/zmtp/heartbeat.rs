@@ -18,7 +18,7 @@ pub(super) struct Heartbeat {
     /// Thousandths of PINGs that may still be answered.
     allowance: u32,
     /// The PONG that is owed.
-    pong: Option<Context>,
+    pong: Option<Box<Context>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +56,8 @@ impl Heartbeat {
         for (place, octet) in bytes.iter_mut().zip(context) {
             *place = *octet;
         }
-        self.pong = Some(Context { bytes, length: u8::try_from(context.len().min(MAX_CONTEXT)).unwrap_or_default() });
+        let length = u8::try_from(context.len().min(MAX_CONTEXT)).unwrap_or_default();
+        self.pong = Some(Box::new(Context { bytes, length }));
         true
     }
 

@@ -10,8 +10,22 @@ pub(crate) const TYPE_KEY: &str = "@type";
 /// What stands before the name in the type URLs of Envoy.
 const URL_PREFIX: &str = "type.googleapis.com/";
 
+/// Packages of the filters that decide who gets in. To leave one of them out would let everybody in, even where the
+/// configuration calls it optional.
+const GUARDS: [&str; 8] = [
+    "envoy.extensions.filters.http.api_key_auth.",
+    "envoy.extensions.filters.http.basic_auth.",
+    "envoy.extensions.filters.http.ext_authz.",
+    "envoy.extensions.filters.http.jwt_authn.",
+    "envoy.extensions.filters.http.oauth2.",
+    "envoy.extensions.filters.http.rbac.",
+    "envoy.extensions.filters.network.ext_authz.",
+    "envoy.extensions.filters.network.rbac.",
+];
+
 impl Walker<'_> {
-    /// An `Any`. `is_optional` comes from the message around it: an unknown type is then no error.
+    /// An `Any`. `is_optional` comes from the message around it: a type that is unknown or not supported is then no
+    /// error, unless it is one of [`GUARDS`].
     pub(super) fn any(&mut self, node: &Node, enforce: bool, is_optional: bool) -> Node {
         let Value::Map(entries) = &node.value else {
             self.error(node.mark, format!("expected a map with \"{TYPE_KEY}\", got {}", describe(node)));
@@ -44,7 +58,8 @@ impl Walker<'_> {
         };
         let is_typed_struct = message.short_name() == "TypedStruct";
         let listed = message.is_listed() || message.well_known().is_some() || is_typed_struct;
-        if enforce && !listed && !is_optional && !claimed {
+        let may_be_left_out = is_optional && !GUARDS.iter().any(|package| message.name().starts_with(package));
+        if enforce && !listed && !may_be_left_out && !claimed {
             self.error(url_node.mark, format!("the type \"{url}\" is not supported"));
         }
         let enforce = enforce && listed;

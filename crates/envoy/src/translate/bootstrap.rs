@@ -12,6 +12,7 @@ use super::{
     listener_addresses,
     runtime::{layered_runtime, static_number},
     stats_config::stats_config,
+    tls,
 };
 use sota_config::{
     ConfigErrors, Node,
@@ -59,6 +60,8 @@ fn translate(cx: &mut Cx<'_>, node: &Node, cluster_names: &HashSet<&str>) -> Boo
         duplicate_clusters(cx, resources);
         cx.each(resources, "clusters", |cx, node| cluster(cx, node).map(Arc::new))
     });
+    let secrets =
+        cx.with("static_resources", |cx| cx.each(resources, "secrets", |cx, node| tls::secret(cx, node).map(Arc::new)));
     let places: Vec<_> = listeners.iter().map(|(index, mark, listener)| (*index, *mark, listener)).collect();
     listener_addresses::check(cx, &places);
 
@@ -75,7 +78,7 @@ fn translate(cx: &mut Cx<'_>, node: &Node, cluster_names: &HashSet<&str>) -> Boo
         admin: cx.optional(node, "admin", admin),
         listeners: listeners.into_iter().map(|(.., listener)| Arc::new(listener)).collect(),
         clusters,
-        secrets: Vec::new(),
+        secrets,
         routes: Vec::new(),
         dynamic: cx.with("dynamic_resources", |cx| dynamic_resources(cx, node.field("dynamic_resources"))),
         stats_config: cx.optional(node, "stats_config", |cx, node| Some(stats_config(cx, node))).unwrap_or_default(),

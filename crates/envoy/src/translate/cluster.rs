@@ -6,10 +6,11 @@ use super::{
     config_source::config_source,
     context::Cx,
     endpoint::load_assignment,
-    extension::{any_extension, extension, transport_socket},
+    extension::{any_extension, extension},
     http_options::{http_protocol_options, http1_options, http2_options},
     load_balancer::load_balancing,
     matcher::{Pseudo, header_name},
+    tls,
 };
 use crate::check::{TYPE_KEY, type_name};
 use sota_config::{
@@ -34,7 +35,6 @@ const DEFAULT_CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A cluster.
 pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
-    transport_socket(cx, node);
     if node.get("cluster_type").is_some_and(|field| !cx.is_refused_field(field.mark)) {
         // With --allow-unsupported the check only warns, but without it nobody knows where the hosts are from.
         cx.field_error(node, "cluster_type", "clusters of extensions are not supported; write type");
@@ -66,7 +66,8 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
         http2: options.http2,
         upstream_bind_config,
         tcp_keepalive: node.field("upstream_connection_options").get("tcp_keepalive").map(tcp_keepalive),
-        transport_socket: None,
+        transport_socket: tls::upstream(cx, node),
+        transport_socket_matches: Vec::new(),
         metadata: node.get("metadata").map(|metadata| Arc::new(metadata.clone())),
         dns_resolver: cx.optional(node, "typed_dns_resolver_config", |cx, node| Some(extension(cx, node))),
         close_connections_on_host_health_failure: node.bool("close_connections_on_host_health_failure"),
@@ -192,7 +193,7 @@ struct ProtocolOptions {
 }
 
 fn protocol_options(cx: &mut Cx<'_>, node: &Node) -> ProtocolOptions {
-    let has_tls = node.has("transport_socket") && cx.with("transport_socket", |cx| cx.is_refused());
+    let has_tls = node.has("transport_socket");
     let (mut overload, mut deadline_header) = (None, None);
     let mut typed = None;
     cx.entries(node, "typed_extension_protocol_options", |cx, name, any| -> Option<()> {
@@ -247,8 +248,15 @@ fn deadline(cx: &mut Cx<'_>, any: &Node) -> Option<String> {
 fn typed_options(cx: &mut Cx<'_>, node: &Node, has_tls: bool) -> ProtocolOptions {
     // For a cluster with TLS it is told already that there is none.
     if node.has("auto_config") && !has_tls {
-        // Envoy refuses it for every cluster without TLS, and there is no other here.
         cx.field_error(node, "auto_config", "it chooses by ALPN, which only TLS has: write explicit_http_config");
+    } else if node.has("auto_config") {
+        cx.field_error(node, "auto_config", "the choice by ALPN is not supported yet: write explicit_http_config");
+    }
+    let names = node.field("upstream_http_protocol_options");
+    let is_set = |key: &str| names.bool(key) || !names.str(key).is_empty();
+    if has_tls && ["auto_sni", "auto_san_validation", "override_auto_sni_header"].into_iter().any(is_set) {
+        let reason = "server names from requests are not supported yet: write sni";
+        cx.field_error(node, "upstream_http_protocol_options", reason);
     }
     let kinds = ["explicit_http_config", "use_downstream_protocol_config", "auto_config"];
     let kind = kinds.into_iter().find(|kind| node.has(kind)).unwrap_or_default();

@@ -57,18 +57,3 @@ pub(super) fn is_filter(node: &Node, name: &str, message: &str) -> bool {
         None => node.str("name") == name,
     }
 }
-
-/// A `transport_socket`. Only the plain one is there: anything else would silently send in the clear what must not be.
-pub(super) fn transport_socket(cx: &mut Cx<'_>, node: &Node) {
-    const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
-    let Some(socket) = node.get("transport_socket") else { return };
-    let name = socket.str("name");
-    let plain = match message_name(socket) {
-        Some(message) => message == RAW_BUFFER,
-        None => matches!(name, "envoy.transport_sockets.raw_buffer" | "raw_buffer"),
-    };
-    if !plain && !cx.with("transport_socket", |cx| cx.is_refused()) {
-        let reason = format!("the transport socket \"{}\" is not supported: there is no TLS yet", name.escape_debug());
-        cx.field_error(node, "transport_socket", reason);
-    }
-}

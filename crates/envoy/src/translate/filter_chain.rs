@@ -3,9 +3,10 @@
 use super::{
     address::cidr_range,
     context::Cx,
-    extension::{extension, is_filter, transport_socket},
+    extension::{extension, is_filter},
     http_connection_manager::http_connection_manager,
     tcp_proxy::tcp_proxy,
+    tls,
 };
 use sota_config::{
     Node,
@@ -21,7 +22,6 @@ const TCP_PROXY_MESSAGE: &str = "envoy.extensions.filters.network.tcp_proxy.v3.T
 
 /// A filter chain.
 pub(super) fn filter_chain(cx: &mut Cx<'_>, node: &Node) -> FilterChain {
-    transport_socket(cx, node);
     let count = node.list("filters").len();
     let mut position = 0;
     let filters = cx.each(node, "filters", |cx, node| {
@@ -34,7 +34,7 @@ pub(super) fn filter_chain(cx: &mut Cx<'_>, node: &Node) -> FilterChain {
             .optional(node, "filter_chain_match", |cx, node| Some(filter_chain_match(cx, node)))
             .unwrap_or_default(),
         filters,
-        transport_socket: None,
+        transport_socket: tls::downstream(cx, node),
         transport_socket_connect_timeout: cx.timeout(node, "transport_socket_connect_timeout", None),
     }
 }

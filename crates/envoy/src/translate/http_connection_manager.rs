@@ -16,8 +16,8 @@ use super::{
 use sota_config::{
     Node,
     http::{
-        CodecType, EscapedSlashes, HttpConnectionManager, HttpFilter, HttpFilterKind, InternalAddressConfig,
-        RouteSource, RouterConfig, ServerHeaderTransformation, StripPort,
+        ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, HttpConnectionManager, HttpFilter,
+        HttpFilterKind, InternalAddressConfig, RouteSource, RouterConfig, ServerHeaderTransformation, StripPort,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -122,6 +122,14 @@ pub(super) fn http_connection_manager(cx: &mut Cx<'_>, node: &Node) -> Option<Ht
         },
         scheme_matches_upstream: node.field("scheme_header_transformation").bool("match_upstream"),
         add_user_agent: node.bool("add_user_agent"),
+        forward_client_cert: match node.str("forward_client_cert_details") {
+            "FORWARD_ONLY" => ForwardClientCert::ForwardOnly,
+            "APPEND_FORWARD" => ForwardClientCert::AppendForward,
+            "SANITIZE_SET" => ForwardClientCert::SanitizeSet,
+            "ALWAYS_FORWARD_ONLY" => ForwardClientCert::AlwaysForwardOnly,
+            _ => ForwardClientCert::Sanitize,
+        },
+        client_cert_details: client_cert_details(node.field("set_current_client_cert_details")),
         append_x_forwarded_port: node.bool("append_x_forwarded_port"),
         access_log: cx.each(node, "access_log", access_log),
         access_log_flush_interval,
@@ -202,5 +210,16 @@ fn router(cx: &mut Cx<'_>, node: &Node) -> RouterConfig {
         respect_expected_rq_timeout: node.bool("respect_expected_rq_timeout"),
         suppress_envoy_headers: node.bool("suppress_envoy_headers"),
         upstream_log: cx.each(node, "upstream_log", access_log),
+    }
+}
+
+/// `SetCurrentClientCertDetails`.
+fn client_cert_details(node: &Node) -> ClientCertDetails {
+    ClientCertDetails {
+        subject: node.bool("subject"),
+        cert: node.bool("cert"),
+        chain: node.bool("chain"),
+        dns: node.bool("dns"),
+        uri: node.bool("uri"),
     }
 }

@@ -37,6 +37,7 @@ mod route_match;
 mod runtime;
 mod stats_config;
 mod tcp_proxy;
+mod tls;
 mod upgrade;
 mod virtual_host;
 
@@ -50,6 +51,7 @@ use sota_config::{
     cluster::{Cluster, LoadAssignment},
     listener::Listener,
     route::RouteConfiguration,
+    secret::Secret,
 };
 
 /// What a translation needs to know beside the document.
@@ -95,6 +97,11 @@ pub fn translate_load_assignment(
     options: &TranslateOptions<'_>,
 ) -> Result<(LoadAssignment, ConfigErrors), ConfigErrors> {
     finish(node, options, |cx| Some(endpoint::load_assignment(cx, node, address::AddressUse::Host)))
+}
+
+/// A checked `envoy.extensions.transport_sockets.tls.v3.Secret` as a secret of the model.
+pub fn translate_secret(node: &Node, options: &TranslateOptions<'_>) -> Result<(Secret, ConfigErrors), ConfigErrors> {
+    finish(node, options, |cx| tls::secret(cx, node))
 }
 
 /// Runs one translation; what it made counts only without errors.

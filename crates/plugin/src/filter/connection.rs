@@ -3,7 +3,7 @@
 use crate::{
     LocalFuture,
     cx::WorkerCx,
-    info::{ConnectionInfo, StreamInfo},
+    info::{ConnectionInfo, ResponseFlag, StreamInfo},
     stats::Scope,
     stream::{ConnectionIo, Stream},
 };
@@ -35,6 +35,13 @@ impl Connection {
     /// A stream on it that begins now: what is known about one request or message, for access logs.
     pub fn new_stream_info(&self) -> StreamInfo {
         StreamInfo::new(Rc::clone(&self.info), self.worker.next_stream_id(), None)
+    }
+
+    /// Says what went wrong, for the access logs of the listener.
+    pub fn set_response_flag(&self, flag: ResponseFlag) {
+        let mut summary = self.info.summary.take().unwrap_or_default();
+        summary.response_flags.set(flag);
+        self.info.summary.replace(Some(summary));
     }
 
     /// The worker: time, tasks, clusters.

@@ -80,7 +80,17 @@ pub(super) struct HeaderChoice {
 pub(super) enum TimeSource {
     Start,
     Now,
-    Absent,
+    /// The peer's certificate is valid from then.
+    CertificateBegin(Side),
+    /// It is valid until then.
+    CertificateEnd(Side),
+}
+
+/// Which connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Side {
+    Downstream,
+    Upstream,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -225,10 +235,10 @@ impl Operator {
             "START_TIME_LOCAL" => time(TimeSource::Start, true),
             "EMIT_TIME" => time(TimeSource::Now, false),
             "EMIT_TIME_LOCAL" => time(TimeSource::Now, true),
-            "DOWNSTREAM_PEER_CERT_V_START"
-            | "DOWNSTREAM_PEER_CERT_V_END"
-            | "UPSTREAM_PEER_CERT_V_START"
-            | "UPSTREAM_PEER_CERT_V_END" => time(TimeSource::Absent, false),
+            "DOWNSTREAM_PEER_CERT_V_START" => time(TimeSource::CertificateBegin(Side::Downstream), false),
+            "DOWNSTREAM_PEER_CERT_V_END" => time(TimeSource::CertificateEnd(Side::Downstream), false),
+            "UPSTREAM_PEER_CERT_V_START" => time(TimeSource::CertificateBegin(Side::Upstream), false),
+            "UPSTREAM_PEER_CERT_V_END" => time(TimeSource::CertificateEnd(Side::Upstream), false),
             "COMMON_DURATION" => between(text),
             "DYNAMIC_METADATA" => metadata(MetadataSource::Dynamic, text),
             "CLUSTER_METADATA" => metadata(MetadataSource::Cluster, text),

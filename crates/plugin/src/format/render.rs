@@ -3,13 +3,13 @@
 use super::{
     FormatCx, json,
     operator::{
-        GrpcForm, HeaderChoice, HeaderSource, MetadataSource, Operator, Part, Plain, StateForm, TimePoint, TimeSource,
-        mask,
+        GrpcForm, HeaderChoice, HeaderSource, MetadataSource, Operator, Part, Plain, Side, StateForm, TimePoint,
+        TimeSource, mask,
     },
 };
 use crate::{
     http::{AsHeaderName, GrpcStatus, HeaderId, HeaderName, Headers},
-    info::{PeerAddress, UpstreamAttempt},
+    info::{CertificateInfo, PeerAddress, TlsInfo, UpstreamAttempt},
     matcher::query_parameters,
 };
 use sota_config::{Node, Value};
@@ -171,54 +171,98 @@ pub(super) static PLAIN: &[(&str, Plain)] = &[
             is_there
         }),
     ),
-    ("DOWNSTREAM_TRANSPORT_FAILURE_REASON", Plain::Absent),
+    (
+        "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
+        Plain::Text(|cx, out| {
+            let start = out.len();
+            let reason = cx.info.connection.transport_failure_reason.get();
+            let is_there = text(reason.map(|reason| &**reason), out);
+            underscores(out, start, |c| c == b' ');
+            is_there
+        }),
+    ),
     ("DOWNSTREAM_DETECTED_CLOSE_TYPE", Plain::Absent),
     ("DOWNSTREAM_LOCAL_CLOSE_REASON", Plain::Absent),
     ("UPSTREAM_DETECTED_CLOSE_TYPE", Plain::Absent),
     ("UPSTREAM_LOCAL_CLOSE_REASON", Plain::Absent),
-    // TLS: as without it.
-    ("UPSTREAM_SERVER_NAME", Plain::Absent),
+    // TLS.
+    ("UPSTREAM_SERVER_NAME", Plain::Text(|cx, out| tls_text(cx, Side::Upstream, out, |tls| &tls.server_name))),
     ("TLS_JA3_FINGERPRINT", Plain::Absent),
     ("TLS_JA4_FINGERPRINT", Plain::Absent),
-    ("DOWNSTREAM_TLS_CIPHER", Plain::Absent),
-    ("DOWNSTREAM_TLS_GROUP", Plain::Absent),
+    ("DOWNSTREAM_TLS_CIPHER", Plain::Text(|cx, out| tls_text(cx, Side::Downstream, out, |tls| tls.cipher))),
+    ("DOWNSTREAM_TLS_GROUP", Plain::Text(|cx, out| tls_text(cx, Side::Downstream, out, |tls| tls.group))),
     ("DOWNSTREAM_TLS_SESSION_ID", Plain::Absent),
-    ("DOWNSTREAM_TLS_VERSION", Plain::Absent),
-    ("DOWNSTREAM_LOCAL_DNS_SAN", Plain::Absent),
-    ("DOWNSTREAM_LOCAL_EMAIL_SAN", Plain::Absent),
-    ("DOWNSTREAM_LOCAL_IP_SAN", Plain::Absent),
+    ("DOWNSTREAM_TLS_VERSION", Plain::Text(|cx, out| tls_text(cx, Side::Downstream, out, |tls| tls.version))),
+    ("DOWNSTREAM_LOCAL_DNS_SAN", Plain::Text(|cx, out| local_names(cx, Side::Downstream, out, |own| &own.dns_sans))),
+    (
+        "DOWNSTREAM_LOCAL_EMAIL_SAN",
+        Plain::Text(|cx, out| local_names(cx, Side::Downstream, out, |own| &own.email_sans)),
+    ),
+    ("DOWNSTREAM_LOCAL_IP_SAN", Plain::Text(|cx, out| local_names(cx, Side::Downstream, out, |own| &own.ip_sans))),
     ("DOWNSTREAM_LOCAL_OTHERNAME_SAN", Plain::Absent),
-    ("DOWNSTREAM_LOCAL_SUBJECT", Plain::Absent),
-    ("DOWNSTREAM_LOCAL_URI_SAN", Plain::Absent),
-    ("DOWNSTREAM_PEER_CERT", Plain::Absent),
-    ("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1", Plain::Absent),
-    ("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256", Plain::Absent),
-    ("DOWNSTREAM_PEER_CHAIN_SERIALS", Plain::Absent),
-    ("DOWNSTREAM_PEER_DNS_SAN", Plain::Absent),
-    ("DOWNSTREAM_PEER_EMAIL_SAN", Plain::Absent),
-    ("DOWNSTREAM_PEER_FINGERPRINT_1", Plain::Absent),
-    ("DOWNSTREAM_PEER_FINGERPRINT_256", Plain::Absent),
-    ("DOWNSTREAM_PEER_IP_SAN", Plain::Absent),
-    ("DOWNSTREAM_PEER_ISSUER", Plain::Absent),
-    ("DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256", Plain::Absent),
-    ("DOWNSTREAM_PEER_ISSUER_SERIAL", Plain::Absent),
+    (
+        "DOWNSTREAM_LOCAL_SUBJECT",
+        Plain::Text(|cx, out| {
+            text(
+                Side::Downstream.of(cx).and_then(|tls| tls.local.as_ref()).map(|own| &*own.subject).filter(is_some),
+                out,
+            )
+        }),
+    ),
+    ("DOWNSTREAM_LOCAL_URI_SAN", Plain::Text(|cx, out| local_names(cx, Side::Downstream, out, |own| &own.uri_sans))),
+    (
+        "DOWNSTREAM_PEER_CERT",
+        Plain::Text(|cx, out| text(peer(cx, Side::Downstream).map(CertificateInfo::url_encoded_pem).as_deref(), out)),
+    ),
+    (
+        "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1",
+        Plain::Text(|cx, out| chain(cx, Side::Downstream, out, |peer| &peer.sha1)),
+    ),
+    (
+        "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256",
+        Plain::Text(|cx, out| chain(cx, Side::Downstream, out, |peer| &peer.sha256)),
+    ),
+    ("DOWNSTREAM_PEER_CHAIN_SERIALS", Plain::Text(|cx, out| chain(cx, Side::Downstream, out, |peer| &peer.serial))),
+    ("DOWNSTREAM_PEER_DNS_SAN", Plain::Text(|cx, out| peer_names(cx, Side::Downstream, out, |peer| &peer.dns_sans))),
+    (
+        "DOWNSTREAM_PEER_EMAIL_SAN",
+        Plain::Text(|cx, out| peer_names(cx, Side::Downstream, out, |peer| &peer.email_sans)),
+    ),
+    ("DOWNSTREAM_PEER_FINGERPRINT_1", Plain::Text(|cx, out| peer_text(cx, Side::Downstream, out, |peer| &peer.sha1))),
+    (
+        "DOWNSTREAM_PEER_FINGERPRINT_256",
+        Plain::Text(|cx, out| peer_text(cx, Side::Downstream, out, |peer| &peer.sha256)),
+    ),
+    ("DOWNSTREAM_PEER_IP_SAN", Plain::Text(|cx, out| peer_names(cx, Side::Downstream, out, |peer| &peer.ip_sans))),
+    ("DOWNSTREAM_PEER_ISSUER", Plain::Text(|cx, out| peer_text(cx, Side::Downstream, out, |peer| &peer.issuer))),
+    (
+        "DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256",
+        Plain::Text(|cx, out| issuer_text(cx, Side::Downstream, out, |issuer| &issuer.sha256)),
+    ),
+    (
+        "DOWNSTREAM_PEER_ISSUER_SERIAL",
+        Plain::Text(|cx, out| issuer_text(cx, Side::Downstream, out, |issuer| &issuer.serial)),
+    ),
     ("DOWNSTREAM_PEER_OTHERNAME_SAN", Plain::Absent),
-    ("DOWNSTREAM_PEER_SERIAL", Plain::Absent),
-    ("DOWNSTREAM_PEER_SUBJECT", Plain::Absent),
-    ("DOWNSTREAM_PEER_URI_SAN", Plain::Absent),
-    ("UPSTREAM_LOCAL_DNS_SAN", Plain::Absent),
-    ("UPSTREAM_LOCAL_IP_SAN", Plain::Absent),
-    ("UPSTREAM_LOCAL_URI_SAN", Plain::Absent),
-    ("UPSTREAM_PEER_CERT", Plain::Absent),
-    ("UPSTREAM_PEER_DNS_SAN", Plain::Absent),
-    ("UPSTREAM_PEER_IP_SAN", Plain::Absent),
-    ("UPSTREAM_PEER_ISSUER", Plain::Absent),
-    ("UPSTREAM_PEER_SUBJECT", Plain::Absent),
-    ("UPSTREAM_PEER_URI_SAN", Plain::Absent),
-    ("UPSTREAM_TLS_CIPHER", Plain::Absent),
-    ("UPSTREAM_TLS_GROUP", Plain::Absent),
+    ("DOWNSTREAM_PEER_SERIAL", Plain::Text(|cx, out| peer_text(cx, Side::Downstream, out, |peer| &peer.serial))),
+    ("DOWNSTREAM_PEER_SUBJECT", Plain::Text(|cx, out| peer_text(cx, Side::Downstream, out, |peer| &peer.subject))),
+    ("DOWNSTREAM_PEER_URI_SAN", Plain::Text(|cx, out| peer_names(cx, Side::Downstream, out, |peer| &peer.uri_sans))),
+    ("UPSTREAM_LOCAL_DNS_SAN", Plain::Text(|cx, out| local_names(cx, Side::Upstream, out, |own| &own.dns_sans))),
+    ("UPSTREAM_LOCAL_IP_SAN", Plain::Text(|cx, out| local_names(cx, Side::Upstream, out, |own| &own.ip_sans))),
+    ("UPSTREAM_LOCAL_URI_SAN", Plain::Text(|cx, out| local_names(cx, Side::Upstream, out, |own| &own.uri_sans))),
+    (
+        "UPSTREAM_PEER_CERT",
+        Plain::Text(|cx, out| text(peer(cx, Side::Upstream).map(CertificateInfo::url_encoded_pem).as_deref(), out)),
+    ),
+    ("UPSTREAM_PEER_DNS_SAN", Plain::Text(|cx, out| peer_names(cx, Side::Upstream, out, |peer| &peer.dns_sans))),
+    ("UPSTREAM_PEER_IP_SAN", Plain::Text(|cx, out| peer_names(cx, Side::Upstream, out, |peer| &peer.ip_sans))),
+    ("UPSTREAM_PEER_ISSUER", Plain::Text(|cx, out| peer_text(cx, Side::Upstream, out, |peer| &peer.issuer))),
+    ("UPSTREAM_PEER_SUBJECT", Plain::Text(|cx, out| peer_text(cx, Side::Upstream, out, |peer| &peer.subject))),
+    ("UPSTREAM_PEER_URI_SAN", Plain::Text(|cx, out| peer_names(cx, Side::Upstream, out, |peer| &peer.uri_sans))),
+    ("UPSTREAM_TLS_CIPHER", Plain::Text(|cx, out| tls_text(cx, Side::Upstream, out, |tls| tls.cipher))),
+    ("UPSTREAM_TLS_GROUP", Plain::Text(|cx, out| tls_text(cx, Side::Upstream, out, |tls| tls.group))),
     ("UPSTREAM_TLS_SESSION_ID", Plain::Absent),
-    ("UPSTREAM_TLS_VERSION", Plain::Absent),
+    ("UPSTREAM_TLS_VERSION", Plain::Text(|cx, out| tls_text(cx, Side::Upstream, out, |tls| tls.version))),
 ];
 
 impl Operator {
@@ -280,7 +324,8 @@ impl Operator {
                 let time = match source {
                     TimeSource::Start => cx.info.start_time,
                     TimeSource::Now => SystemTime::now(),
-                    TimeSource::Absent => return None,
+                    TimeSource::CertificateBegin(side) => peer(cx, *side)?.not_before,
+                    TimeSource::CertificateEnd(side) => peer(cx, *side)?.not_after,
                 };
                 format.write(time, out);
                 Some(Kind::Text)
@@ -658,6 +703,60 @@ fn filter_state(key: &str, form: &StateForm, cx: &FormatCx<'_>, out: &mut Vec<u8
             Some(Kind::Json)
         }
     }
+}
+
+impl Side {
+    fn of<'a>(self, cx: &FormatCx<'a>) -> Option<&'a TlsInfo> {
+        match self {
+            Self::Downstream => cx.info.connection.tls.get().map(|tls| &**tls),
+            Self::Upstream => cx.info.upstream.tls.as_deref(),
+        }
+    }
+}
+
+fn peer<'a>(cx: &FormatCx<'a>, side: Side) -> Option<&'a CertificateInfo> {
+    side.of(cx)?.peer_certificate()
+}
+
+fn tls_text(cx: &FormatCx<'_>, side: Side, out: &mut Vec<u8>, get: fn(&TlsInfo) -> &str) -> bool {
+    text(side.of(cx).map(get).filter(is_some), out)
+}
+
+fn peer_text(cx: &FormatCx<'_>, side: Side, out: &mut Vec<u8>, get: fn(&CertificateInfo) -> &str) -> bool {
+    text(peer(cx, side).map(get).filter(is_some), out)
+}
+
+/// Of the certificate that stands behind the peer's own in what it has sent.
+fn issuer_text(cx: &FormatCx<'_>, side: Side, out: &mut Vec<u8>, get: fn(&CertificateInfo) -> &str) -> bool {
+    let issuer = side.of(cx).and_then(|tls| tls.peer.get(1));
+    text(issuer.map(|issuer| get(issuer)).filter(is_some), out)
+}
+
+/// Of all certificates that the peer has sent.
+fn chain(cx: &FormatCx<'_>, side: Side, out: &mut Vec<u8>, get: fn(&CertificateInfo) -> &str) -> bool {
+    let all = side.of(cx).map_or(&[][..], |tls| &tls.peer);
+    listed(all.iter().map(|certificate| get(certificate)), out)
+}
+
+fn peer_names(cx: &FormatCx<'_>, side: Side, out: &mut Vec<u8>, get: fn(&CertificateInfo) -> &[Box<str>]) -> bool {
+    listed(peer(cx, side).map_or(&[][..], get).iter().map(|name| &**name), out)
+}
+
+fn local_names(cx: &FormatCx<'_>, side: Side, out: &mut Vec<u8>, get: fn(&CertificateInfo) -> &[Box<str>]) -> bool {
+    let own = side.of(cx).and_then(|tls| tls.local.as_deref());
+    listed(own.map_or(&[][..], get).iter().map(|name| &**name), out)
+}
+
+/// With commas between; nothing when there are none.
+fn listed<'a>(items: impl Iterator<Item = &'a str>, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    for item in items {
+        if out.len() > start {
+            out.push(b',');
+        }
+        out.extend_from_slice(item.as_bytes());
+    }
+    out.len() > start
 }
 
 /// For filtering out empty text.

@@ -1,8 +1,8 @@
 //! Facts about a downstream connection.
 
-use super::{FilterState, Metadata};
+use super::{FilterState, Metadata, ResponseFlags, TlsInfo};
 use std::{
-    cell::RefCell,
+    cell::{Cell, OnceCell, RefCell},
     fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -76,6 +76,17 @@ pub enum PeerCertificate {
     Validated,
 }
 
+/// What became of a connection. Not of one that speaks HTTP: its streams have all of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ConnectionSummary {
+    /// Octets from the client.
+    pub bytes_received: u64,
+    /// Octets to the client.
+    pub bytes_sent: u64,
+    /// What went wrong.
+    pub response_flags: ResponseFlags,
+}
+
 /// What is known about a downstream connection. Listener filters fill it in; afterwards it does not change, but for
 /// metadata and filter state.
 #[derive(Debug)]
@@ -103,7 +114,11 @@ pub struct ConnectionInfo {
     /// The application protocols that the client offers or was seen to speak.
     pub application_protocols: Vec<Box<str>>,
     /// What is known of the client's certificate.
-    pub peer_certificate: PeerCertificate,
+    pub peer_certificate: Cell<PeerCertificate>,
+    /// What TLS has agreed on; empty without it, and before the handshake is done.
+    pub tls: OnceCell<Box<TlsInfo>>,
+    /// Why the handshake has failed (`%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`).
+    pub transport_failure_reason: OnceCell<Box<str>>,
     /// What the PROXY protocol brought, as far as configuration keeps it.
     pub proxy_tlvs: Vec<ProxyTlv>,
     /// The name of the filter chain; empty when it has none.
@@ -116,6 +131,8 @@ pub struct ConnectionInfo {
     pub filter_state: RefCell<FilterState>,
     /// Why we closed it, in Envoy's words (`%CONNECTION_TERMINATION_DETAILS%`).
     pub termination_details: RefCell<Option<super::Details>>,
+    /// What whoever served it says at its end, for the access logs of the listener.
+    pub summary: RefCell<Option<Box<ConnectionSummary>>>,
 }
 
 impl ConnectionInfo {
@@ -133,13 +150,16 @@ impl ConnectionInfo {
             server_name: None,
             transport_protocol: "",
             application_protocols: Vec::new(),
-            peer_certificate: PeerCertificate::Absent,
+            peer_certificate: Cell::default(),
+            tls: OnceCell::new(),
+            transport_failure_reason: OnceCell::new(),
             proxy_tlvs: Vec::new(),
             filter_chain_name: Arc::default(),
             listener_name: Arc::default(),
             metadata: RefCell::default(),
             filter_state: RefCell::default(),
             termination_details: RefCell::default(),
+            summary: RefCell::default(),
         }
     }
 }

@@ -4,8 +4,10 @@ mod connection;
 mod flags;
 mod state;
 mod stream;
+mod tls;
 
-pub use connection::{ConnectionInfo, PeerAddress, PeerCertificate, ProxyTlv};
+pub use connection::{ConnectionInfo, ConnectionSummary, PeerAddress, PeerCertificate, ProxyTlv};
 pub use flags::{ResponseFlag, ResponseFlags};
 pub use state::{FilterState, FilterStateValue, HashableString, Metadata};
 pub use stream::{Details, HostOverride, RouteInfo, StreamInfo, Timing, UpstreamAttempt, UpstreamInfo};
+pub use tls::{CertificateInfo, TlsInfo};

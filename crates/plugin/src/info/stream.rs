@@ -1,6 +1,6 @@
 //! Facts about a stream: one request with its response, or one TCP connection that is proxied.
 
-use super::{ConnectionInfo, FilterState, Metadata, PeerAddress, ResponseFlags};
+use super::{ConnectionInfo, FilterState, Metadata, PeerAddress, ResponseFlags, TlsInfo};
 use crate::{
     http::{Protocol, StatusCode},
     rate_limit::RouteRateLimits,
@@ -190,6 +190,8 @@ pub struct UpstreamInfo {
     pub host_metadata: Option<Arc<Node>>,
     /// Our end of the connection.
     pub local: Option<SocketAddr>,
+    /// What TLS has agreed on; `None` without it.
+    pub tls: Option<Rc<TlsInfo>>,
     /// Unique in this process.
     pub connection_id: Option<u64>,
     /// The protocol spoken upstream.

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
-    io::{Error, ErrorKind, Result},
+    io::{Error, ErrorKind, IoSlice, Result},
     rc::Rc,
     task::{Context, Poll, ready},
 };
@@ -31,27 +31,27 @@ pub(super) struct Shared {
     pub(super) read: Cell<u64>,
     pub(super) written: Cell<u64>,
     /// Counters of octets read and written.
-    pub(super) meter: RefCell<Option<(Counter, Counter)>>,
+    pub(super) meter: RefCell<Option<Box<(Counter, Counter)>>>,
 }
 
 impl Shared {
     pub(super) fn new(io: Box<dyn ConnectionIo>, worker: WorkerCx, limit: usize) -> Self {
         let io = RefCell::new(io);
         let (read, written) = (Cell::new(0), Cell::new(0));
-        Self { io, worker, limit, clock: Clock::new(), read, written, meter: RefCell::default() }
+        Self { io, worker, limit, clock: Clock::default(), read, written, meter: RefCell::default() }
     }
 
     fn count_read(&self, octets: usize) {
         self.read.set(self.read.get() + octets as u64);
-        if let Some((read, _)) = &*self.meter.borrow() {
-            read.add(octets as u64);
+        if let Some(meter) = &*self.meter.borrow() {
+            meter.0.add(octets as u64);
         }
     }
 
     fn count_written(&self, octets: usize) {
         self.written.set(self.written.get() + octets as u64);
-        if let Some((_, written)) = &*self.meter.borrow() {
-            written.add(octets as u64);
+        if let Some(meter) = &*self.meter.borrow() {
+            meter.1.add(octets as u64);
         }
     }
 
@@ -203,6 +203,14 @@ impl WriteHalf {
     pub fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize>> {
         let Self { shared, wait } = self;
         let written = ready!(shared.poll_io(wait, cx, |io, cx| io.poll_write(cx, data)))?;
+        shared.count_written(written);
+        Poll::Ready(Ok(written))
+    }
+
+    /// Writes a part of `parts`, which follow one another, with one system call.
+    pub fn poll_write_vectored(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        let Self { shared, wait } = self;
+        let written = ready!(shared.poll_io(wait, cx, |io, cx| io.poll_write_vectored(cx, parts)))?;
         shared.count_written(written);
         Poll::Ready(Ok(written))
     }

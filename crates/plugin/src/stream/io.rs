@@ -2,7 +2,7 @@
 
 use crate::LocalFuture;
 use std::{
-    io::Result,
+    io::{IoSlice, Result},
     task::{Context, Poll},
 };
 
@@ -12,6 +12,11 @@ pub trait ConnectionIo {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<Result<usize>>;
     /// Writes a part of `buf`.
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>>;
+    /// Writes a part of `parts`, which follow one another; less at once where the transport can't do better.
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        let first = parts.iter().find(|part| !part.is_empty());
+        self.poll_write(cx, first.map_or(&[][..], |part| part))
+    }
     /// Sends what is still held.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>;
     /// Half-close: says that nothing more will be written.

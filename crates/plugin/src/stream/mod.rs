@@ -11,7 +11,7 @@ use crate::{cx::WorkerCx, stats::Counter};
 use bytes::BytesMut;
 use halves::Shared;
 use std::{
-    io::Result,
+    io::{IoSlice, Result},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -64,7 +64,7 @@ impl Stream {
 
     /// Adds to these counters what is read and written from now on.
     pub fn count_octets(&mut self, read: &Counter, written: &Counter) {
-        *self.read.shared().meter.borrow_mut() = Some((read.clone(), written.clone()));
+        *self.read.shared().meter.borrow_mut() = Some(Box::new((read.clone(), written.clone())));
     }
 
     /// What has arrived and was not used. Decoders take from its front.
@@ -134,6 +134,10 @@ impl futures_io::AsyncRead for Stream {
 impl futures_io::AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
         self.get_mut().write.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        self.get_mut().write.poll_write_vectored(cx, bufs)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {

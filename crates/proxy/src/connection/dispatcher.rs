@@ -7,7 +7,7 @@ use sota_plugin::{
 };
 use std::{
     future::poll_fn,
-    io,
+    io::{self, IoSlice},
     rc::Rc,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -20,12 +20,24 @@ const LINGER: Duration = Duration::from_secs(1);
 const READ_SIZE: usize = 16 * 1024;
 
 /// Runs the dispatcher, then closes the connection so that what was written arrives.
-pub(super) async fn serve(filter: Box<dyn TerminalNetworkFilter>, downstream: Downstream, context: &WorkerContext) {
+pub(super) fn serve(
+    filter: Box<dyn TerminalNetworkFilter>,
+    downstream: Downstream,
+    context: &Rc<WorkerContext>,
+) -> LocalFuture<()> {
     let Downstream { socket, info, drain, buffer_limit } = downstream;
     let socket = Rc::new(socket);
     let io = DispatcherIo { socket: Rc::clone(&socket), drain };
-    filter.serve(Connection::new(Box::new(io), info, context.cx.clone(), buffer_limit)).await;
-    linger(&socket, &context.local).await;
+    let serving = filter.serve(Connection::new(Box::new(io), Rc::clone(&info), context.cx.clone(), buffer_limit));
+    let context = Rc::clone(context);
+    Box::pin(async move {
+        serving.await;
+        let mut summary = info.summary.take().unwrap_or_default();
+        (summary.bytes_received, summary.bytes_sent) = (socket.bytes_received(), socket.bytes_sent());
+        info.summary.replace(Some(summary));
+        // In a place of its own, which a connection that runs does not need.
+        Box::pin(linger(&socket, &context.local)).await;
+    })
 }
 
 /// Half-closes and waits for the peer's end, but not for long.
@@ -60,6 +72,10 @@ impl ConnectionIo for DispatcherIo {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.socket.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.socket.poll_write_vectored(cx, parts)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

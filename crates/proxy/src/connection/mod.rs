@@ -2,6 +2,7 @@
 
 mod dispatcher;
 mod network_filters;
+mod secure;
 
 use crate::{
     context::WorkerContext,
@@ -10,6 +11,7 @@ use crate::{
     http::{HttpConnectionManager, HttpConnectionManagerConfig},
     socket::{Io, Socket},
     tcp_proxy::{TcpProxy, TcpProxyConfig},
+    tls::ServerContext,
 };
 use network_filters::FilteredIo;
 use sota_config::{
@@ -17,11 +19,12 @@ use sota_config::{
     listener::{FilterChain, NetworkFilterKind},
 };
 use sota_plugin::{
-    FactoryContext,
+    FactoryContext, LocalFuture,
     filter::{NetworkFilter, NetworkFilterConfig, NetworkFilterFactory, NetworkFilterInstance},
+    info::CertificateInfo,
     stats::Scope,
 };
-use std::{rc::Rc, sync::Arc};
+use std::{future::ready, rc::Rc, sync::Arc};
 
 /// A filter chain, built and shared by all workers.
 pub struct FilterChainConfig {
@@ -29,6 +32,7 @@ pub struct FilterChainConfig {
     pub model: Arc<FilterChain>,
     filters: Vec<Arc<dyn NetworkFilterConfig>>,
     terminal: TerminalConfig,
+    tls: Option<Arc<ServerContext>>,
 }
 
 /// What a chain ends with.
@@ -74,8 +78,10 @@ impl FilterChainConfig {
                 Ok(found) => terminal = found,
             }
         }
+        let tls = model.transport_socket.as_ref().map(|model| ServerContext::new(model, cx)).transpose();
+        let tls = tls.map_err(|error| errors.push(error)).ok().flatten();
         if errors.is_empty() {
-            Ok(Arc::new(Self { model: Arc::clone(model), filters, terminal }))
+            Ok(Arc::new(Self { model: Arc::clone(model), filters, terminal, tls }))
         } else {
             Err(ConfigErrors(errors))
         }
@@ -83,6 +89,11 @@ impl FilterChainConfig {
 }
 
 impl FilterChainConfig {
+    /// The certificates that it shows to clients over TLS, now.
+    pub fn certificates(&self) -> Vec<Arc<CertificateInfo>> {
+        self.tls.as_ref().map_or_else(Vec::new, |tls| tls.certificates())
+    }
+
     /// What it ends with.
     pub(crate) fn terminal(&self) -> &TerminalConfig {
         &self.terminal
@@ -110,6 +121,7 @@ pub struct WorkerChain {
     context: Rc<WorkerContext>,
     filters: Vec<Box<dyn NetworkFilterFactory>>,
     terminal: Terminal,
+    tls: Option<secure::WorkerTls>,
 }
 
 enum Terminal {
@@ -137,24 +149,37 @@ impl WorkerChain {
             context: Rc::clone(context),
             filters: config.filters.iter().map(|filter| filter.for_worker(&context.cx)).collect(),
             terminal,
+            tls: config.tls.as_ref().map(|tls| secure::WorkerTls::new(tls, config, listener)),
         }
     }
 
-    /// Serves a connection until it is over.
-    pub async fn serve(&self, mut downstream: Downstream) {
+    /// What serves a connection until it is over: as large as this kind of terminal needs.
+    pub fn serve(self: Rc<Self>, downstream: Downstream) -> LocalFuture<()> {
+        if self.tls.is_none() {
+            return self.serve_plain(downstream);
+        }
+        Box::pin(async move {
+            let Some(tls) = &self.tls else { return };
+            if let Some(secured) = Box::pin(tls.accept(downstream, &self.context)).await {
+                Rc::clone(&self).serve_plain(secured).await;
+            }
+        })
+    }
+
+    /// The same behind the handshake.
+    fn serve_plain(self: Rc<Self>, mut downstream: Downstream) -> LocalFuture<()> {
         if !self.filters.is_empty() {
-            let Some(filtered) = self.filtered(downstream) else { return };
+            let Some(filtered) = self.filtered(downstream) else { return Box::pin(ready(())) };
             downstream = filtered;
         }
         match &self.terminal {
-            Terminal::Http(manager) => Rc::clone(manager).serve(downstream).await,
-            Terminal::TcpProxy(proxy) => Rc::clone(proxy).serve(downstream).await,
-            Terminal::Extension(factory) => {
-                if let NetworkFilterInstance::Terminal(filter) = factory.new_filter(&downstream.info) {
-                    Box::pin(dispatcher::serve(filter, downstream, &self.context)).await;
-                }
-            }
-            Terminal::None => {}
+            Terminal::Http(manager) => Box::pin(Rc::clone(manager).serve(downstream)),
+            Terminal::TcpProxy(proxy) => Box::pin(Rc::clone(proxy).serve(downstream)),
+            Terminal::Extension(factory) => match factory.new_filter(&downstream.info) {
+                NetworkFilterInstance::Terminal(filter) => dispatcher::serve(filter, downstream, &self.context),
+                NetworkFilterInstance::Filter(_) => Box::pin(ready(())),
+            },
+            Terminal::None => Box::pin(ready(())),
         }
     }
 

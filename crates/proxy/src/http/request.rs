@@ -140,7 +140,8 @@ impl<'c> Stream<'c> {
             self.close_after();
         }
         let internal_only = self.routes.as_ref().map(|routes| routes.table().internal_only_headers());
-        if let Err(unready) = config.make_ready(head, &mut info, false, internal_only.unwrap_or_default()) {
+        let is_tls = info.connection.tls.get().is_some();
+        if let Err(unready) = config.make_ready(head, &mut info, is_tls, internal_only.unwrap_or_default()) {
             match unready {
                 Unready::Path(Refusal::NoPath) => &manager.stats.downstream_rq_non_relative_path,
                 Unready::Path(Refusal::InvalidPath) => &manager.stats.downstream_rq_failed_path_normalization,

@@ -14,13 +14,21 @@ use crate::{
 };
 use sota_config::address::Address;
 use sota_plugin::{
+    LocalFuture,
     access_log::{LogEntry, LogKind},
     info::{ConnectionInfo, PeerAddress, ResponseFlag, StreamInfo},
     stats::Group,
 };
 use std::{
-    cell::RefCell, collections::HashMap, io, net::SocketAddr, os::fd::OwnedFd, path::PathBuf, rc::Rc, sync::Arc,
-    time::Duration,
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -185,25 +193,27 @@ impl ListenerTable {
     }
 
     fn begin(self: &Rc<Self>, listener: Rc<WorkerListener>, io: Io, remote: PeerAddress, seat: Seat) {
-        let table = Rc::clone(self);
-        let guard = ConnectionGuard::new(&listener, &self.context, seat);
-        self.context.local.spawn(true, async move {
-            let _guard = guard;
-            if let Some((chain, downstream)) = table.prepare(&listener, io, remote).await {
-                drop((table, listener));
-                // Not before the listener filters are done, and not twice: see `Local::spawn`.
-                Box::pin(chain.serve(downstream)).await;
+        let guards = (self.context.local.guard(true), ConnectionGuard::new(&listener, &self.context, seat));
+        // Each part has its memory for itself, and gives it back: most connections wait for most of their time.
+        let mut preparing = Box::pin(Rc::clone(self).prepare(listener, io, remote));
+        tokio::task::spawn_local(async move {
+            let local = &guards.1.context.local;
+            let serving = local.clocked(preparing.as_mut()).await;
+            drop(preparing);
+            if let Some(mut serving) = serving {
+                local.clocked(serving.as_mut()).await;
             }
+            drop(guards);
         });
     }
 
     /// Listener filters, restored destination, filter chain.
     async fn prepare(
-        self: &Rc<Self>,
-        listener: &Rc<WorkerListener>,
+        self: Rc<Self>,
+        listener: Rc<WorkerListener>,
         io: Io,
         remote: PeerAddress,
-    ) -> Option<(Rc<WorkerChain>, Downstream)> {
+    ) -> Option<LocalFuture<()>> {
         let local_address = match &io {
             Io::Tcp(stream) => {
                 // Envoy, too, sends small writes at once on every connection.
@@ -234,20 +244,28 @@ impl ListenerTable {
                 return None;
             }
         }
-        let target = self.restored(listener, &info).unwrap_or_else(|| Rc::clone(listener));
+        let target = self.restored(&listener, &info).unwrap_or(listener);
         let Some(chain) = target.find_chain(&info) else {
             target.stats.no_filter_chain_match.inc();
             target.log_refused(info, &self.context);
             return None;
         };
         info.filter_chain_name = Arc::clone(&chain.name);
-        let downstream = Downstream {
+        let info = Rc::new(info);
+        let log = LogAtEnd::new(&target, &info, &self.context);
+        let serving = Rc::clone(&chain).serve(Downstream {
             socket,
-            info: Rc::new(info),
+            info,
             drain: chain.drain.watch(),
             buffer_limit: target.config.model.per_connection_buffer_limit_bytes as usize,
-        };
-        Some((chain, downstream))
+        });
+        Some(match log {
+            None => serving,
+            Some(log) => Box::pin(async move {
+                serving.await;
+                drop(log);
+            }),
+        })
     }
 
     /// The listener of the restored destination, where this one hands over to it: at the exact address, or else at
@@ -348,7 +366,7 @@ impl WorkerListener {
         PeerAddress::Pipe(pipe.unwrap_or_default())
     }
 
-    /// The listener's own access logs are about connections that no chain took.
+    /// Tells the listener's own access logs of a connection that no chain took.
     fn log_refused(&self, info: ConnectionInfo, context: &WorkerContext) {
         if self.access_logs.is_empty() {
             return;
@@ -360,11 +378,41 @@ impl WorkerListener {
     }
 }
 
+/// Writes a connection to the listener's own access logs when it is over.
+struct LogAtEnd {
+    listener: Rc<WorkerListener>,
+    info: StreamInfo,
+}
+
+impl LogAtEnd {
+    /// `None` where there are no such logs.
+    fn new(listener: &Rc<WorkerListener>, info: &Rc<ConnectionInfo>, context: &WorkerContext) -> Option<Self> {
+        if listener.access_logs.is_empty() {
+            return None;
+        }
+        let info = StreamInfo::new(Rc::clone(info), context.local.process.next_stream_id(), None);
+        Some(Self { listener: Rc::clone(listener), info })
+    }
+}
+
+impl Drop for LogAtEnd {
+    fn drop(&mut self) {
+        let info = &mut self.info;
+        let ended = info.connection.summary.take().unwrap_or_default();
+        (info.bytes_received, info.bytes_sent) = (ended.bytes_received, ended.bytes_sent);
+        (info.downstream_wire_bytes_received, info.downstream_wire_bytes_sent) =
+            (ended.bytes_received, ended.bytes_sent);
+        info.response_flags = ended.response_flags;
+        info.timing.end = Some(Instant::now());
+        self.listener.access_logs.log(&LogEntry::new(info, LogKind::NotSet));
+    }
+}
+
 /// Counts a connection while it lives.
 struct ConnectionGuard {
     listener: Rc<WorkerListener>,
     context: Rc<WorkerContext>,
-    since: std::time::Instant,
+    since: Instant,
     _seat: Seat,
 }
 
@@ -375,7 +423,7 @@ impl ConnectionGuard {
         listener.worker_stats.downstream_cx_total.inc();
         listener.worker_stats.downstream_cx_active.inc();
         context.local.process.connection_began();
-        let since = std::time::Instant::now();
+        let since = Instant::now();
         Self { listener: Rc::clone(listener), context: Rc::clone(context), since, _seat: seat }
     }
 }

@@ -210,8 +210,8 @@ impl Rare {
 }
 
 fn tls_matches(wanted: TlsContextMatch, connection: &ConnectionInfo) -> bool {
-    let presented = connection.peer_certificate != PeerCertificate::Absent;
-    let validated = connection.peer_certificate == PeerCertificate::Validated;
+    let presented = connection.peer_certificate.get() != PeerCertificate::Absent;
+    let validated = connection.peer_certificate.get() == PeerCertificate::Validated;
     wanted.presented.is_none_or(|wanted| wanted == presented)
         && wanted.validated.is_none_or(|wanted| wanted == validated)
 }

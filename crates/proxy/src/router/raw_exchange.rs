@@ -40,6 +40,7 @@ impl RawExchange {
         ConnectionFacts {
             id: connection.id,
             local_address: connection.local_address,
+            tls: connection.tls.clone(),
             connect_start: connection.connect_start,
             connect_complete: connection.connect_complete,
             reused: false,

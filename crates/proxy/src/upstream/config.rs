@@ -11,13 +11,20 @@ use super::{
     overload::{Outcome, Overload},
     stats::DiscoveryStats,
 };
+use crate::tls::ClientContext;
 use sota_config::{
     ConfigErrors, Node,
     address::Address,
     cluster::{Cluster as Model, Discovery, LoadAssignment},
     load_balancer::LbPolicy,
 };
-use sota_plugin::{FactoryContext, cx::ClusterHealth, http::HeaderName, info::PeerAddress, stats::Scope};
+use sota_plugin::{
+    FactoryContext,
+    cx::ClusterHealth,
+    http::HeaderName,
+    info::{CertificateInfo, PeerAddress},
+    stats::Scope,
+};
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -45,6 +52,7 @@ pub struct ClusterConfig {
     deadline_header: Option<HeaderName>,
     overload: Option<Overload>,
     resolver: Option<ResolverSettings>,
+    tls: Option<Arc<ClientContext>>,
     across: Arc<Across>,
     stats: OnceLock<DiscoveryStats>,
 }
@@ -120,6 +128,8 @@ impl ClusterConfig {
                 errors.push(cx.error("load_assignment", Default::default(), reason));
             }
         }
+        let tls = model.transport_socket.as_ref().map(|model| ClientContext::new(model, cx)).transpose();
+        let tls = tls.map_err(|error| errors.push(error)).ok().flatten();
         let balancing = Balancing::build(model, cx).map_err(|error| errors.push(error)).ok();
         let Some(balancing) = balancing.filter(|_| errors.is_empty()) else { return Err(ConfigErrors(errors)) };
         let known = before.map(|before| {
@@ -137,6 +147,7 @@ impl ClusterConfig {
             deadline_header,
             overload,
             resolver,
+            tls,
             across: before.map(|before| Arc::clone(&before.across)).unwrap_or_default(),
             stats: OnceLock::new(),
         });
@@ -424,6 +435,16 @@ impl ClusterConfig {
     /// The overload protection, when there is one.
     pub(super) fn overload(&self) -> Option<&Overload> {
         self.overload.as_ref()
+    }
+
+    /// What connections are encrypted with, if they are.
+    pub(super) fn tls(&self) -> Option<&Arc<ClientContext>> {
+        self.tls.as_ref()
+    }
+
+    /// The certificate that it shows to hosts over TLS, now.
+    pub fn certificates(&self) -> Vec<Arc<CertificateInfo>> {
+        self.tls.as_ref().map_or_else(Vec::new, |tls| tls.certificates())
     }
 
     /// How names are resolved, when the cluster says so itself.

@@ -19,7 +19,7 @@ use std::{
     any::Any,
     cell::Cell,
     future::poll_fn,
-    io,
+    io::{self, IoSlice},
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
@@ -236,6 +236,10 @@ impl ConnectionIo for UpstreamIo {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.note(self.connection.socket.poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.note(self.connection.socket.poll_write_vectored(cx, parts))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -13,6 +13,7 @@ use crate::{
 use sota_plugin::{
     Registry,
     http::{Method, RequestHead, Scheme},
+    secrets::Secrets,
 };
 use sota_proxy::explain::{Explanation, Question, Served};
 use std::{
@@ -62,6 +63,7 @@ pub fn explain(options: &Options, request: &ExplainOptions, registry: Registry) 
             logs: Arc::new(UnopenedLogs::default()),
             runtime: RuntimeLayers::new(&loaded.bootstrap.layered_runtime).runtime,
             node: Arc::new(loaded.bootstrap.node.clone()),
+            secrets: Arc::new(Secrets::new(configuration::read_secrets)),
             workers: 1,
         };
         let change = Change::build(&Arc::new(loaded.bootstrap), &Current::default(), &inputs)

@@ -170,7 +170,9 @@ impl Builder {
             logs: &self.inputs.logs,
             runtime: &self.inputs.runtime,
             node: &self.inputs.node,
+            secrets: &self.inputs.secrets,
             stat_prefix: "",
+            clusters: None,
             path: "",
             mark: Mark::NONE,
         }

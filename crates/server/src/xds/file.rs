@@ -1,9 +1,9 @@
 //! A file with a discovery response, read again when it changes.
 
 use super::{Command, Event, Kind, Update};
-use crate::reload::Version;
 use sota_config::config_source::FileSource;
 use sota_envoy::discovery::Response;
+use sota_plugin::file_version::FileVersion;
 use std::{fs::File, io::Read, time::Duration};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
@@ -24,7 +24,7 @@ pub(super) async fn watch(
     let (mut read, mut stream) = (None, 0);
     let mut is_wanted = false;
     loop {
-        let version = Version::of(&source.path);
+        let version = FileVersion::of(&source.path);
         if is_wanted && version.is_some() && version != read {
             read = version;
             match load(&source) {

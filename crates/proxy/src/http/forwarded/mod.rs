@@ -1,9 +1,11 @@
 //! Who the client is, what is believed of it, and which fields it may not set: the connection manager's changes to
 //! every request before it is routed.
 
+mod client_certificate;
 mod detection;
 
 use super::{referer, request_id};
+use client_certificate::ClientCertificate;
 use detection::{Detected, Detection};
 use sota_config::{
     address::CidrRange,
@@ -36,6 +38,7 @@ pub struct ForwardedRules {
     generate_request_id: bool,
     preserve_external_request_id: bool,
     local_address: IpAddr,
+    client_certificate: ClientCertificate,
 }
 
 /// What a client that is not internal may not ask for.
@@ -86,6 +89,10 @@ impl ForwardedRules {
             generate_request_id: config.generate_request_id,
             preserve_external_request_id: config.preserve_external_request_id,
             local_address,
+            client_certificate: ClientCertificate {
+                mode: config.forward_client_cert,
+                details: config.client_cert_details,
+            },
         }
     }
 
@@ -107,6 +114,7 @@ impl ForwardedRules {
         let client = client.unwrap_or_else(|| info.connection.remote.clone());
         let is_edge = self.use_remote_address && !is_internal;
         self.internal_fields(head, is_internal, is_edge, internal_only);
+        self.client_certificate.apply(head, &info.connection);
         if !self.via.is_empty() {
             let _ = head.headers.append_to(HeaderId::Via, ", ", self.via.as_bytes());
         }

@@ -112,6 +112,7 @@ impl Forward {
         upstream.host_metadata = attempt.host.host().spec().metadata.clone();
         let facts = attempt.facts();
         upstream.local = facts.local_address;
+        upstream.tls = facts.tls;
         upstream.connection_id = Some(facts.id);
         self.state = State::Active(attempt);
     }

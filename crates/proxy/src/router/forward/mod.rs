@@ -492,6 +492,7 @@ impl Forward {
         self.tell_deadline(head, now, stream.deadlines);
         let facts = connection.facts();
         info.upstream.local = facts.local_address;
+        info.upstream.tls = facts.tls;
         info.upstream.connection_id = Some(facts.id);
         info.upstream.protocol = connection.protocol();
         if !facts.reused {

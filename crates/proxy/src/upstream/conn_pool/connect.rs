@@ -1,30 +1,64 @@
 //! Making a connection.
 
-use super::{PoolContext, PoolFailure, PoolFailureKind, failure::system_text};
-use crate::{socket::Io, socket_option};
+use super::{Kind, PoolContext, PoolFailure, PoolFailureKind, failure::system_text};
+use crate::{socket::Io, socket_option, tls, upstream::host::Host};
 use socket2::{Domain, SockAddr, Socket as Raw, Type};
 use sota_config::{
     address::{Address, SocketOption, SocketState},
     cluster::Cluster as Model,
 };
-use sota_plugin::info::PeerAddress;
+use sota_plugin::info::{PeerAddress, TlsInfo};
 use std::{
     io,
     net::SocketAddr,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::Path,
+    rc::Rc,
     time::Instant,
 };
 use tokio::net::{TcpStream, UnixStream};
 
-/// Connects within the cluster's `connect_timeout`, counted from `began`.
-pub(super) async fn connect(context: &PoolContext, to: &PeerAddress, began: Instant) -> Result<Io, PoolFailure> {
+/// A connection that was made.
+pub(super) struct Connected {
+    /// It.
+    pub(super) io: Io,
+    /// What TLS has agreed on.
+    pub(super) tls: Option<Rc<TlsInfo>>,
+}
+
+/// Connects within the cluster's `connect_timeout`, counted from `began`, the handshake included.
+pub(super) async fn connect(
+    context: &PoolContext,
+    to: &Host,
+    kind: Kind,
+    began: Instant,
+) -> Result<Connected, PoolFailure> {
     let timer = context.local.timer();
     timer.set(began.checked_add(context.config.model().connect_timeout));
     tokio::select! {
         biased;
-        result = open(context, to) => result,
+        result = open_secured(context, to, kind) => result,
         () = timer.expired() => Err(PoolFailure::new(PoolFailureKind::Timeout, "")),
+    }
+}
+
+async fn open_secured(context: &PoolContext, to: &Host, kind: Kind) -> Result<Connected, PoolFailure> {
+    let io = open(context, to.address()).await?;
+    let Some((tls, stats)) = context.tls() else { return Ok(Connected { io, tls: None }) };
+    let protocol: Option<&[u8]> = match kind {
+        Kind::Http1 => Some(b"http/1.1"),
+        Kind::Http2 => Some(b"h2"),
+        Kind::Tcp | Kind::Message => None,
+    };
+    match Box::pin(tls::connect(io, tls, to.hostname(), to.address().ip(), protocol)).await {
+        Ok(secured) => {
+            stats.succeeded(&secured.info, false);
+            Ok(Connected { io: secured.io, tls: Some(Rc::new(secured.info)) })
+        }
+        Err(failure) => {
+            stats.failed(&failure);
+            Err(PoolFailure::new(PoolFailureKind::RemoteConnectionFailure, failure.to_string()))
+        }
     }
 }
 

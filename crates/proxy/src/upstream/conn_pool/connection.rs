@@ -1,7 +1,8 @@
 //! A connection to a host, and what is counted for it.
 
-use super::{ConnPool, Kind, Resource};
+use super::{ConnPool, Kind, Resource, connect::Connected};
 use crate::socket::{Io, Socket};
+use sota_plugin::info::TlsInfo;
 use std::{
     cell::Cell,
     net::SocketAddr,
@@ -18,6 +19,8 @@ pub struct UpstreamConnection {
     pub id: u64,
     /// Our end; `None` for Unix sockets.
     pub local_address: Option<SocketAddr>,
+    /// What TLS has agreed on.
+    pub tls: Option<Rc<TlsInfo>>,
     /// When connecting began.
     pub connect_start: Instant,
     /// When it was there.
@@ -27,11 +30,12 @@ pub struct UpstreamConnection {
 }
 
 impl UpstreamConnection {
-    pub(super) fn new(io: Io, counted: Counted) -> Self {
+    pub(super) fn new(connected: Connected, counted: Counted) -> Self {
+        let Connected { io, tls } = connected;
         let context = &counted.pool.context;
         let now = Instant::now();
         counted.note_connected(now);
-        let local_address = match &io {
+        let local_address = match io.transport() {
             Io::Tcp(stream) => stream.local_addr().ok(),
             _ => None,
         };
@@ -39,6 +43,7 @@ impl UpstreamConnection {
             socket: Socket::new(io),
             id: context.local.process.next_connection_id(),
             local_address,
+            tls,
             connect_start: counted.began,
             connect_complete: now,
             counted,

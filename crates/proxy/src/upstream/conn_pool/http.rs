@@ -1,7 +1,7 @@
 //! A connection for one HTTP request, of its own or shared.
 
 use super::{ConnPool, Http2Place, PoolFailure, RequestPermit, UpstreamConnection};
-use sota_plugin::http::Protocol;
+use sota_plugin::{http::Protocol, info::TlsInfo};
 use std::{net::SocketAddr, ops::Deref, rc::Rc, time::Instant};
 
 /// A connection for one request.
@@ -13,12 +13,14 @@ pub enum HttpConnection {
 }
 
 /// What is known of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ConnectionFacts {
     /// Unique in this process.
     pub id: u64,
     /// Our end; `None` for Unix sockets.
     pub local_address: Option<SocketAddr>,
+    /// What TLS has agreed on.
+    pub tls: Option<Rc<TlsInfo>>,
     /// When connecting began.
     pub connect_start: Instant,
     /// When it was there.
@@ -77,6 +79,7 @@ impl OwnConnection {
         ConnectionFacts {
             id: self.id,
             local_address: self.local_address,
+            tls: self.tls.clone(),
             connect_start: self.connect_start,
             connect_complete: self.connect_complete,
             reused: self.reused,

@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     local::Local,
+    tls::{ClientContext, TlsStats},
     wire::http2::{Http2Stats, Options},
 };
 use connection::Counted;
@@ -64,6 +65,8 @@ pub(super) struct PoolContext {
     /// Whether the balancer asks how many requests run.
     count_active: bool,
     http2: OnceCell<(Options, Group<Http2Stats>)>,
+    /// What is counted of handshakes.
+    tls_stats: OnceCell<TlsStats>,
 }
 
 impl PoolContext {
@@ -78,6 +81,7 @@ impl PoolContext {
             count_active: config.model().lb_policy.counts_requests(),
             config: Arc::clone(config),
             http2: OnceCell::new(),
+            tls_stats: OnceCell::new(),
         })
     }
 
@@ -89,6 +93,12 @@ impl PoolContext {
             let head = model.http.max_response_headers_kb as usize * 1024;
             (Options::new(&model.http2, head, &model.http, false), stats)
         })
+    }
+
+    /// What connections are encrypted with, and what is counted of it.
+    fn tls(&self) -> Option<(&ClientContext, &TlsStats)> {
+        let stats = || TlsStats::new(&self.config.scope(&self.local.stats));
+        self.config.tls().map(|context| (&**context, self.tls_stats.get_or_init(stats)))
     }
 
     /// Whether pools of the one configuration may go on under the other.
@@ -244,11 +254,11 @@ impl ConnPool {
     async fn connect(self: Rc<Self>, counted: Counted) {
         let host = Arc::clone(&self.host.borrow());
         let connecting = Connecting(&self.connecting);
-        let result = connect::connect(&self.context, host.address(), counted.began()).await;
+        let result = connect::connect(&self.context, &host, self.kind, counted.began()).await;
         drop(connecting);
         match result {
-            Ok(io) if self.kind == Kind::Http2 => self.share(io, counted),
-            Ok(io) => self.offer(Box::new(UpstreamConnection::new(io, counted))),
+            Ok(connected) if self.kind == Kind::Http2 => self.share(connected, counted),
+            Ok(connected) => self.offer(Box::new(UpstreamConnection::new(connected, counted))),
             Err(failure) => {
                 match failure.kind {
                     PoolFailureKind::Timeout => self.stats().upstream_cx_connect_timeout.inc(),

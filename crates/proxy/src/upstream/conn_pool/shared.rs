@@ -4,14 +4,15 @@
 //! too long, and when there is room for requests that wait.
 
 use super::{
-    ConnPool, ConnectionFacts, Kind, PoolFailure, RequestPermit, Resource, connection::Counted, wait::Delivered,
+    ConnPool, ConnectionFacts, Kind, PoolFailure, RequestPermit, Resource, connect::Connected, connection::Counted,
+    wait::Delivered,
 };
 use crate::{
     socket::{Io, Socket},
     timer::Timer,
     wire::http2::{Connection, ConnectionEnd, Event},
 };
-use sota_plugin::http::Protocol;
+use sota_plugin::{http::Protocol, info::TlsInfo};
 use std::{
     cell::Cell,
     future::poll_fn,
@@ -30,6 +31,8 @@ pub struct SharedConnection {
     pub id: u64,
     /// Our end; `None` for Unix sockets.
     pub local_address: Option<SocketAddr>,
+    /// What TLS has agreed on.
+    pub tls: Option<Rc<TlsInfo>>,
     /// When connecting began.
     pub connect_start: Instant,
     /// When it was there.
@@ -50,7 +53,8 @@ pub struct SharedConnection {
 
 impl SharedConnection {
     /// Begins a connection on a socket, with the task that drives it.
-    pub(super) fn begin(io: Io, counted: Counted) -> Rc<Self> {
+    pub(super) fn begin(connected: Connected, counted: Counted) -> Rc<Self> {
+        let Connected { io, tls } = connected;
         let context = Rc::clone(&counted.pool().context);
         let now = Instant::now();
         counted.note_connected(now);
@@ -58,7 +62,8 @@ impl SharedConnection {
         let connection = Rc::new(Self {
             http2: Connection::client(options, stats, &context.local),
             id: context.local.process.next_connection_id(),
-            local_address: match &io {
+            tls,
+            local_address: match io.transport() {
                 Io::Tcp(stream) => stream.local_addr().ok(),
                 _ => None,
             },
@@ -245,6 +250,7 @@ impl Http2Place {
         ConnectionFacts {
             id: self.id,
             local_address: self.local_address,
+            tls: self.tls.clone(),
             connect_start: self.connect_start,
             connect_complete: self.connect_complete,
             reused: self.reused,
@@ -284,8 +290,8 @@ impl ConnPool {
     }
 
     /// A connection was made.
-    pub(super) fn share(self: &Rc<Self>, io: Io, counted: Counted) {
-        let connection = SharedConnection::begin(io, counted);
+    pub(super) fn share(self: &Rc<Self>, connected: Connected, counted: Counted) {
+        let connection = SharedConnection::begin(connected, counted);
         self.shared.borrow_mut().push(Rc::clone(&connection));
         self.serve_waiting();
         if self.draining.get() {

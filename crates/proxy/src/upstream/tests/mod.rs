@@ -48,7 +48,9 @@ pub(super) fn with_factory<R>(f: impl FnOnce(&FactoryContext<'_>) -> R) -> R {
         logs: &logs,
         runtime: &Arc::default(),
         node: &NodeInfo::default(),
+        secrets: &Arc::default(),
         stat_prefix: "",
+        clusters: None,
         path: "static_resources.clusters[0]",
         mark: Mark::NONE,
     })
@@ -94,6 +96,7 @@ pub(super) fn model(endpoints: Vec<Endpoint>) -> Model {
         upstream_bind_config: None,
         tcp_keepalive: None,
         transport_socket: None,
+        transport_socket_matches: Vec::new(),
         metadata: None,
         dns_resolver: None,
         close_connections_on_host_health_failure: false,

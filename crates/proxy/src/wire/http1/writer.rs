@@ -130,7 +130,7 @@ impl Writer {
             ready!(socket.poll_write_all(cx, out, &mut self.sent))?;
             self.clear();
         }
-        Poll::Ready(Ok(()))
+        socket.poll_flush(cx)
     }
 
     fn out(&mut self) -> &mut WriteBuffer {

@@ -50,7 +50,7 @@ impl Asker {
     /// The worker's part.
     pub(crate) fn for_worker(shared: &AskerSettings, cx: &WorkerCx) -> Rc<Self> {
         let stats = cx.stats().child(&shared.settings.stat_prefix).group();
-        Rc::new(Self(Broker::new(&shared.settings, &shared.bus, cx, &stats, &Rc::new(Scratch::default()))))
+        Rc::new(Self(Broker::start(&shared.settings, &shared.bus, cx, &stats, &Rc::new(Scratch::default()))))
     }
 
     /// Sends a request, with an empty frame in front as a REQ does. The frames of the answer behind its own empty one,

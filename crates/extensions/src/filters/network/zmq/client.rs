@@ -3,13 +3,13 @@
 use super::{config::Settings, pump::End, stats::ZmqStats};
 use sota_codec::zmtp::Credentials;
 use sota_plugin::{
-    info::{ConnectionInfo, PeerAddress},
+    filter::Connection,
+    info::{ConnectionInfo, PeerAddress, ResponseFlag},
     stats::{Group, Scope},
 };
 use std::{
     collections::HashMap,
     net::IpAddr,
-    rc::Rc,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -59,7 +59,8 @@ impl Drop for HandshakePermit {
 pub(super) struct Gate {
     pub(super) stats: Group<ZmqStats>,
     settings: Arc<Settings>,
-    permit: Option<HandshakePermit>,
+    /// Only for the handshake.
+    permit: Option<Box<HandshakePermit>>,
 }
 
 impl Gate {
@@ -74,7 +75,7 @@ impl Gate {
         let most = settings.max_handshakes_per_address;
         let mut permit = None;
         if let (1.., Some(address)) = (most, info.remote.ip()) {
-            permit = HandshakePermit::take(handshakes, address, most);
+            permit = HandshakePermit::take(handshakes, address, most).map(Box::new);
             if permit.is_none() {
                 stats.cx_handshakes_exceeded.inc();
                 return None;
@@ -103,30 +104,32 @@ impl Drop for Gate {
 }
 
 /// Counts the end of a client's connection, and says why if the peer is to blame.
-pub(super) fn note_end(end: &End, stats: &Group<ZmqStats>, scope: &Scope, info: &Rc<ConnectionInfo>) {
-    let details = match end {
+pub(super) fn note_end(end: &End, stats: &Group<ZmqStats>, scope: &Scope, connection: &Connection) {
+    let info = connection.info();
+    let (details, flag) = match end {
         End::Closed | End::Drained => return,
         // Mostly a reset: that a client goes away is nothing to be warned of.
         End::Io(error) => {
             tracing::debug!("zmq: lost the connection of {}: {error}", info.remote);
-            "transport_failure"
+            ("transport_failure", ResponseFlag::DownstreamConnectionTermination)
         }
         End::WriteTimeout => {
             stats.write_timeout.inc();
             warn(&info.remote, &"does not read what is sent to it");
-            "zmtp_write_timeout"
+            ("zmtp_write_timeout", ResponseFlag::StreamIdleTimeout)
         }
         End::Failed(error) => {
             stats.cx_failed.inc();
             scope.counter(error.counter()).inc();
             warn(&info.remote, error);
-            error.counter()
+            (error.counter(), ResponseFlag::DownstreamProtocolError)
         }
         End::Handler(reason) => {
             warn(&info.remote, reason);
-            "zmtp_closed_by_broker"
+            ("zmtp_closed_by_broker", ResponseFlag::LocalReset)
         }
     };
+    connection.set_response_flag(flag);
     *info.termination_details.borrow_mut() = Some(details.into());
 }
 

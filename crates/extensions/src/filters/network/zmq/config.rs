@@ -89,6 +89,22 @@ pub(super) struct Upstream {
     heartbeat: Heartbeat,
     handshake_timeout: Time,
     reconnect: Reconnect,
+    health_check: Option<HealthCheck>,
+}
+
+/// Hosts are connected to before anybody asks for them: a handshake says that one is well.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HealthCheck {
+    /// How long at most a host that has failed is left alone.
+    pub(super) interval: Time,
+    /// What we are for the hosts.
+    #[serde(default = "dealer")]
+    pub(super) socket_type: Name<SocketType>,
+}
+
+fn dealer() -> Name<SocketType> {
+    Name(SocketType::Dealer)
 }
 
 impl Default for Upstream {
@@ -101,6 +117,7 @@ impl Default for Upstream {
             heartbeat: Heartbeat::default(),
             handshake_timeout: Time(Duration::from_secs(10)),
             reconnect: Reconnect::default(),
+            health_check: None,
         }
     }
 }
@@ -219,6 +236,7 @@ pub(super) struct Settings {
     /// Of connections to hosts; the socket type is chosen for each.
     pub(super) upstream: Options,
     pub(super) reconnect: Reconnect,
+    pub(super) health_check: Option<HealthCheck>,
 }
 
 impl Settings {
@@ -266,7 +284,21 @@ impl Settings {
             let reason = "goes with neither routes nor security: the bytes pass as they are";
             return Err(fail("passthrough_cluster", reason.to_owned()));
         }
+        if let Some(check) = &document.upstream.health_check {
+            if check.interval.0.is_zero() {
+                return Err(fail("upstream.health_check.interval", "must be above 0".to_owned()));
+            }
+            if !matches!(check.socket_type.0, SocketType::Dealer | SocketType::Push) {
+                let reason = format!("{} does not choose among hosts: DEALER or PUSH", check.socket_type.0);
+                return Err(fail("upstream.health_check.socket_type", reason));
+            }
+        }
+        let passthrough_cluster: Option<Arc<str>> = document.passthrough_cluster.map(Arc::from);
         let routes = Routes::new(document.routes);
+        let mut to = routes.iter().flat_map(Routes::clusters).chain(&passthrough_cluster);
+        if let Some(unknown) = to.find(|name| cx.clusters.is_some_and(|exists| !exists(name))) {
+            return Err(fail("", format!("there is no cluster \"{unknown}\"")));
+        }
         if let Some(Name(face)) = document.socket_type
             && !is_face(face, routes.is_some())
         {
@@ -302,7 +334,7 @@ impl Settings {
             worker_wait: document.worker_wait.0,
             on_failure: document.on_failure,
             routes,
-            passthrough_cluster: document.passthrough_cluster.map(Arc::from),
+            passthrough_cluster,
             upstream: Options {
                 security: upstream_security,
                 identity: document.upstream.identity.as_bytes().into(),
@@ -315,6 +347,7 @@ impl Settings {
                 ..Options::default()
             },
             reconnect: document.upstream.reconnect,
+            health_check: document.upstream.health_check,
         })
     }
 }

@@ -19,7 +19,7 @@ use client::{Gate, Handshakes, note_end};
 use config::Settings;
 use echo::Echo;
 use outbox::Outbox;
-use pump::{Scratch, Surroundings};
+use pump::{Handler, Pump, Scratch, Surroundings};
 use sota_config::{ConfigError, TypedConfig};
 use sota_plugin::{
     Extension, FactoryContext, LocalFuture,
@@ -29,7 +29,7 @@ use sota_plugin::{
     stats::{Group, Scope},
 };
 use stats::ZmqStats;
-use std::{rc::Rc, sync::Arc};
+use std::{future::ready, rc::Rc, sync::Arc};
 
 /// The extension.
 pub(crate) static EXTENSION: Extension<dyn NetworkFilterConfig> = Extension {
@@ -66,8 +66,9 @@ impl NetworkFilterConfig for Zmq {
         let (stats, scratch) = (scope.group(), Rc::new(Scratch::default()));
         let has_routes = self.settings.routes.is_some();
         Box::new(Factory(Rc::new(Worker {
-            broker: has_routes.then(|| Broker::new(&self.settings, &self.bus, cx, &stats, &scratch)),
+            broker: has_routes.then(|| Broker::start(&self.settings, &self.bus, cx, &stats, &scratch)),
             surroundings: Surroundings {
+                worker: cx.clone(),
                 options: Arc::clone(&self.settings.options),
                 patience: self.settings.patience,
                 scratch,
@@ -103,27 +104,42 @@ struct Filter(Rc<Worker>);
 
 impl TerminalNetworkFilter for Filter {
     fn serve(self: Box<Self>, connection: Connection) -> LocalFuture<()> {
-        Box::pin(serve(self.0, connection))
+        serve(self.0, connection)
     }
 }
 
-/// Serves a client until its connection is over.
-async fn serve(worker: Rc<Worker>, mut connection: Connection) {
-    let (info, cx) = (Rc::clone(connection.info()), connection.worker().clone());
-    let Some(gate) = Gate::open(&worker.settings, &worker.handshakes, &worker.stats, &info) else { return };
+/// What serves a client until its connection is over.
+fn serve(worker: Rc<Worker>, connection: Connection) -> LocalFuture<()> {
+    let info = connection.info();
+    let Some(gate) = Gate::open(&worker.settings, &worker.handshakes, &worker.stats, info) else {
+        return Box::pin(ready(()));
+    };
     if let Some(cluster) = &worker.settings.passthrough_cluster {
-        return Box::pin(passthrough::serve(&worker, gate, connection, cluster)).await;
+        let cluster = Arc::clone(cluster);
+        return Box::pin(async move { passthrough::serve(&worker, gate, connection, &cluster).await });
     }
     let outbox = Rc::new(Outbox::new(worker.settings.watermark));
-    let end = match &worker.broker {
+    match &worker.broker {
         Some(broker) => {
-            let mut client = Client::new(gate, broker, &outbox, &info);
-            Box::pin(pump::run(&mut connection, &cx, &worker.surroundings, &outbox, &mut client)).await
+            let client = Client::new(gate, broker, &outbox, info);
+            run(worker, connection, outbox, client)
         }
         None => {
-            let mut echo = Echo { gate, outbox: Rc::clone(&outbox) };
-            pump::run(&mut connection, &cx, &worker.surroundings, &outbox, &mut echo).await
+            let echo = Echo { gate, outbox: Rc::clone(&outbox) };
+            run(worker, connection, outbox, echo)
         }
-    };
-    note_end(&end, &worker.stats, &worker.scope, &info);
+    }
+}
+
+/// No `async fn`, whose future would have room for its arguments twice: ten thousands of clients may wait.
+fn run(
+    worker: Rc<Worker>,
+    mut connection: Connection,
+    outbox: Rc<Outbox>,
+    mut handler: impl Handler + 'static,
+) -> LocalFuture<()> {
+    Box::pin(async move {
+        let end = Pump::new(&mut connection, &worker.surroundings, &outbox, &mut handler).await;
+        note_end(&end, &worker.stats, &worker.scope, &connection);
+    })
 }

@@ -20,9 +20,8 @@ const CHUNK: usize = 16 * 1024;
 
 /// Serves a client until one of the two connections is over.
 pub(super) async fn serve(worker: &Worker, gate: Gate, mut connection: Connection, cluster: &str) {
-    let info = Rc::clone(connection.info());
     let end = forward(worker, gate, &mut connection, cluster).await;
-    note_end(&end, &worker.stats, &worker.scope, &info);
+    note_end(&end, &worker.stats, &worker.scope, &connection);
 }
 
 async fn forward(worker: &Worker, mut gate: Gate, connection: &mut Connection, cluster: &str) -> End {

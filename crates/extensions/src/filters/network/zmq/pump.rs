@@ -8,8 +8,8 @@ use sota_codec::zmtp::{self, Assembler, Credentials, Event, Message, Options, Pe
 use sota_plugin::{LocalFuture, cx::WorkerCx, filter::Connection, stream::Stream};
 use std::{
     cell::Cell,
-    future::{Future, poll_fn},
-    io,
+    future::Future,
+    io::{self, IoSlice},
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
@@ -17,7 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Octets that are read in one go, and about as many are put together before they are written.
+/// Octets of a long message that are read in one go.
+const READ_SIZE: usize = 256 * 1024;
+/// Octets that are read in one go otherwise; about as many are put together before they are written.
 const CHUNK: usize = 64 * 1024;
 /// A payload of so many octets is written from where it lies, without being copied behind its header.
 const LARGE: usize = 16 * 1024;
@@ -114,13 +116,13 @@ impl From<ZmtpError> for End {
 #[derive(Default)]
 pub(super) struct Scratch {
     input: Cell<Vec<u8>>,
-    output: Cell<Vec<u8>>,
+    moving: Cell<Option<Box<Moving>>>,
 }
 
 impl Scratch {
     fn take_input(&self) -> Vec<u8> {
         let mut input = self.input.take();
-        input.resize(CHUNK, 0);
+        input.resize(READ_SIZE, 0);
         input
     }
 }
@@ -136,30 +138,33 @@ pub(super) struct Patience {
 
 /// What the connections of one kind have in common on a worker.
 pub(super) struct Surroundings {
+    pub(super) worker: WorkerCx,
     pub(super) options: Arc<Options>,
     pub(super) patience: Patience,
     pub(super) scratch: Rc<Scratch>,
 }
 
-/// Runs a connection until it ends. What is in the queue then is left there.
-pub(super) async fn run<T: Transport, H: Handler>(
-    io: &mut T,
-    worker: &WorkerCx,
-    surroundings: &Surroundings,
-    outbox: &Outbox,
-    handler: &mut H,
-) -> End {
-    let mut pump = Pump::new(io, worker, surroundings, outbox, handler);
-    poll_fn(|cx| pump.poll(cx)).await
-}
-
-struct Pump<'a, T, H> {
-    worker: &'a WorkerCx,
+/// A connection, which as a future runs until it ends. What is in the queue then is left there.
+pub(super) struct Pump<'a, T, H> {
     io: &'a mut T,
     surroundings: &'a Surroundings,
     outbox: &'a Outbox,
     handler: &'a mut H,
     zmtp: zmtp::Connection,
+    /// `None` while nothing moves.
+    moving: Option<Box<Moving>>,
+    begun: Instant,
+    /// Until when the codec was told of time.
+    told: Instant,
+    /// The peer's longest silence that it wants us to endure, in milliseconds.
+    peer_ttl: u32,
+    alarm: Option<Box<(Instant, LocalFuture<()>)>>,
+    ended: bool,
+}
+
+/// What is only there while something moves.
+#[derive(Default)]
+struct Moving {
     assembler: Assembler,
     /// What was read and could not be taken yet.
     held: Vec<u8>,
@@ -168,15 +173,46 @@ struct Pump<'a, T, H> {
     written: usize,
     /// A message of which not all is in `out`.
     sending: Option<Sending>,
-    begun: Instant,
-    /// Until when the codec was told of time.
-    told: Instant,
-    /// The peer's longest silence that it wants us to endure.
-    peer_ttl: Duration,
     /// Since when nothing could be written.
     stalled: Option<Instant>,
-    alarm: Option<(Instant, LocalFuture<()>)>,
-    ended: bool,
+}
+
+impl Moving {
+    fn is_over(&self) -> bool {
+        self.out.is_empty() && self.held.is_empty() && self.sending.is_none() && !self.assembler.is_within()
+    }
+}
+
+impl Sending {
+    /// What is left of the payload that is written from where it lies.
+    fn rest(&self) -> &[u8] {
+        let payload = self.payload.and_then(|written| self.message.frame(self.frame)?.get(written..));
+        payload.unwrap_or_default()
+    }
+}
+
+impl<T: Transport, H: Handler> Future for Pump<'_, T, H> {
+    type Output = End;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        let this = &mut *self;
+        let scratch = &this.surroundings.scratch;
+        let mut moving = this.moving.take().or_else(|| scratch.moving.take()).unwrap_or_default();
+        let end = match this.poll_all(&mut moving, cx) {
+            Ok(Some(end)) | Err(end) => Poll::Ready(end),
+            Ok(None) => Poll::Pending,
+        };
+        if end.is_ready() {
+            // What the peer is told at the end, such as an ERROR. It is small, and nobody waits for it.
+            let _ = this.poll_flush(&mut moving, cx);
+        }
+        if !moving.is_over() {
+            this.moving = Some(moving);
+        } else if moving.out.capacity() <= 4 * CHUNK {
+            scratch.moving.set(Some(moving));
+        }
+        end
+    }
 }
 
 /// A message that is being sent.
@@ -189,69 +225,35 @@ struct Sending {
 }
 
 impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
-    fn new(
-        io: &'a mut T,
-        worker: &'a WorkerCx,
-        surroundings: &'a Surroundings,
-        outbox: &'a Outbox,
-        handler: &'a mut H,
-    ) -> Self {
+    pub(super) fn new(io: &'a mut T, surroundings: &'a Surroundings, outbox: &'a Outbox, handler: &'a mut H) -> Self {
         let mut out = Vec::new();
         let zmtp = zmtp::Connection::new(Arc::clone(&surroundings.options), &mut out);
         let now = Instant::now();
         Self {
-            worker,
             io,
             surroundings,
             outbox,
             handler,
             zmtp,
-            assembler: Assembler::default(),
-            held: Vec::new(),
-            out,
-            written: 0,
-            sending: None,
+            moving: Some(Box::new(Moving { out, ..Moving::default() })),
             begun: now,
             told: now,
-            peer_ttl: Duration::ZERO,
-            stalled: None,
+            peer_ttl: 0,
             alarm: None,
             ended: false,
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        if self.out.capacity() == 0 {
-            self.out = self.surroundings.scratch.output.take();
-        }
-        let end = match self.poll_all(cx) {
-            Ok(Some(end)) | Err(end) => Poll::Ready(end),
-            Ok(None) => Poll::Pending,
-        };
-        if end.is_ready() {
-            // What the peer is told at the end, such as an ERROR. It is small, and nobody waits for it.
-            let _ = self.poll_flush(cx);
-        }
-        if self.out.is_empty() {
-            let mut spare = std::mem::take(&mut self.out);
-            if spare.capacity() <= 4 * CHUNK {
-                spare.clear();
-                self.surroundings.scratch.output.set(spare);
-            }
-        }
-        end
-    }
-
-    fn poll_all(&mut self, cx: &mut Context<'_>) -> Result<Option<End>, End> {
+    fn poll_all(&mut self, moving: &mut Moving, cx: &mut Context<'_>) -> Result<Option<End>, End> {
         for _ in 0..ROUNDS {
-            let read = self.poll_input(cx)?;
-            let wrote = self.poll_output(cx)?;
-            if self.ended && self.held.is_empty() {
+            let read = self.poll_input(moving, cx)?;
+            let wrote = self.poll_output(moving, cx)?;
+            if self.ended && moving.held.is_empty() {
                 return self.zmtp.finish().map(|()| Some(End::Closed)).map_err(End::from);
             }
             if !read && !wrote {
-                self.poll_clock(cx)?;
-                return Ok(self.poll_drained(cx));
+                self.poll_clock(moving, cx)?;
+                return Ok(self.poll_drained(moving, cx));
             }
         }
         cx.waker().wake_by_ref();
@@ -259,34 +261,37 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
     }
 
     /// Ends a connection that is drained, as soon as nothing is under way.
-    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Option<End> {
+    fn poll_drained(&mut self, moving: &Moving, cx: &mut Context<'_>) -> Option<End> {
         let draining = self.io.poll_draining(cx).is_ready();
-        let is_idle = self.out.is_empty() && self.sending.is_none() && self.outbox.is_empty() && self.handler.is_idle();
+        let is_idle =
+            moving.out.is_empty() && moving.sending.is_none() && self.outbox.is_empty() && self.handler.is_idle();
         (draining && is_idle).then_some(End::Drained)
     }
 
     /// Takes what has come. Whether it is worth trying again.
-    fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if !self.held.is_empty() {
-            let mut held = std::mem::take(&mut self.held);
-            let taken = self.take(&held, cx)?;
+    fn poll_input(&mut self, moving: &mut Moving, cx: &mut Context<'_>) -> Result<bool, End> {
+        if !moving.held.is_empty() {
+            let mut held = std::mem::take(&mut moving.held);
+            let taken = self.take(moving, &held, cx)?;
             held.drain(..taken);
-            self.held = held;
-            if !self.held.is_empty() {
+            moving.held = held;
+            if !moving.held.is_empty() {
                 return Ok(false);
             }
         }
         // A peer that does not read is not listened to: it would make us hold ever more.
-        if self.ended || self.out.len() - self.written > CHUNK || !self.has_room(cx) {
+        if self.ended || moving.out.len() - moving.written > CHUNK || !self.has_room(cx) {
             return Ok(false);
         }
         let mut input = self.surroundings.scratch.take_input();
-        let result = self.read(&mut input, cx);
+        // Within a long message more of it is read at once; what is held back of others is less than that.
+        let most = if moving.assembler.capacity() > CHUNK { READ_SIZE } else { CHUNK };
+        let result = self.read(moving, input.get_mut(..most).unwrap_or_default(), cx);
         self.surroundings.scratch.input.set(input);
         result
     }
 
-    fn read(&mut self, input: &mut [u8], cx: &mut Context<'_>) -> Result<bool, End> {
+    fn read(&mut self, moving: &mut Moving, input: &mut [u8], cx: &mut Context<'_>) -> Result<bool, End> {
         let read = match Pin::new(self.io.stream()).poll_read(cx, input) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Err(error)) => return Err(End::Io(error)),
@@ -297,8 +302,8 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
             Poll::Ready(Ok(read)) => read,
         };
         let bytes = input.get(..read).unwrap_or_default();
-        let taken = self.take(bytes, cx)?;
-        self.held.extend_from_slice(bytes.get(taken..).unwrap_or_default());
+        let taken = self.take(moving, bytes, cx)?;
+        moving.held.extend_from_slice(bytes.get(taken..).unwrap_or_default());
         Ok(true)
     }
 
@@ -307,56 +312,61 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
     }
 
     /// Takes bytes of the peer, as long as there is room for what they bring. How many were taken.
-    fn take(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<usize, End> {
+    fn take(&mut self, moving: &mut Moving, bytes: &[u8], cx: &mut Context<'_>) -> Result<usize, End> {
         let mut at = 0;
         loop {
             if at < bytes.len() && !self.has_room(cx) {
                 return Ok(at);
             }
-            let (taken, event) = self.zmtp.recv(bytes.get(at..).unwrap_or_default(), &mut self.out)?;
+            let (taken, event) = self.zmtp.recv(bytes.get(at..).unwrap_or_default(), &mut moving.out)?;
             at += taken;
             let mut verdict = None;
             match event {
                 Event::NeedMore | Event::Blocked => return Ok(at),
                 Event::Frame(frame) => {
-                    if let Some(message) = self.assembler.push(&frame) {
+                    if let Some(message) = moving.assembler.push(&frame) {
                         self.handler.on_message(message)?;
                     }
                 }
-                Event::Ready(peer) => self.handler.on_ready(peer)?,
+                Event::Ready(peer) => {
+                    self.handler.on_ready(peer)?;
+                    self.zmtp.forget_peer();
+                }
                 Event::Authenticate(credentials) => verdict = Some(self.handler.authenticate(credentials)),
                 Event::Subscribe(topic) => self.handler.on_subscription(topic, true)?,
                 Event::Cancel(topic) => self.handler.on_subscription(topic, false)?,
-                Event::Ping { ttl, .. } => self.peer_ttl = ttl,
+                Event::Ping { ttl, .. } => {
+                    self.peer_ttl = u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX);
+                }
                 // The connection has failed with it: the next call says so.
                 Event::Refused(_) | Event::Pong(_) | Event::Command(_) => {}
             }
             // Neither can fail: the verdict was asked for.
             let _ = match verdict {
                 None => Ok(()),
-                Some(true) => self.zmtp.allow(&mut self.out),
-                Some(false) => self.zmtp.deny(b"400", &mut self.out),
+                Some(true) => self.zmtp.allow(&mut moving.out),
+                Some(false) => self.zmtp.deny(b"400", &mut moving.out),
             };
         }
     }
 
     /// Writes as long as there is something and the peer takes it. Whether something was written.
-    fn poll_output(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    fn poll_output(&mut self, moving: &mut Moving, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut wrote = false;
         loop {
-            self.fill(cx)?;
-            if self.out.is_empty() && self.sending.is_none() {
-                self.stalled = None;
+            self.fill(moving, cx)?;
+            if moving.out.is_empty() && moving.sending.is_none() {
+                moving.stalled = None;
                 return Ok(wrote);
             }
-            match self.poll_flush(cx) {
+            match self.poll_flush(moving, cx) {
                 Poll::Pending => {
-                    self.stalled.get_or_insert_with(Instant::now);
+                    moving.stalled.get_or_insert_with(Instant::now);
                     return Ok(wrote);
                 }
                 Poll::Ready(Err(error)) => return Err(End::Io(error)),
                 Poll::Ready(Ok(())) => {
-                    self.stalled = None;
+                    moving.stalled = None;
                     wrote = true;
                 }
             }
@@ -364,94 +374,103 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
     }
 
     /// Puts messages of the queue into `out`, up to about a chunk.
-    fn fill(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        while self.zmtp.is_ready() && self.out.len() < CHUNK {
-            if let Some(sending) = &self.sending {
+    fn fill(&mut self, moving: &mut Moving, cx: &mut Context<'_>) -> Result<(), End> {
+        while self.zmtp.is_ready() && moving.out.len() < CHUNK {
+            if let Some(sending) = &moving.sending {
                 if sending.payload.is_some() {
                     return Ok(());
                 }
-                self.send_frames();
+                self.send_frames(moving);
                 continue;
             }
             let Poll::Ready(outgoing) = self.outbox.poll_pop(cx) else { return Ok(()) };
             match outgoing {
-                Outgoing::Message { hop, skip, message } => self.send_message(hop, skip, message),
+                Outgoing::Message { hop, skip, message } => self.send_message(moving, hop, skip, message),
                 // A topic is no longer than the limits that it has passed, so that these can't fail.
-                Outgoing::Subscribe(topic) => drop(self.zmtp.subscribe(&topic, &mut self.out)),
-                Outgoing::Cancel(topic) => drop(self.zmtp.cancel(&topic, &mut self.out)),
+                Outgoing::Subscribe(topic) => drop(self.zmtp.subscribe(&topic, &mut moving.out)),
+                Outgoing::Cancel(topic) => drop(self.zmtp.cancel(&topic, &mut moving.out)),
                 Outgoing::Close(reason) => return Err(End::Handler(reason)),
             }
         }
         Ok(())
     }
 
-    fn send_message(&mut self, hop: Option<Hop>, skip: usize, message: Arc<Message>) {
+    fn send_message(&mut self, moving: &mut Moving, hop: Option<Hop>, skip: usize, message: Arc<Message>) {
         if message.frame_count() <= skip {
             return;
         }
         if let Some(hop) = hop {
-            let _ = self.zmtp.send_frame(&hop, true, &mut self.out);
+            let _ = self.zmtp.send_frame(&hop, true, &mut moving.out);
         }
-        self.sending = Some(Sending { message, frame: skip, payload: None });
-        self.send_frames();
+        moving.sending = Some(Sending { message, frame: skip, payload: None });
+        self.send_frames(moving);
     }
 
     /// Goes on with the message that is being sent, up to a payload that is written from where it lies.
-    fn send_frames(&mut self) {
-        let Some(sending) = &mut self.sending else { return };
+    fn send_frames(&mut self, moving: &mut Moving) {
+        let Some(sending) = &mut moving.sending else { return };
         while let Some(payload) = sending.message.frame(sending.frame) {
             let more = sending.frame + 1 < sending.message.frame_count();
-            if payload.len() >= LARGE && self.zmtp.begin_frame(payload.len() as u64, more, &mut self.out).is_ok() {
+            if payload.len() >= LARGE && self.zmtp.begin_frame(payload.len() as u64, more, &mut moving.out).is_ok() {
                 sending.payload = Some(0);
                 return;
             }
             // It can't fail: the handshake is done and no frame is open.
-            let _ = self.zmtp.send_frame(payload, more, &mut self.out);
+            let _ = self.zmtp.send_frame(payload, more, &mut moving.out);
             sending.frame += 1;
         }
-        self.sending = None;
+        moving.sending = None;
         self.handler.on_sent();
     }
 
-    /// Writes `out`, and a payload behind it.
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
-            self.written += ready!(write(self.io.stream(), rest, cx))?;
+    /// Writes `out`, and a payload behind it, with one system call if the peer takes so much.
+    fn poll_flush(&mut self, moving: &mut Moving, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let out = moving.out.get(moving.written..).unwrap_or_default();
+            let payload = moving.sending.as_ref().map_or(&[][..], Sending::rest);
+            if out.is_empty() && payload.is_empty() {
+                break;
+            }
+            let parts = [IoSlice::new(out), IoSlice::new(payload)];
+            let written = match ready!(Pin::new(self.io.stream()).poll_write_vectored(cx, &parts))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => written,
+            };
+            let of_out = written.min(out.len());
+            moving.written += of_out;
+            if let Some(Sending { payload: Some(done), .. }) = &mut moving.sending {
+                *done += written - of_out;
+            }
         }
-        self.out.clear();
-        self.written = 0;
-        if let Some(Sending { message, frame, payload: Some(written) }) = &mut self.sending {
-            let payload = message.frame(*frame).unwrap_or_default();
-            while let Some(rest) = payload.get(*written..).filter(|rest| !rest.is_empty()) {
-                *written += ready!(write(self.io.stream(), rest, cx))?;
-            }
+        moving.out.clear();
+        moving.written = 0;
+        if let Some(Sending { payload: payload @ Some(_), frame, .. }) = &mut moving.sending {
             // All of it went by the codec.
-            let _ = self.zmtp.skip_frame(payload.len() as u64);
-            if let Some(sending) = &mut self.sending {
-                sending.frame += 1;
-                sending.payload = None;
-            }
-            self.send_frames();
+            let _ = self.zmtp.skip_frame(payload.take().unwrap_or_default() as u64);
+            *frame += 1;
+            self.send_frames(moving);
         }
         Pin::new(self.io.stream()).poll_flush(cx)
     }
 
     /// Does what is due, and waits for what is next.
-    fn poll_clock(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    fn poll_clock(&mut self, moving: &mut Moving, cx: &mut Context<'_>) -> Result<(), End> {
         loop {
             let now = Instant::now();
-            self.on_time(now)?;
-            if !self.out.is_empty() && self.stalled.is_none() {
+            self.on_time(moving, now)?;
+            if !moving.out.is_empty() && moving.stalled.is_none() {
                 // A PING, or the socket type: it is written before we wait.
-                self.poll_output(cx)?;
+                self.poll_output(moving, cx)?;
             }
-            let Some(next) = self.next_time() else {
+            let Some(next) = self.next_time(moving) else {
                 self.alarm = None;
                 return Ok(());
             };
             let alarm = match &mut self.alarm {
                 Some(alarm) if alarm.0 <= next => alarm,
-                place => place.insert((next, self.worker.sleep(next.saturating_duration_since(now)))),
+                place => {
+                    place.insert(Box::new((next, self.surroundings.worker.sleep(next.saturating_duration_since(now)))))
+                }
             };
             if alarm.1.as_mut().poll(cx).is_pending() {
                 return Ok(());
@@ -460,19 +479,19 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
         }
     }
 
-    fn on_time(&mut self, now: Instant) -> Result<(), End> {
+    fn on_time(&mut self, moving: &mut Moving, now: Instant) -> Result<(), End> {
         let elapsed = now.saturating_duration_since(self.told);
         if elapsed >= TICK {
             // The codec counts whole milliseconds.
             let elapsed = Duration::from_millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
             self.told += elapsed;
-            self.zmtp.on_elapsed(elapsed, &mut self.out)?;
+            self.zmtp.on_elapsed(elapsed, &mut moving.out)?;
         }
         if self.zmtp.waits_for_socket_type() && now >= self.begun + self.surroundings.patience.face {
-            self.zmtp.declare_socket_type(&mut self.out)?;
+            self.zmtp.declare_socket_type(&mut moving.out)?;
         }
         let write = self.surroundings.patience.write;
-        if !write.is_zero() && self.stalled.is_some_and(|since| now >= since + write) {
+        if !write.is_zero() && moving.stalled.is_some_and(|since| now >= since + write) {
             return Err(End::WriteTimeout);
         }
         if self.handler.deadline().is_some_and(|deadline| now >= deadline) {
@@ -482,11 +501,12 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
     }
 
     /// When something is to be looked at.
-    fn next_time(&self) -> Option<Instant> {
+    fn next_time(&self, moving: &Moving) -> Option<Instant> {
         let options = &self.surroundings.options;
         let after = |since: Instant, time: Duration| (!time.is_zero()).then(|| since + time.max(TICK));
         let codec = if self.zmtp.is_ready() {
-            let times = [options.heartbeat.interval, options.heartbeat.timeout, self.peer_ttl];
+            let peer_ttl = Duration::from_millis(self.peer_ttl.into());
+            let times = [options.heartbeat.interval, options.heartbeat.timeout, peer_ttl];
             let shortest = times.into_iter().filter(|time| !time.is_zero()).min();
             shortest.and_then(|time| after(self.told, time / 4))
         } else if self.zmtp.waits_for_socket_type() {
@@ -495,12 +515,7 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
             None
         };
         let handshake = if self.zmtp.is_ready() { None } else { after(self.begun, options.handshake_timeout + TICK) };
-        let write = self.stalled.and_then(|since| after(since, self.surroundings.patience.write));
+        let write = moving.stalled.and_then(|since| after(since, self.surroundings.patience.write));
         [codec, handshake, write, self.handler.deadline()].into_iter().flatten().min()
     }
-}
-
-fn write(io: &mut Stream, bytes: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-    let written = ready!(Pin::new(io).poll_write(cx, bytes))?;
-    Poll::Ready(if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) })
 }

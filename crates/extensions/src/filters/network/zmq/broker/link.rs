@@ -1,6 +1,6 @@
 //! One connection to a host as it runs: from connecting to its end.
 
-use super::super::pump::{self, End, Handler, Transport};
+use super::super::pump::{End, Handler, Pump, Transport};
 use super::{
     Broker,
     links::{Link, Links},
@@ -62,12 +62,12 @@ async fn serve(links: &Rc<Links>, link: &Rc<Link>, weak: &Weak<Broker>) -> bool 
         }
     };
     stats.upstream_cx_total.inc();
-    let (worker, surroundings) = (broker.worker.clone(), broker.upstream_surroundings(links.socket_type));
+    let surroundings = broker.upstream_surroundings(links.socket_type);
     // The broker ends with its last client, not with its last connection.
     drop(broker);
     let mut transport = HostTransport::new(connection, link);
     let mut handler = HostHandler { links: Rc::clone(links), link: Rc::clone(link), broker: Weak::clone(weak) };
-    let end = pump::run(&mut transport, &worker, &surroundings, &link.outbox, &mut handler).await;
+    let end = Pump::new(&mut transport, &surroundings, &link.outbox, &mut handler).await;
     if link.is_ready.replace(false) {
         stats.upstream_cx_ready.dec();
     }
@@ -76,7 +76,12 @@ async fn serve(links: &Rc<Links>, link: &Rc<Link>, weak: &Weak<Broker>) -> bool 
         End::Closed => true,
         End::Failed(error) => {
             stats.upstream_cx_failed.inc();
-            tracing::warn!("zmq: closed the connection to {}: {error}", link.host.address());
+            // What is tried again and again is told of once.
+            if links.has_failed_before(link) {
+                tracing::debug!("zmq: closed the connection to {}: {error}", link.host.address());
+            } else {
+                tracing::warn!("zmq: closed the connection to {}: {error}", link.host.address());
+            }
             true
         }
         end @ (End::Io(_) | End::WriteTimeout) => {

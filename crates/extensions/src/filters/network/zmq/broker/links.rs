@@ -211,13 +211,21 @@ impl Links {
         self.wake();
     }
 
+    /// Whether the last connection to the host has failed too.
+    pub(super) fn has_failed_before(&self, link: &Link) -> bool {
+        self.backoff.borrow().contains_key(&link.host.id())
+    }
+
     /// How long to leave the host alone.
     fn back_off(&self, link: &Link, broker: &Broker) -> Duration {
         let mut backoff = self.backoff.borrow_mut();
         let failures = backoff.get(&link.host.id()).map_or(0, |backoff| backoff.failures) + 1;
         let reconnect = broker.settings.reconnect;
         let doubled = reconnect.base.0.saturating_mul(1 << failures.min(16).saturating_sub(1));
-        let wait = doubled.min(reconnect.max.0).mul_f64(1.0 + fastrand::f64() / 2.0);
+        let mut wait = doubled.min(reconnect.max.0).mul_f64(1.0 + fastrand::f64() / 2.0);
+        if let Some(check) = &broker.settings.health_check {
+            wait = wait.min(check.interval.0);
+        }
         backoff.insert(link.host.id(), Backoff { failures, until: Instant::now() + wait });
         wait
     }
@@ -334,7 +342,8 @@ async fn keep(links: Weak<Links>, broker: Weak<Broker>) {
                 return;
             }
             links.keep_each(&broker);
-            broker.worker.sleep(KEEP_INTERVAL)
+            let interval = broker.settings.health_check.map_or(KEEP_INTERVAL, |check| check.interval.0);
+            broker.worker.sleep(interval.min(KEEP_INTERVAL))
         };
         sleep.await;
     }

@@ -21,7 +21,7 @@ use super::{
     stats::ZmqStats,
 };
 use bus::Inbox;
-use links::Links;
+use links::{Interest, Links};
 use pullers::Pullers;
 use requests::Requests;
 use sota_codec::zmtp::{Limits, Message, Options, SocketType};
@@ -53,18 +53,20 @@ pub(super) struct Broker {
     inbox: Arc<Inbox>,
     /// Whether somebody empties the inbox.
     is_listening: Cell<bool>,
+    /// Keeps a connection to each host whose health is checked.
+    checked: RefCell<Vec<Interest>>,
 }
 
 impl Broker {
-    /// The worker's part.
-    pub(super) fn new(
+    /// The worker's part, which runs from now on.
+    pub(super) fn start(
         settings: &Arc<Settings>,
         bus: &Arc<Bus>,
         worker: &WorkerCx,
         stats: &Group<ZmqStats>,
         scratch: &Rc<Scratch>,
     ) -> Rc<Self> {
-        Rc::new_cyclic(|myself| Self {
+        let broker = Rc::new_cyclic(|myself| Self {
             settings: Arc::clone(settings),
             worker: worker.clone(),
             stats: stats.clone(),
@@ -79,7 +81,20 @@ impl Broker {
             bus: Arc::clone(bus),
             inbox: bus.join(settings.watermark),
             is_listening: Cell::new(false),
-        })
+            checked: RefCell::default(),
+        });
+        broker.check_hosts();
+        broker
+    }
+
+    /// Begins to check the health of hosts, if that is configured: there is to be a connection to each of them.
+    fn check_hosts(self: &Rc<Self>) {
+        let (Some(check), Some(routes)) = (&self.settings.health_check, self.routes()) else { return };
+        for cluster in 0..routes.clusters().len() {
+            if let Some(links) = self.links(cluster, check.socket_type.0) {
+                self.checked.borrow_mut().push(links.keep_all(self));
+            }
+        }
     }
 
     fn routes(&self) -> Option<&Routes> {
@@ -112,6 +127,7 @@ impl Broker {
         let surroundings = all.entry(socket_type).or_insert_with(|| {
             let options = Options { socket_type, auto_face: false, ..self.settings.upstream.clone() };
             Rc::new(Surroundings {
+                worker: self.worker.clone(),
                 options: Arc::new(options),
                 patience: Patience { ..self.settings.patience },
                 scratch: Rc::clone(&self.scratch),

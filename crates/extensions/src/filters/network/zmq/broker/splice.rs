@@ -2,7 +2,7 @@
 
 use super::super::{
     outbox::{Outbox, Outgoing},
-    pump::{self, End, Handler},
+    pump::{End, Handler, Pump},
 };
 use super::{Broker, link::HostTransport, links::Link};
 use sota_codec::zmtp::{Message, Peer, SocketType};
@@ -36,7 +36,7 @@ async fn run(broker: Rc<Broker>, link: Rc<Link>, socket_type: SocketType, client
             let mut transport = HostTransport::new(connection, &link);
             let mut handler =
                 SplicedHost { broker: Rc::clone(&broker), link: Rc::clone(&link), client: Rc::clone(&client) };
-            let end = pump::run(&mut transport, &broker.worker, &surroundings, &link.outbox, &mut handler).await;
+            let end = Pump::new(&mut transport, &surroundings, &link.outbox, &mut handler).await;
             if link.is_ready.replace(false) {
                 broker.stats.upstream_cx_ready.dec();
             }

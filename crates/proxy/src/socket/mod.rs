@@ -4,6 +4,11 @@
 //! writing borrow the socket for the length of one poll, so the two directions of a connection can be two futures of
 //! one task.
 
+mod tls;
+
+pub use tls::TlsStream;
+pub(crate) use tls::Wire;
+
 use crate::buffer::ReadBuffer;
 use socket2::SockRef;
 use sota_plugin::filter::ConnectionIo;
@@ -28,15 +33,26 @@ pub enum Io {
     Unix(UnixStream),
     /// Something that is layered on a transport: network filters that look at the bytes.
     Layered(Box<dyn ConnectionIo>),
+    /// TLS on one of the others.
+    Tls(Box<TlsStream>),
 }
 
 impl Io {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+    /// What is below TLS.
+    pub fn transport(&self) -> &Self {
+        match self {
+            Self::Tls(tls) => tls.transport(),
+            plain => plain,
+        }
+    }
+
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut read = ReadBuf::new(buf);
         match self {
             Self::Tcp(stream) => ready!(Pin::new(stream).poll_read(cx, &mut read))?,
             Self::Unix(stream) => ready!(Pin::new(stream).poll_read(cx, &mut read))?,
             Self::Layered(io) => return io.poll_read(cx, buf),
+            Self::Tls(tls) => return tls.poll_read(cx, buf),
         }
         Poll::Ready(Ok(read.filled().len()))
     }
@@ -49,19 +65,25 @@ impl Io {
             Self::Tcp(stream) => stream.try_read(&mut octet),
             Self::Unix(stream) => stream.try_read(&mut octet),
             Self::Layered(io) => return io.poll_read(&mut Context::from_waker(Waker::noop()), &mut octet).is_ready(),
+            Self::Tls(tls) => return tls.poll_read(&mut Context::from_waker(Waker::noop()), &mut octet).is_ready(),
         };
         !matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, data),
             Self::Layered(io) => io.poll_write(cx, data),
+            Self::Tls(tls) => tls.poll_write(cx, data),
         }
     }
 
-    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
@@ -69,6 +91,7 @@ impl Io {
                 let first = parts.iter().find(|part| !part.is_empty());
                 io.poll_write(cx, first.map_or(&[][..], |part| part))
             }
+            Self::Tls(tls) => tls.poll_write_vectored(cx, parts),
         }
     }
 
@@ -76,14 +99,16 @@ impl Io {
         match self {
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Layered(io) => io.poll_flush(cx),
+            Self::Tls(tls) => tls.poll_flush(cx),
         }
     }
 
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Layered(io) => io.poll_shutdown(cx),
+            Self::Tls(tls) => tls.poll_shutdown(cx),
         }
     }
 }
@@ -202,6 +227,11 @@ impl Socket {
         while let Some(rest) = data.get(*done..).filter(|rest| !rest.is_empty()) {
             *done += ready!(self.poll_write(cx, rest))?;
         }
+        self.poll_flush(cx)
+    }
+
+    /// Sends what the transport holds back: one that encrypts may hold some.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.io.borrow_mut().poll_flush(cx)
     }
 
@@ -223,7 +253,7 @@ impl Socket {
 
     /// Makes the close that follows a reset: what was not delivered is thrown away.
     pub fn reset_on_close(&self) {
-        if let Io::Tcp(stream) = &*self.io.borrow() {
+        if let Io::Tcp(stream) = self.io.borrow().transport() {
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }
@@ -247,8 +277,8 @@ impl Socket {
         socket
     }
 
-    /// Runs `f` on the transport: for socket options and addresses.
+    /// Runs `f` on the transport, below TLS: for socket options and addresses.
     pub fn with_io<R>(&self, f: impl FnOnce(&Io) -> R) -> R {
-        f(&self.io.borrow())
+        f(self.io.borrow().transport())
     }
 }
