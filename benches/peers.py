@@ -65,8 +65,9 @@ class tree:
 
 
 def end(process):
-    """Ends a process and all it started: who they are can only be asked while it lives."""
-    for pid in reversed(tree(process.pid).pids):
+    """Ends a process and all it started: who they are can only be asked while it lives, and it goes first, or it would
+    start others in their place."""
+    for pid in tree(process.pid).pids:
         try:
             os.kill(pid, signal.SIGKILL)
         except OSError:

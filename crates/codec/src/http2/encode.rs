@@ -46,7 +46,8 @@ pub(super) fn request(
     if form != RequestForm::Connect {
         encoder.field(Name::Pseudo(Pseudo::Scheme), head.scheme.as_str().as_bytes(), out);
     }
-    if !authority.is_empty() {
+    // One that was sent empty is another thing than none.
+    if let Some(authority) = head.get(HeaderId::Host) {
         encoder.field(Name::Pseudo(Pseudo::Authority), authority, out);
     }
     if form != RequestForm::Connect {

@@ -109,7 +109,8 @@ impl Decoder {
     /// A line without its end.
     fn line(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, RespError> {
         let Some(end) = memchr::memchr(b'\n', buffer) else {
-            return if buffer.len() > self.limits.line { Err(RespError::TooLarge) } else { Ok(None) };
+            // With a return at the end it may be whole.
+            return if buffer.len() > self.limits.line + 1 { Err(RespError::TooLarge) } else { Ok(None) };
         };
         if end > self.limits.line + 1 {
             return Err(RespError::TooLarge);

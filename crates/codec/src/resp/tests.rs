@@ -62,7 +62,7 @@ fn what_is_no_value_is_told() {
     ] {
         assert_eq!(decode(text), Err(error), "{text:?}");
     }
-    assert_eq!(decode(&"a".repeat(64 * 1024 + 1)), Err(RespError::TooLarge));
+    assert_eq!(decode(&"a".repeat(64 * 1024 + 2)), Err(RespError::TooLarge));
 }
 
 #[test]

@@ -29,10 +29,10 @@ impl ResponseFields {
 
     /// Adds the fields. Those about the connection are not touched. `request`: as it went upstream, if there was one
     /// that could be read. `date`: of [`DateCache`]; a date that the response has is kept.
-    pub fn apply(&self, head: &mut ResponseHead, request: Option<&RequestHead>, date: &Date) {
+    pub fn apply(&self, head: &mut ResponseHead, request: Option<&RequestHead>, date: impl FnOnce() -> Date) {
         let headers = &mut head.headers;
         if !headers.contains(HeaderId::Date) {
-            headers.append_sanitized(HeaderId::Date, date);
+            headers.append_sanitized(HeaderId::Date, date());
         }
         let overwrite = match self.transformation {
             ServerHeaderTransformation::Overwrite => true,
@@ -100,7 +100,7 @@ mod tests {
         head.headers = given.iter().copied().collect();
         let mut from = RequestHead::new(Method::Get, "h", "/").unwrap();
         from.headers = request.iter().copied().collect();
-        fields.apply(&mut head, Some(&from), &DateCache::default().get(UNIX_EPOCH));
+        fields.apply(&mut head, Some(&from), || DateCache::default().get(UNIX_EPOCH));
         let mut lines = Vec::new();
         head.headers.write_lines(&mut lines);
         String::from_utf8(lines).unwrap().replace("Thu, 01 Jan 1970 00:00:00 GMT", "<date>")

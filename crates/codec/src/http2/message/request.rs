@@ -138,6 +138,9 @@ impl<'a> RequestSink<'a> {
             if !has_host || !self.has_scheme || !is_asterisk && self.head.path().first() != Some(&b'/') {
                 return Err(StreamFault::Messaging);
             }
+            if self.head.authority().is_empty() {
+                self.head.note_empty_host();
+            }
         }
         let length = content_length(&mut self.head.headers).map_err(|_| StreamFault::Messaging)?;
         let mut body = length;
