@@ -26,7 +26,7 @@ use sota_proxy::{
     upstream::{ClusterConfig, Discovery, DiscoveryNote},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry},
     rc::Rc,
     sync::{Arc, Weak},
     time::{SystemTime, UNIX_EPOCH},
@@ -539,8 +539,8 @@ impl Manager {
         }
         self.endpoints.retain(|key, _| wanted.contains_key(key));
         for ((id, name), source) in &wanted {
-            if !self.endpoints.contains_key(&(*id, name.clone())) {
-                self.endpoints.insert((*id, name.clone()), Named::default());
+            if let Entry::Vacant(new) = self.endpoints.entry((*id, name.clone())) {
+                new.insert(Named::default());
                 self.wait(source, Event::Late(Kind::Endpoints, *id, name.clone()));
             }
         }
@@ -729,8 +729,8 @@ impl Manager {
         self.routes.retain(|key, _| wanted.contains_key(key));
         self.users.retain(|key, _| wanted.contains_key(key));
         for ((id, name), source) in &wanted {
-            if !self.routes.contains_key(&(*id, name.clone())) {
-                self.routes.insert((*id, name.clone()), Named::default());
+            if let Entry::Vacant(new) = self.routes.entry((*id, name.clone())) {
+                new.insert(Named::default());
                 self.wait(source, Event::Late(Kind::Routes, *id, name.clone()));
             }
         }
