@@ -1,8 +1,9 @@
 //! The bootstrap: what a process starts from (`envoy.config.bootstrap.v3.Bootstrap`).
 
 use crate::{
-    access_log::AccessLog, address::Address, cluster::Cluster, extension::ExtensionConfig, listener::Listener,
-    matcher::StringMatcher, node::Node, route::RouteConfiguration, secret::Secret,
+    access_log::AccessLog, address::Address, cluster::Cluster, config_source::DynamicResources,
+    extension::ExtensionConfig, listener::Listener, matcher::StringMatcher, node::Node, route::RouteConfiguration,
+    secret::Secret,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -21,6 +22,8 @@ pub struct Bootstrap {
     pub secrets: Vec<Arc<Secret>>,
     /// Route configurations of the file outside listeners (none in Envoy's bootstrap; tests and dialects).
     pub routes: Vec<Arc<RouteConfiguration>>,
+    /// What a control plane brings beside the file.
+    pub dynamic: DynamicResources,
     /// Tags, matchers and buckets of stats.
     pub stats_config: StatsConfig,
     /// How often stats are flushed to sinks; default 5 s.

@@ -2,6 +2,7 @@
 
 use crate::{
     address::{Address, BindConfig, TcpKeepalive},
+    config_source::ConfigSource,
     extension::ExtensionConfig,
     http::{Http1Options, Http2Options, HttpProtocolOptions},
     load_balancer::{LbConfig, LbPolicy},
@@ -91,6 +92,8 @@ pub enum Discovery {
     Eds {
         /// The name asked for.
         service_name: String,
+        /// Who is asked.
+        source: Arc<ConfigSource>,
     },
     /// The connection's restored destination is the host.
     OriginalDst(OriginalDstConfig),

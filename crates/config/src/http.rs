@@ -3,6 +3,7 @@
 use crate::{
     access_log::{AccessLog, AccessLogFilter, FormatString},
     address::CidrRange,
+    config_source::ConfigSource,
     extension::ExtensionConfig,
     matcher::StringMatcher,
     route::{HeaderMutations, RouteConfiguration},
@@ -153,7 +154,12 @@ pub enum RouteSource {
     /// In the document.
     Inline(Arc<RouteConfiguration>),
     /// A named route configuration that a control plane brings.
-    Rds(String),
+    Rds {
+        /// Its name.
+        name: String,
+        /// Who is asked.
+        source: Arc<ConfigSource>,
+    },
 }
 
 /// An HTTP filter of the chain.

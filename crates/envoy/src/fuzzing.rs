@@ -1,7 +1,9 @@
 //! What the fuzz targets call: one function for each kind of input, which panics when an invariant does not hold.
 //! The ordinary tests replay every seed and past finding of `fuzz/corpus/<target>/` through the same functions.
 
-use crate::{CheckOptions, LoadOptions, check, check_wire, dump_json, encode, load, parse_text, render};
+use crate::{
+    CheckOptions, LoadOptions, check, check_wire, discovery::Response, dump_json, encode, load, parse_text, render,
+};
 use sota_config::dialect::NoExtensions;
 
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
@@ -44,6 +46,22 @@ pub fn fuzz_wire(data: &[u8]) {
     let (node, errors) = check_wire(data, BOOTSTRAP, &LENIENT);
     if !errors.is_fatal() {
         let _ = encode(&node, BOOTSTRAP);
+    }
+}
+
+/// Target `discovery`: what a control plane sends, as either kind of response, and what a file of resources holds. Each
+/// resource can be looked at and checked.
+pub fn fuzz_discovery(data: &[u8]) {
+    let bytes = bytes::Bytes::copy_from_slice(data);
+    for read in
+        [Response::decode(&bytes).ok(), Response::decode_delta(&bytes).ok(), Response::read_file(data, "x").ok()]
+    {
+        for resource in read.iter().flat_map(|response| &response.resources) {
+            let (_, errors) = resource.check(&LENIENT);
+            assert!(errors.0.iter().all(|error| !error.reason.is_empty()));
+            assert_eq!(resource.fingerprint(), resource.clone().fingerprint());
+            let _ = resource.text_field(1, "name");
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! the native dialect is lowered to Envoy's shape and takes the same way.
 
 mod check;
+pub mod discovery;
 mod dump;
 mod field_mask;
 pub mod fuzzing;
@@ -29,7 +30,7 @@ pub use render::render;
 pub use secrets::read_secrets;
 pub use text::{MAX_TEXT_BYTES, parse_text};
 pub use translate::{
-    TranslateOptions, read_access_log, translate_cluster, translate_listener, translate_route_configuration,
-    translate_secret,
+    TranslateOptions, read_access_log, translate_cluster, translate_listener, translate_load_assignment,
+    translate_route_configuration, translate_secret,
 };
 pub use wire::encode;

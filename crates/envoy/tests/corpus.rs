@@ -25,3 +25,8 @@ fn wire() {
 fn load() {
     replay_corpus("load", PLACES, fuzzing::fuzz_load);
 }
+
+#[test]
+fn discovery() {
+    replay_corpus("discovery", PLACES, fuzzing::fuzz_discovery);
+}

@@ -8,6 +8,7 @@ pub mod tcp_proxy;
 pub mod http;
 pub mod router;
 pub mod context;
+pub mod grpc;
 pub mod upstream;
 pub mod wire;
 pub mod access_log;

@@ -72,17 +72,22 @@ fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Whether an extension owns this type URL.
+pub(crate) fn claims(registry: &Registry, type_url: &str) -> bool {
+    let Registry { listener_filters, network_filters, http_filters, access_loggers, load_balancers, .. } = registry;
+    listener_filters.claims(type_url)
+        || network_filters.claims(type_url)
+        || http_filters.claims(type_url)
+        || access_loggers.claims(type_url)
+        || load_balancers.claims(type_url)
+}
+
 /// What readers of configuration ask of the registry.
 struct RegisteredExtensions<'a>(&'a Registry);
 
 impl Extensions for RegisteredExtensions<'_> {
     fn claims(&self, type_url: &str) -> bool {
-        let Registry { listener_filters, network_filters, http_filters, access_loggers, load_balancers, .. } = self.0;
-        listener_filters.claims(type_url)
-            || network_filters.claims(type_url)
-            || http_filters.claims(type_url)
-            || access_loggers.claims(type_url)
-            || load_balancers.claims(type_url)
+        claims(self.0, type_url)
     }
 
     fn find(&self, category: &str, name: &str) -> Option<ExtensionName> {

@@ -13,6 +13,7 @@ mod runtime;
 mod server;
 mod server_stats;
 pub mod stats;
+mod xds;
 
 pub use explain::{ExplainOptions, explain};
 pub use logging::{COMPONENTS, LogFormat, parse_level};

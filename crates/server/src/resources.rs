@@ -2,9 +2,10 @@
 //! address opened before the first worker is told of a change, so a bad configuration changes nothing.
 
 use sota_config::{
-    ConfigError, ConfigErrors, Mark,
+    ConfigError, ConfigErrors, ExtensionConfig, Mark,
     address::Address,
     bootstrap::{Bootstrap, NodeInfo},
+    cluster::Discovery as DiscoveryKind,
     secret::Secret,
 };
 use sota_plugin::{
@@ -86,6 +87,8 @@ pub(crate) struct ActiveListener {
     pub sockets: Arc<Vec<ListenSocket>>,
     /// Since when.
     pub last_updated: SystemTime,
+    /// The version that a control plane gave it; `None`: it stands in the file.
+    pub version: Option<String>,
 }
 
 /// A cluster that is known.
@@ -94,6 +97,8 @@ pub(crate) struct ActiveCluster {
     pub config: Arc<ClusterConfig>,
     /// Since when.
     pub last_updated: SystemTime,
+    /// The version that a control plane gave it; `None`: it stands in the file.
+    pub version: Option<String>,
     /// Resolves its names for as long as it lives.
     _discovery: Discovery,
 }
@@ -104,6 +109,8 @@ pub(crate) struct Resources {
     scope: Scope,
     listeners: RefCell<BTreeMap<String, ActiveListener>>,
     clusters: RefCell<BTreeMap<String, ActiveCluster>>,
+    /// Of the file that is served, for clusters that name none.
+    resolver: RefCell<Option<ExtensionConfig>>,
     listener_stats: Group<ListenerManagerStats>,
     cluster_stats: Group<ClusterManagerStats>,
 }
@@ -226,18 +233,27 @@ impl Resources {
             scope: scope.clone(),
             listeners: RefCell::default(),
             clusters: RefCell::default(),
+            resolver: RefCell::default(),
             listener_stats: scope.child("listener_manager.").group(),
             cluster_stats: scope.child("cluster_manager.").group(),
         }
     }
 
-    /// What is served now, with these secrets.
+    /// What of the file is served now, with these secrets.
     pub(crate) fn current(&self, secrets: Vec<Arc<Secret>>) -> Current {
         let listeners = self.listeners.borrow();
         let clusters = self.clusters.borrow();
         Current {
-            listeners: listeners.iter().map(|(name, active)| (name.clone(), Arc::clone(&active.config))).collect(),
-            clusters: clusters.iter().map(|(name, active)| (name.clone(), Arc::clone(&active.config))).collect(),
+            listeners: listeners
+                .iter()
+                .filter(|(_, active)| active.version.is_none())
+                .map(|(name, active)| (name.clone(), Arc::clone(&active.config)))
+                .collect(),
+            clusters: clusters
+                .iter()
+                .filter(|(_, active)| active.version.is_none())
+                .map(|(name, active)| (name.clone(), Arc::clone(&active.config)))
+                .collect(),
             secrets,
         }
     }
@@ -252,72 +268,68 @@ impl Resources {
         }
         self.cluster_stats.warming_clusters.set(0);
         for name in &change.removed_listeners {
-            self.workers.publish(|| WorkerCommand::RemoveListener(name.clone()));
-            self.listeners.borrow_mut().remove(name);
-            self.listener_stats.listener_removed.inc();
+            self.remove_listener(name);
         }
         for (config, sockets) in change.listeners.iter().zip(opened) {
-            self.set_listener(config, sockets);
+            self.serve_listener(config, sockets, None);
         }
         for name in &change.removed_clusters {
-            self.workers.publish(|| WorkerCommand::RemoveCluster(name.clone()));
-            self.clusters.borrow_mut().remove(name);
-            self.cluster_stats.cluster_removed.inc();
+            self.remove_cluster(name);
         }
-        self.listener_stats.total_listeners_active.set(as_gauge(self.listeners.borrow().len()));
-        self.cluster_stats.active_clusters.set(as_gauge(self.clusters.borrow().len()));
         self.listener_stats.workers_started.set(1);
         Ok(())
     }
 
-    /// New sockets for each listener that needs some. A listener whose addresses and socket options are as before keeps
-    /// its own, so that connections which wait to be accepted are not lost.
+    /// New sockets for each listener that needs some.
     fn open_sockets(&self, change: &Change) -> Result<Vec<Option<Arc<Vec<ListenSocket>>>>, ConfigErrors> {
-        let listeners = self.listeners.borrow();
         let mut errors = Vec::new();
         let mut opened = Vec::with_capacity(change.listeners.len());
         for config in &change.listeners {
-            let model = &config.model;
-            if listeners.get(&model.name).is_some_and(|old| has_same_sockets(&old.config.model, model)) {
-                opened.push(None);
-                continue;
-            }
-            let is_ours = |address| {
-                let bound =
-                    |listener: &ActiveListener| listener.sockets.iter().any(|s| s.bound == BoundAddress::Ip(address));
-                listeners.values().any(bound)
-            };
-            let sockets = if model.bind_to_port {
-                ListenSocket::open_all(model, self.workers.len(), is_ours)
-            } else {
-                Ok(Vec::new())
-            };
-            match sockets {
-                Ok(sockets) => opened.push(Some(Arc::new(sockets))),
+            match self.open_listener(config) {
+                Ok(sockets) => opened.push(sockets),
                 Err(error) => {
-                    self.listener_stats.listener_create_failure.inc();
-                    let at = change.bootstrap.listeners.iter().position(|listener| listener.name == model.name);
+                    let name = &config.model.name;
+                    let at = change.bootstrap.listeners.iter().position(|listener| listener.name == *name);
                     let path = at.map(|at| format!("static_resources.listeners[{at}]")).unwrap_or_default();
-                    errors.push(ConfigError::new(path, Mark::NONE, error.to_string()));
+                    errors.push(ConfigError::new(path, Mark::NONE, error));
                 }
             }
         }
         if errors.is_empty() { Ok(opened) } else { Err(ConfigErrors(errors)) }
     }
 
+    /// New sockets for a listener. One whose addresses and socket options are as before keeps its own (`None`), so that
+    /// connections which wait to be accepted are not lost.
+    pub(crate) fn open_listener(&self, config: &ListenerConfig) -> Result<Option<Arc<Vec<ListenSocket>>>, String> {
+        let listeners = self.listeners.borrow();
+        let model = &config.model;
+        if listeners.get(&model.name).is_some_and(|old| has_same_sockets(&old.config.model, model)) {
+            return Ok(None);
+        }
+        if !model.bind_to_port {
+            return Ok(Some(Arc::default()));
+        }
+        let is_ours = |address| {
+            let bound =
+                |listener: &ActiveListener| listener.sockets.iter().any(|s| s.bound == BoundAddress::Ip(address));
+            listeners.values().any(bound)
+        };
+        ListenSocket::open_all(model, self.workers.len(), is_ours).map(|sockets| Some(Arc::new(sockets))).map_err(
+            |error| {
+                self.listener_stats.listener_create_failure.inc();
+                error.to_string()
+            },
+        )
+    }
+
     /// Makes clusters known; the future is ready when each has its first hosts, or has failed to get some.
     fn set_clusters(&self, change: &Change) -> impl Future<Output = ()> + use<> {
+        self.resolver.borrow_mut().clone_from(&change.bootstrap.dns_resolver);
         let mut warming = Vec::new();
         for config in &change.clusters {
-            let discovery = Discovery::start(config, change.bootstrap.dns_resolver.as_ref(), &self.scope);
+            let discovery = self.start_discovery(config);
             warming.push(discovery.initialized());
-            let active =
-                ActiveCluster { config: Arc::clone(config), last_updated: SystemTime::now(), _discovery: discovery };
-            match self.clusters.borrow_mut().insert(config.name().to_string(), active) {
-                Some(_) => self.cluster_stats.cluster_modified.inc(),
-                None => self.cluster_stats.cluster_added.inc(),
-            }
-            self.workers.publish(|| WorkerCommand::SetCluster(Arc::clone(config)));
+            self.serve_cluster(config, discovery, None);
         }
         self.cluster_stats.warming_clusters.set(as_gauge(warming.len()));
         async move {
@@ -327,7 +339,44 @@ impl Resources {
         }
     }
 
-    fn set_listener(&self, config: &Arc<ListenerConfig>, sockets: Option<Arc<Vec<ListenSocket>>>) {
+    /// Begins to look for the hosts of a cluster that is not served yet.
+    pub(crate) fn start_discovery(&self, config: &Arc<ClusterConfig>) -> Discovery {
+        Discovery::start(config, self.resolver.borrow().as_ref(), &self.scope)
+    }
+
+    /// Tells the workers of a cluster, in the place of the one of its name.
+    pub(crate) fn serve_cluster(&self, config: &Arc<ClusterConfig>, discovery: Discovery, version: Option<String>) {
+        let active = ActiveCluster {
+            config: Arc::clone(config),
+            last_updated: SystemTime::now(),
+            version,
+            _discovery: discovery,
+        };
+        match self.clusters.borrow_mut().insert(config.name().to_string(), active) {
+            Some(_) => self.cluster_stats.cluster_modified.inc(),
+            None => self.cluster_stats.cluster_added.inc(),
+        }
+        self.workers.publish(|| WorkerCommand::SetCluster(Arc::clone(config)));
+        self.cluster_stats.active_clusters.set(as_gauge(self.clusters.borrow().len()));
+    }
+
+    /// Has the workers forget a cluster; requests that run finish.
+    pub(crate) fn remove_cluster(&self, name: &str) {
+        if self.clusters.borrow_mut().remove(name).is_none() {
+            return;
+        }
+        self.workers.publish(|| WorkerCommand::RemoveCluster(name.to_owned()));
+        self.cluster_stats.cluster_removed.inc();
+        self.cluster_stats.active_clusters.set(as_gauge(self.clusters.borrow().len()));
+    }
+
+    /// Tells the workers of a listener, in the place of the one of its name. Without sockets those of that one stay.
+    pub(crate) fn serve_listener(
+        &self,
+        config: &Arc<ListenerConfig>,
+        sockets: Option<Arc<Vec<ListenSocket>>>,
+        version: Option<String>,
+    ) {
         let name = &config.model.name;
         self.workers.publish(|| WorkerCommand::SetListener(Arc::clone(config), sockets.clone()));
         let mut listeners = self.listeners.borrow_mut();
@@ -339,8 +388,48 @@ impl Resources {
         }
         self.listener_stats.listener_create_success.add(self.workers.len() as u64);
         let sockets = sockets.or_else(|| old.map(|old| old.sockets)).unwrap_or_default();
-        let active = ActiveListener { config: Arc::clone(config), sockets, last_updated: SystemTime::now() };
+        let active = ActiveListener { config: Arc::clone(config), sockets, last_updated: SystemTime::now(), version };
         listeners.insert(name.clone(), active);
+        self.listener_stats.total_listeners_active.set(as_gauge(listeners.len()));
+    }
+
+    /// Has the workers stop a listener; its connections drain.
+    pub(crate) fn remove_listener(&self, name: &str) {
+        if self.listeners.borrow_mut().remove(name).is_none() {
+            return;
+        }
+        self.workers.publish(|| WorkerCommand::RemoveListener(name.to_owned()));
+        self.listener_stats.listener_removed.inc();
+        self.listener_stats.total_listeners_active.set(as_gauge(self.listeners.borrow().len()));
+    }
+
+    /// How many wait for their hosts and routes.
+    pub(crate) fn note_warming(&self, clusters: usize, listeners: usize) {
+        self.cluster_stats.warming_clusters.set(as_gauge(clusters));
+        self.listener_stats.total_listeners_warming.set(as_gauge(listeners));
+    }
+
+    /// Whether the file has a cluster of this name.
+    pub(crate) fn is_static_cluster(&self, name: &str) -> bool {
+        self.clusters.borrow().get(name).is_some_and(|cluster| cluster.version.is_none())
+    }
+
+    /// Whether the file has a listener of this name.
+    pub(crate) fn is_static_listener(&self, name: &str) -> bool {
+        self.listeners.borrow().get(name).is_some_and(|listener| listener.version.is_none())
+    }
+
+    /// Whether a resource of the file wants others that do not stand in it.
+    pub(crate) fn wants_discovery(&self) -> bool {
+        let has_routes = |listener: &ActiveListener| listener.config.dynamic_routes().next().is_some();
+        !self.eds_clusters().is_empty() || self.listeners.borrow().values().any(has_routes)
+    }
+
+    /// Clusters whose endpoints a control plane brings.
+    pub(crate) fn eds_clusters(&self) -> Vec<Arc<ClusterConfig>> {
+        let clusters = self.clusters.borrow();
+        let all = clusters.values().map(|cluster| &cluster.config);
+        all.filter(|config| matches!(config.model().discovery, DiscoveryKind::Eds { .. })).cloned().collect()
     }
 
     /// Closes the sockets of the listeners that `which` picks; their connections go on.

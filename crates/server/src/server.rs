@@ -12,6 +12,7 @@ use crate::{
     runtime::RuntimeLayers,
     server_stats::{AdminStats, RuntimeStats, SecretStats, ServerStats},
     stats::Store,
+    xds::Xds,
 };
 use sota_config::bootstrap::Bootstrap;
 use sota_plugin::{
@@ -88,7 +89,9 @@ pub(crate) struct Server {
     runtime_stats: Group<RuntimeStats>,
     /// What the admin interface counts.
     pub admin_stats: Group<AdminStats>,
-    inputs: BuildInputs,
+    /// What building needs.
+    pub inputs: BuildInputs,
+    xds: OnceCell<Xds>,
     stop: Notify,
 }
 
@@ -229,6 +232,7 @@ impl Server {
             started,
             state: Cell::new(State::PreInitializing),
             inputs,
+            xds: OnceCell::new(),
             stop: Notify::new(),
             options,
         }))
@@ -282,14 +286,31 @@ impl Server {
         self.state.set(State::Initializing);
         // Every worker serves once it answers.
         self.workers.ask(Duration::from_secs(10), |_| ()).await;
-        self.state.set(State::Live);
-        tracing::info!(target: "main", "serving with {} workers", self.concurrency);
-        self.own_stats.initialization_time_ms.record(millis(self.started.elapsed()));
-        memory::release_files();
+        if first.dynamic.is_empty() && !self.resources.wants_discovery() {
+            self.live();
+        } else {
+            let xds = self.xds.get_or_init(|| Xds::start(self, &first.dynamic));
+            tracing::info!(target: "main", "serving what the file says, and waiting for the control plane");
+            let (server, initialized) = (Rc::clone(self), xds.initialized());
+            tokio::task::spawn_local(async move {
+                initialized.await;
+                server.live();
+            });
+        }
         let flush = first.stats_flush_interval.filter(|interval| !interval.is_zero());
         self.serve(signals, tokio::time::interval(flush.unwrap_or(DEFAULT_FLUSH))).await;
         self.logs.flush();
         Ok(())
+    }
+
+    /// Everything that was wanted first is there.
+    fn live(&self) {
+        if self.state.get() == State::Initializing {
+            self.state.set(State::Live);
+        }
+        tracing::info!(target: "main", "serving with {} workers", self.concurrency);
+        self.own_stats.initialization_time_ms.record(millis(self.started.elapsed()));
+        memory::release_files();
     }
 
     /// Until a signal says that it is over, and everything has been finished.
@@ -358,7 +379,7 @@ impl Server {
     }
 
     /// Reads the configuration again and serves the difference. A file that is refused changes nothing.
-    pub(crate) async fn apply_file(&self) -> Result<String, Refused> {
+    pub(crate) async fn apply_file(self: &Rc<Self>) -> Result<String, Refused> {
         let (options, registry) = (self.options.config.clone(), Arc::clone(&self.inputs.registry));
         let (inputs, current) = (self.inputs.clone(), self.resources.current(self.bootstrap.borrow().secrets.clone()));
         let served = Arc::clone(&self.bootstrap.borrow());
@@ -380,6 +401,9 @@ impl Server {
         let summary = change.summary();
         let shown = |errors| Refused(configuration::render(&errors, &self.options.config));
         self.resources.apply(change).await.map_err(shown)?;
+        if self.xds.get().is_some() || self.resources.wants_discovery() {
+            self.xds.get_or_init(|| Xds::start(self, &bootstrap.dynamic)).reloaded();
+        }
         if !needs_restart.is_empty() {
             tracing::warn!(target: "config", "changes after a restart only: {}", needs_restart.join(", "));
         }
@@ -401,6 +425,7 @@ fn keep_what_needs_a_restart(served: &Bootstrap, new: &mut Bootstrap) -> Vec<&'s
     let kept = [
         ("node", keep(&served.node, &mut new.node)),
         ("admin", keep(&served.admin, &mut new.admin)),
+        ("dynamic_resources", keep(&served.dynamic, &mut new.dynamic)),
         ("stats_config", keep(&served.stats_config, &mut new.stats_config)),
         ("stats_flush_interval", keep(&served.stats_flush_interval, &mut new.stats_flush_interval)),
         ("layered_runtime", keep(&served.layered_runtime, &mut new.layered_runtime)),

@@ -198,8 +198,9 @@ fn security_is_refused_whatever_is_allowed() {
 #[test]
 fn unsupported_values_are_refused_by_name() {
     assert_eq!(
-        one(CLUSTER, &cluster("type: EDS")),
-        "2:1: type: the value \"EDS\" is not supported: there is no xDS yet"
+        one(CLUSTER, &cluster("lb_subset_config: {metadata_fallback_policy: FALLBACK_LIST}")),
+        "2:20: lb_subset_config.metadata_fallback_policy: the value \"FALLBACK_LIST\" is not supported: a route has one \
+         set of metadata"
     );
 }
 

@@ -3,6 +3,7 @@
 use super::{
     address::{AddressUse, bind_config, tcp_keepalive},
     circuit_breakers::circuit_breakers,
+    config_source::config_source,
     context::Cx,
     endpoint::load_assignment,
     extension::{any_extension, extension},
@@ -38,7 +39,7 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
         // With --allow-unsupported the check only warns, but without it nobody knows where the hosts are from.
         cx.field_error(node, "cluster_type", "clusters of extensions are not supported; write type");
     }
-    let discovery = discovery(cx, node);
+    let discovery = discovery(cx, node)?;
     let load_assignment = endpoints(cx, node, &discovery);
     let options = protocol_options(cx, node);
     let upstream_bind_config = cx.optional(node, "upstream_bind_config", |cx, node| Some(bind_config(cx, node)));
@@ -77,20 +78,36 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
     })
 }
 
-fn discovery(cx: &mut Cx<'_>, node: &Node) -> Discovery {
-    match node.str("type") {
+/// `None`: it was told what is wrong.
+fn discovery(cx: &mut Cx<'_>, node: &Node) -> Option<Discovery> {
+    Some(match node.str("type") {
         "STRICT_DNS" => Discovery::StrictDns(dns_config(cx, node)),
         "LOGICAL_DNS" => Discovery::LogicalDns(dns_config(cx, node)),
         "ORIGINAL_DST" => Discovery::OriginalDst(original_dst(cx, node)),
-        // Refused by the check; with --allow-unsupported the cluster is there without hosts.
-        "EDS" => Discovery::Eds {
-            service_name: match node.field("eds_cluster_config").str("service_name") {
-                "" => node.str("name").to_owned(),
-                name => name.to_owned(),
-            },
-        },
+        "EDS" => eds(cx, node)?,
         _ => Discovery::Static,
+    })
+}
+
+fn eds(cx: &mut Cx<'_>, node: &Node) -> Option<Discovery> {
+    let config = node.field("eds_cluster_config");
+    if !config.has("eds_config") {
+        if !cx.with("eds_cluster_config", |cx| cx.is_refused()) {
+            cx.field_error(node, "eds_cluster_config", "clusters of type EDS need eds_config, which says who is asked");
+        }
+        return None;
     }
+    let source = cx.with("eds_cluster_config", |cx| cx.optional(config, "eds_config", config_source))?;
+    let name = match config.str("service_name") {
+        "" => node.str("name"),
+        name => name,
+    };
+    // Names of the new scheme are those of collections, which are not asked for.
+    if name.starts_with("xdstp:") {
+        cx.field_error(node, "eds_cluster_config", "names of the scheme xdstp are not asked for yet");
+        return None;
+    }
+    Some(Discovery::Eds { service_name: name.to_owned(), source: Arc::new(source) })
 }
 
 fn dns_config(cx: &mut Cx<'_>, node: &Node) -> DnsConfig {

@@ -3,6 +3,7 @@
 use super::{
     access_log::access_log,
     address::cidr_range,
+    config_source::config_source,
     context::Cx,
     early_mutations::early_header_mutations,
     extension::{extension, is_filter},
@@ -143,8 +144,13 @@ pub(super) fn http_connection_manager(cx: &mut Cx<'_>, node: &Node) -> Option<Ht
 
 fn routes(cx: &mut Cx<'_>, node: &Node) -> Option<RouteSource> {
     if let Some(rds) = node.get("rds") {
-        // Refused by the check; with --allow-unsupported there are no routes until somebody brings them.
-        return Some(RouteSource::Rds(rds.str("route_config_name").to_owned()));
+        return cx.with("rds", |cx| {
+            if !rds.has("config_source") && !cx.is_refused() {
+                cx.error(rds.mark, "the field \"config_source\" is required");
+            }
+            let source = Arc::new(cx.optional(rds, "config_source", config_source)?);
+            Some(RouteSource::Rds { name: rds.str("route_config_name").to_owned(), source })
+        });
     }
     if node.has("scoped_routes") {
         cx.field_error(node, "scoped_routes", "routes by scope are not supported");

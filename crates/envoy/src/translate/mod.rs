@@ -10,6 +10,7 @@ mod address;
 mod bootstrap;
 mod circuit_breakers;
 mod cluster;
+mod config_source;
 mod context;
 mod data_source;
 mod early_mutations;
@@ -45,8 +46,12 @@ pub(crate) use context::{Cx, PathMap};
 
 use crate::check::{CheckOptions, check};
 use sota_config::{
-    ConfigError, ConfigErrors, Node, access_log::AccessLog, cluster::Cluster, listener::Listener,
-    route::RouteConfiguration, secret::Secret,
+    ConfigError, ConfigErrors, Node,
+    access_log::AccessLog,
+    cluster::{Cluster, LoadAssignment},
+    listener::Listener,
+    route::RouteConfiguration,
+    secret::Secret,
 };
 
 /// What a translation needs to know beside the document.
@@ -84,6 +89,14 @@ pub fn translate_route_configuration(
     options: &TranslateOptions<'_>,
 ) -> Result<(RouteConfiguration, ConfigErrors), ConfigErrors> {
     finish(node, options, |cx| Some(route::route_configuration(cx, node, cx.options.static_config)))
+}
+
+/// A checked `envoy.config.endpoint.v3.ClusterLoadAssignment` as the endpoints of the model, with the warnings about it.
+pub fn translate_load_assignment(
+    node: &Node,
+    options: &TranslateOptions<'_>,
+) -> Result<(LoadAssignment, ConfigErrors), ConfigErrors> {
+    finish(node, options, |cx| Some(endpoint::load_assignment(cx, node, address::AddressUse::Host)))
 }
 
 /// A checked `envoy.extensions.transport_sockets.tls.v3.Secret` as a secret of the model.

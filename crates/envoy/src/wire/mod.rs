@@ -5,4 +5,5 @@ mod encode;
 mod reader;
 
 pub use encode::encode;
+pub(crate) use encode::put_bytes;
 pub(crate) use reader::{RawValue, Reader, WireError};

@@ -85,7 +85,7 @@ fn discovery(discovery: &Discovery) -> String {
         Discovery::Static => "as configured".to_owned(),
         Discovery::StrictDns(_) => "every address of its names (STRICT_DNS)".to_owned(),
         Discovery::LogicalDns(_) => "the first address of its name (LOGICAL_DNS)".to_owned(),
-        Discovery::Eds { service_name } => format!("endpoint discovery of {service_name}"),
+        Discovery::Eds { service_name, .. } => format!("endpoint discovery of {service_name}"),
         Discovery::OriginalDst(_) => "where the client wanted to go (ORIGINAL_DST)".to_owned(),
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     access_log::{AccessLogs, WorkerAccessLogs},
     context::WorkerContext,
     downstream::Downstream,
-    router::{RequestMutations, RouteTable, Router, Routes},
+    router::{DynamicRoutes, RequestMutations, RouteTable, Router, Routes},
     wire::{
         http1::ServerOptions,
         http2::{Http2Stats, Options as Http2Options},
@@ -52,7 +52,7 @@ use sota_plugin::{
 };
 use stats::{CodecStats, HttpStats, ResponseStats};
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     rc::Rc,
     sync::Arc,
 };
@@ -62,8 +62,10 @@ pub struct HttpConnectionManagerConfig {
     model: Arc<Model>,
     server: ServerOptions,
     http2: Http2Options,
-    /// The table of the document; `None` while a control plane has not brought one.
+    /// The table of the document.
     routes: Option<Arc<RouteTable>>,
+    /// Where a control plane brings it.
+    dynamic_routes: Option<Arc<DynamicRoutes>>,
     filters: Vec<FilterConfig>,
     upgrades: Vec<UpgradeEntry<FilterConfig>>,
     router: RouterConfig,
@@ -103,7 +105,11 @@ impl HttpConnectionManagerConfig {
                 let path = format!("{}.route_config", cx.path);
                 take(RouteTable::build(table, &FactoryContext { path: &path, ..*cx }), &mut errors)
             }
-            RouteSource::Rds(_) => None,
+            RouteSource::Rds { .. } => None,
+        };
+        let dynamic_routes = match &model.routes {
+            RouteSource::Inline(_) => None,
+            RouteSource::Rds { name, source } => Some(DynamicRoutes::new(name, source)),
         };
         let access_logs = take(AccessLogs::build(&model.access_log, cx), &mut errors);
         let upstream_logs = take(AccessLogs::build(&router.upstream_log, cx), &mut errors);
@@ -121,6 +127,7 @@ impl HttpConnectionManagerConfig {
             server: server_options(model),
             http2: http2_options(model),
             routes,
+            dynamic_routes,
             filters,
             upgrades,
             router,
@@ -143,6 +150,11 @@ impl HttpConnectionManagerConfig {
     /// Names of the HTTP filters before the router, and whether the chain switches them off.
     pub(crate) fn filters(&self) -> impl Iterator<Item = (&str, bool)> {
         self.filters.iter().map(|filter| (&*filter.name, filter.is_disabled))
+    }
+
+    /// Where a control plane brings the routes, if they do not stand in the document.
+    pub fn dynamic_routes(&self) -> Option<&Arc<DynamicRoutes>> {
+        self.dynamic_routes.as_ref()
     }
 
     /// The route table of the document, if the routes stand there.
@@ -255,6 +267,8 @@ pub struct HttpConnectionManager {
     /// There once a client speaks HTTP/2, as in Envoy.
     http2_stats: OnceCell<Group<Http2Stats>>,
     routes: RefCell<Option<Rc<Routes>>>,
+    /// Of [`Self::routes`], where a control plane brings them.
+    routes_version: Cell<u64>,
     filters: Vec<FilterFactory>,
     upgrades: Vec<UpgradeEntry<FilterFactory>>,
     router: Rc<Router>,
@@ -302,6 +316,7 @@ impl HttpConnectionManager {
             codec_stats: cx.stats().child("http1.").group(),
             http2_stats: OnceCell::new(),
             routes: RefCell::new(config.routes.as_ref().map(Routes::for_worker)),
+            routes_version: Cell::new(0),
             filters: factories(&config.filters),
             upgrades: upgrades.collect(),
             router: Rc::new(Router {
@@ -321,9 +336,16 @@ impl HttpConnectionManager {
         })
     }
 
-    /// Replaces the routes. Streams keep those that they began with.
-    pub fn set_routes(&self, table: &Arc<RouteTable>) {
-        self.routes.replace(Some(Routes::for_worker(table)));
+    /// The routes for the next stream, which keeps them.
+    fn routes(&self) -> Option<Rc<Routes>> {
+        if let Some(dynamic) = &self.config.dynamic_routes {
+            let version = dynamic.version();
+            if version != self.routes_version.get() {
+                self.routes.replace(dynamic.brought().map(|brought| Routes::for_worker(&brought.table)));
+                self.routes_version.set(version);
+            }
+        }
+        self.routes.borrow().clone()
     }
 
     /// Serves a connection until it ends.

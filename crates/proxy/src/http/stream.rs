@@ -154,7 +154,7 @@ impl<'c> Stream<'c> {
             response_trailers: RefCell::default(),
             info: RefCell::new(info),
             chain: RefCell::default(),
-            routes: manager.routes.borrow().clone(),
+            routes: manager.routes(),
             route: RefCell::default(),
             cluster: RefCell::default(),
             forward: RefCell::default(),

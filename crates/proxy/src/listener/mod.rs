@@ -19,7 +19,11 @@ pub(crate) use filter_chain_match::{Criterion, Rejection};
 pub use sockets::{BoundAddress, ListenError, ListenSocket};
 pub use stats::stat_name;
 
-use crate::{access_log::AccessLogs, connection::FilterChainConfig};
+use crate::{
+    access_log::AccessLogs,
+    connection::{FilterChainConfig, TerminalConfig},
+    router::DynamicRoutes,
+};
 use sota_config::{
     ConfigErrors,
     listener::{FilterChain, FilterChainMatch, Listener, ListenerFilterPredicate},
@@ -125,6 +129,14 @@ impl ListenerConfig {
     /// The chain for connections that no other takes.
     pub(crate) fn default_chain(&self) -> Option<&Arc<FilterChainConfig>> {
         self.default_chain.as_ref()
+    }
+
+    /// Where its connection managers find routes that a control plane brings.
+    pub fn dynamic_routes(&self) -> impl Iterator<Item = &Arc<DynamicRoutes>> {
+        self.chains.iter().chain(&self.default_chain).filter_map(|chain| match chain.terminal() {
+            TerminalConfig::Http(manager) => manager.dynamic_routes(),
+            _ => None,
+        })
     }
 
     /// Finds chains; results are positions in [`Self::chains`].

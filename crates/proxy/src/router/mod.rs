@@ -6,6 +6,7 @@
 mod attempt;
 mod choice;
 mod cluster_specifier;
+mod dynamic;
 mod exchange;
 mod failure;
 mod filter_configs;
@@ -36,6 +37,7 @@ mod virtual_clusters;
 pub(crate) mod virtual_hosts;
 
 pub(crate) use choice::RequestChoice;
+pub use dynamic::{Brought, DynamicRoutes};
 pub use failure::UpstreamFault;
 pub use forward::{Answer, Forward, ForwardCx, Router};
 pub(crate) use internal_redirect::{Followed, NotFollowed};

@@ -15,7 +15,7 @@ use crate::tls::ClientContext;
 use sota_config::{
     ConfigErrors, Node,
     address::Address,
-    cluster::{Cluster as Model, Discovery},
+    cluster::{Cluster as Model, Discovery, LoadAssignment},
     load_balancer::LbPolicy,
 };
 use sota_plugin::{
@@ -37,6 +37,9 @@ use std::{
 /// A worker makes host sets of so many hosts itself, which takes some tens of microseconds.
 const MOST_AT_ONCE: usize = 256;
 
+/// What a host's metadata must say, and how it is then spoken to; `None`: as plain text.
+type TransportSocketMatch = (Vec<(String, Node)>, Option<Arc<ClientContext>>);
+
 /// A cluster as all threads share it: its model, the hosts it has now, its circuit breakers.
 #[derive(Debug)]
 pub struct ClusterConfig {
@@ -54,7 +57,7 @@ pub struct ClusterConfig {
     resolver: Option<ResolverSettings>,
     tls: Option<Arc<ClientContext>>,
     /// By metadata of hosts; the first that matches counts.
-    tls_matches: Vec<(Vec<(String, Node)>, Option<Arc<ClientContext>>)>,
+    tls_matches: Vec<TransportSocketMatch>,
     across: Arc<Across>,
     stats: OnceLock<DiscoveryStats>,
 }
@@ -67,6 +70,19 @@ struct Across {
     health: AtomicU64,
     /// Hosts of ORIGINAL_DST.
     original: OriginalHosts,
+}
+
+/// What became of asking a control plane for endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiscoveryNote {
+    /// It was asked.
+    Attempt,
+    /// The stream to it is lost.
+    Failure,
+    /// What it sent was refused.
+    Rejected,
+    /// It did not answer in time.
+    Timeout,
 }
 
 #[derive(Debug, Default)]
@@ -309,6 +325,25 @@ impl ClusterConfig {
         true
     }
 
+    /// Takes the endpoints over that a control plane has brought. Whether anything changed.
+    pub fn set_endpoints(&self, endpoints: &LoadAssignment) -> bool {
+        if let Some(stats) = self.stats.get() {
+            stats.update_success.inc();
+        }
+        self.set_hosts(known_hosts(endpoints))
+    }
+
+    /// Counts an attempt to get endpoints from a control plane, or how it failed.
+    pub fn note_discovery(&self, note: DiscoveryNote) {
+        let Some(stats) = self.stats.get() else { return };
+        match note {
+            DiscoveryNote::Attempt => stats.update_attempt.inc(),
+            DiscoveryNote::Failure => stats.update_failure.inc(),
+            DiscoveryNote::Rejected => stats.discovery.iter().for_each(|[rejected, _]| rejected.inc()),
+            DiscoveryNote::Timeout => stats.discovery.iter().for_each(|[_, late]| late.inc()),
+        }
+    }
+
     /// Replaces the host by one that may have another address: the state and the connections stay.
     pub(super) fn set_logical_host(&self, specs: Vec<HostSpec>) -> bool {
         let hosts = self.lock();
@@ -491,6 +526,23 @@ fn static_hosts(model: &Model, cx: &FactoryContext<'_>, errors: &mut Vec<sota_co
     }
     let mut seen = std::collections::HashSet::new();
     specs.retain(|spec| seen.insert(spec.address.clone()));
+    specs
+}
+
+/// The hosts of endpoints that have addresses; of several with one address the first counts.
+fn known_hosts(endpoints: &LoadAssignment) -> Vec<HostSpec> {
+    let mut seen = std::collections::HashSet::new();
+    let mut specs = Vec::new();
+    for of in &endpoints.localities {
+        let locality = Arc::new(of.locality.clone());
+        for endpoint in &of.endpoints {
+            if let Some(address) = literal_address(&endpoint.address)
+                && seen.insert(address.clone())
+            {
+                specs.push(HostSpec::new(address, endpoint, of, &locality));
+            }
+        }
+    }
     specs
 }
 

@@ -28,7 +28,7 @@ mod subsets;
 pub use circuit_breaker::{CircuitBreaker, Resource};
 pub use cluster::{Cluster, LbContext, RetryPermit};
 pub use clusters::Clusters;
-pub use config::ClusterConfig;
+pub use config::{ClusterConfig, DiscoveryNote};
 pub use conn_pool::{
     ConnectionFacts, Http2Place, HttpConnection, OwnConnection, PoolFailure, PoolFailureKind, TcpConnection,
     UpstreamConnection, WorkerHost,

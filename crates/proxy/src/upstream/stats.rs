@@ -1,7 +1,10 @@
 //! What a cluster counts, under Envoy's names.
 
 use super::{load_balancer::Figures, subsets::SubsetTable};
-use sota_config::{cluster::Cluster, load_balancer::LbPolicy};
+use sota_config::{
+    cluster::{Cluster, Discovery},
+    load_balancer::LbPolicy,
+};
 use sota_plugin::{
     http::StatusCode,
     stat_group,
@@ -160,6 +163,8 @@ pub(super) struct DiscoveryStats {
     pub(super) update_attempt: SharedCounter,
     pub(super) update_success: SharedCounter,
     pub(super) update_failure: SharedCounter,
+    /// What was refused and what came too late; of clusters with endpoint discovery.
+    pub(super) discovery: Option<[SharedCounter; 2]>,
     pub(super) update_empty: SharedCounter,
     pub(super) update_no_rebuild: SharedCounter,
     lb_subsets_active: SharedGauge,
@@ -189,6 +194,8 @@ impl DiscoveryStats {
             update_attempt: scope.shared_counter("update_attempt"),
             update_success: scope.shared_counter("update_success"),
             update_failure: scope.shared_counter("update_failure"),
+            discovery: matches!(model.discovery, Discovery::Eds { .. })
+                .then(|| ["update_rejected", "init_fetch_timeout"].map(|name| scope.shared_counter(name))),
             update_empty: scope.shared_counter("update_empty"),
             update_no_rebuild: scope.shared_counter("update_no_rebuild"),
             lb_subsets_active: scope.shared_gauge("lb_subsets_active"),

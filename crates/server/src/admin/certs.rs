@@ -22,14 +22,15 @@ pub(super) fn certs(server: &Server) -> Reply {
 fn details(certificate: &CertificateInfo) -> Value {
     let names = |kind: &str, names: &[Box<str>]| names.iter().map(|name| json!({ kind: name })).collect::<Vec<_>>();
     let left = certificate.not_after.duration_since(SystemTime::now()).map_or(0, |left| left.as_secs() / DAY);
+    let names = [
+        names("dns", &certificate.dns_sans),
+        names("uri", &certificate.uri_sans),
+        names("ip_address", &certificate.ip_sans),
+    ]
+    .concat();
     json!({
         "serial_number": certificate.serial,
-        "subject_alt_names": [
-            names("dns", &certificate.dns_sans),
-            names("uri", &certificate.uri_sans),
-            names("ip_address", &certificate.ip_sans),
-        ]
-        .concat(),
+        "subject_alt_names": names,
         "days_until_expiration": left.to_string(),
         "valid_from": timestamp(certificate.not_before),
         "expiration_time": timestamp(certificate.not_after),

@@ -148,7 +148,7 @@ fn one_list(
 fn fits_entry(list: &List, mask: &FieldMask) -> bool {
     mask.paths().all(|path| match path.strip_prefix(list.key).and_then(|rest| rest.strip_prefix('.')) {
         Some(below) => FieldMask::parse(below).fits(list.message),
-        None => path == "last_updated",
+        None => matches!(path, "last_updated" | "version_info"),
     })
 }
 
@@ -186,16 +186,44 @@ fn entry_text(entry: &Entry, list: &List, mask: &FieldMask, indent: usize, kind:
         field("@type", &mut out);
         let _ = write!(out, "\"type.googleapis.com/envoy.admin.v3.{kind}\"");
     }
+    let Some(name) = &entry.name else {
+        fields_text(entry, list, mask, indent, separator, &mut out);
+        return out;
+    };
+    field("name", &mut out);
+    let _ = write!(out, "{}", serde_json::Value::from(name.as_str()));
+    field("active_state", &mut out);
+    fields_text(entry, list, mask, indent + 1, "{", &mut out);
+    let _ = write!(out, "\n{:indent$}}}", "");
+    out
+}
+
+/// Version, resource and time, to the end of their object.
+fn fields_text(
+    entry: &Entry,
+    list: &List,
+    mask: &FieldMask,
+    indent: usize,
+    mut separator: &'static str,
+    out: &mut String,
+) {
+    let mut field = |name: &str, out: &mut String| {
+        let _ = write!(out, "{separator}\n{:indent$} \"{name}\": ", "");
+        separator = ",";
+    };
+    if let (Some(_), Some(version)) = (mask.below("version_info"), entry.version.as_ref().filter(|of| !of.is_empty())) {
+        field("version_info", out);
+        let _ = write!(out, "{}", serde_json::Value::from(version.as_str()));
+    }
     if let (Some(below), Some(node)) = (mask.below(list.key), &entry.resource) {
-        field(list.key, &mut out);
-        let _ = sota_envoy::dump_json_any(&below.trim(node, list.message), list.message, indent + 1, &mut out);
+        field(list.key, out);
+        let _ = sota_envoy::dump_json_any(&below.trim(node, list.message), list.message, indent + 1, out);
     }
     if let (Some(_), Some(time)) = (mask.below("last_updated"), entry.last_updated) {
-        field("last_updated", &mut out);
+        field("last_updated", out);
         let _ = write!(out, "\"{}\"", timestamp(time));
     }
     let _ = write!(out, "\n{:indent$}}}", "");
-    out
 }
 
 fn timestamp(time: SystemTime) -> String {

@@ -3,13 +3,17 @@
 use crate::{resources::ActiveListener, server::Server};
 use sota_config::{
     Node, Value,
+    cluster::Discovery,
     http::RouteSource,
     listener::{FilterChain, NetworkFilterKind},
     route::RouteConfiguration,
 };
 use sota_plugin::info::PeerAddress;
-use sota_proxy::upstream::{ClusterConfig, Host, HostHealth};
-use std::{sync::Arc, time::SystemTime};
+use sota_proxy::{
+    router::Brought,
+    upstream::{ClusterConfig, Host, HostHealth},
+};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 /// Whether a resource of this name is asked for.
 pub(super) type Wanted<'a> = dyn Fn(&str) -> bool + 'a;
@@ -40,6 +44,10 @@ pub(super) struct List {
 
 /// An entry of a list.
 pub(super) struct Entry {
+    /// Of an entry whose fields stand in one of its own.
+    pub(super) name: Option<String>,
+    /// The version that a control plane gave it.
+    pub(super) version: Option<String>,
     pub(super) resource: Option<Arc<Node>>,
     pub(super) last_updated: Option<SystemTime>,
 }
@@ -59,7 +67,7 @@ pub(super) static SECTIONS: &[Section] = &[
         fields: &["version_info"],
         lists: &[
             list("static_clusters", "StaticCluster", "cluster", CLUSTER, clusters),
-            list("dynamic_active_clusters", "DynamicCluster", "cluster", CLUSTER, none),
+            list("dynamic_active_clusters", "DynamicCluster", "cluster", CLUSTER, dynamic_clusters),
             list("dynamic_warming_clusters", "DynamicCluster", "cluster", CLUSTER, none),
         ],
     },
@@ -68,7 +76,7 @@ pub(super) static SECTIONS: &[Section] = &[
         fields: &[],
         lists: &[
             list("static_endpoint_configs", "StaticEndpointConfig", "endpoint_config", ENDPOINTS, endpoints),
-            list("dynamic_endpoint_configs", "DynamicEndpointConfig", "endpoint_config", ENDPOINTS, none),
+            list("dynamic_endpoint_configs", "DynamicEndpointConfig", "endpoint_config", ENDPOINTS, dynamic_endpoints),
         ],
     },
     Section {
@@ -76,7 +84,7 @@ pub(super) static SECTIONS: &[Section] = &[
         fields: &["version_info"],
         lists: &[
             list("static_listeners", "StaticListener", "listener", LISTENER, listeners),
-            list("dynamic_listeners", "DynamicListener", "active_state", LISTENER, none),
+            list("dynamic_listeners", "DynamicListener", "listener", LISTENER, dynamic_listeners),
         ],
     },
     Section {
@@ -104,7 +112,7 @@ pub(super) static SECTIONS: &[Section] = &[
         fields: &[],
         lists: &[
             list("static_route_configs", "StaticRouteConfig", "route_config", ROUTES, routes),
-            list("dynamic_route_configs", "DynamicRouteConfig", "route_config", ROUTES, none),
+            list("dynamic_route_configs", "DynamicRouteConfig", "route_config", ROUTES, dynamic_routes),
         ],
     },
     Section {
@@ -134,32 +142,80 @@ fn none(_: &Server, _: &Wanted<'_>) -> Vec<Entry> {
 }
 
 fn clusters(server: &Server, wanted: &Wanted<'_>) -> Vec<Entry> {
+    clusters_of(server, wanted, false)
+}
+
+fn dynamic_clusters(server: &Server, wanted: &Wanted<'_>) -> Vec<Entry> {
+    clusters_of(server, wanted, true)
+}
+
+fn clusters_of(server: &Server, wanted: &Wanted<'_>, is_dynamic: bool) -> Vec<Entry> {
     let mut found = Vec::new();
     server.resources.each_cluster(|cluster| {
         let model = cluster.config.model();
-        if wanted(&model.name) {
-            found.push(Entry { resource: model.source.clone(), last_updated: Some(cluster.last_updated) });
+        if cluster.version.is_some() == is_dynamic && wanted(&model.name) {
+            found.push(Entry {
+                name: None,
+                version: cluster.version.clone(),
+                resource: model.source.clone(),
+                last_updated: Some(cluster.last_updated),
+            });
         }
     });
     found
 }
 
 fn listeners(server: &Server, wanted: &Wanted<'_>) -> Vec<Entry> {
+    listeners_of(server, wanted, false)
+}
+
+fn dynamic_listeners(server: &Server, wanted: &Wanted<'_>) -> Vec<Entry> {
+    listeners_of(server, wanted, true)
+}
+
+fn listeners_of(server: &Server, wanted: &Wanted<'_>, is_dynamic: bool) -> Vec<Entry> {
     let mut found = Vec::new();
     server.resources.each_listener(|listener| {
         let model = &listener.config.model;
-        if wanted(&model.name) {
-            found.push(Entry { resource: model.source.clone(), last_updated: Some(listener.last_updated) });
+        if listener.version.is_some() == is_dynamic && wanted(&model.name) {
+            found.push(Entry {
+                name: is_dynamic.then(|| model.name.clone()),
+                version: listener.version.clone(),
+                resource: model.source.clone(),
+                last_updated: Some(listener.last_updated),
+            });
         }
     });
     found
+}
+
+/// Each table once, though several connection managers may use it.
+fn dynamic_routes(server: &Server, wanted: &Wanted<'_>) -> Vec<Entry> {
+    let mut tables: BTreeMap<String, Brought> = BTreeMap::new();
+    server.resources.each_listener(|listener| {
+        for routes in listener.config.dynamic_routes().filter(|routes| wanted(routes.name())) {
+            tables.extend(routes.brought().map(|brought| (routes.name().to_owned(), brought)));
+        }
+    });
+    let entry = |brought: Brought| Entry {
+        name: None,
+        version: Some(brought.version.to_string()),
+        resource: brought.table.model().source.clone(),
+        last_updated: Some(brought.last_updated),
+    };
+    tables.into_values().map(entry).collect()
 }
 
 fn routes(server: &Server, wanted: &Wanted<'_>) -> Vec<Entry> {
     let mut found = Vec::new();
     server.resources.each_listener(|listener| {
         for routes in inline_routes(listener).filter(|routes| wanted(&routes.name)) {
-            found.push(Entry { resource: routes.source.clone(), last_updated: Some(listener.last_updated) });
+            found.push(Entry {
+                name: None,
+                version: None,
+                resource: routes.source.clone(),
+                last_updated: Some(listener.last_updated),
+            });
         }
     });
     found
@@ -173,17 +229,27 @@ fn inline_routes(listener: &ActiveListener) -> impl Iterator<Item = &RouteConfig
     filters.filter_map(|filter| match &filter.kind {
         NetworkFilterKind::HttpConnectionManager(manager) => match &manager.routes {
             RouteSource::Inline(routes) => Some(&**routes),
-            RouteSource::Rds(_) => None,
+            RouteSource::Rds { .. } => None,
         },
         _ => None,
     })
 }
 
 fn endpoints(server: &Server, wanted: &Wanted<'_>) -> Vec<Entry> {
+    endpoints_of(server, wanted, false)
+}
+
+fn dynamic_endpoints(server: &Server, wanted: &Wanted<'_>) -> Vec<Entry> {
+    endpoints_of(server, wanted, true)
+}
+
+fn endpoints_of(server: &Server, wanted: &Wanted<'_>, is_dynamic: bool) -> Vec<Entry> {
     let mut found = Vec::new();
     server.resources.each_cluster(|cluster| {
-        if wanted(cluster.config.name()) {
-            found.push(Entry { resource: Some(Arc::new(load_assignment(&cluster.config))), last_updated: None });
+        let is_eds = matches!(cluster.config.model().discovery, Discovery::Eds { .. });
+        if is_eds == is_dynamic && wanted(cluster.config.name()) {
+            let resource = Some(Arc::new(load_assignment(&cluster.config)));
+            found.push(Entry { name: None, version: None, resource, last_updated: None });
         }
     });
     found

@@ -1,0 +1,195 @@
+//! From resources as they came to what is served. Runs on a thread of its own.
+
+use super::Kind;
+use crate::{configuration::claims, resources::BuildInputs};
+use sota_config::{ConfigError, ConfigErrors, Mark, Node, cluster::LoadAssignment};
+use sota_envoy::{
+    CheckOptions, TranslateOptions,
+    discovery::{Resource, Response},
+    translate_cluster, translate_listener, translate_load_assignment, translate_route_configuration,
+};
+use sota_plugin::FactoryContext;
+use sota_proxy::{
+    listener::ListenerConfig,
+    router::{Brought, RouteTable},
+    upstream::ClusterConfig,
+};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+/// What is known of a resource of this name.
+pub(super) struct Before<T> {
+    /// Of the content that was accepted last.
+    pub(super) fingerprint: Option<u64>,
+    /// What is served, or will be.
+    pub(super) served: Option<Arc<T>>,
+}
+
+/// A resource of a response.
+pub(super) struct Built<T> {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) fingerprint: u64,
+    pub(super) result: Outcome<T>,
+}
+
+/// What became of it.
+pub(super) enum Outcome<T> {
+    /// It is new, or changed.
+    New(T),
+    /// It is as it was: `served` of [`Before`].
+    Same,
+    /// It came again as it came last.
+    Again,
+    /// It is refused.
+    Bad(String),
+}
+
+/// What building needs beside the resources.
+#[derive(Clone)]
+pub(super) struct Builder {
+    pub(super) inputs: BuildInputs,
+    pub(super) allow_unsupported: bool,
+    /// Clusters that exist, for routes that want theirs checked.
+    pub(super) clusters: Arc<HashSet<String>>,
+}
+
+/// Names that are known, with what is known of them.
+pub(super) type Known<T> = BTreeMap<String, Before<T>>;
+
+impl Builder {
+    pub(super) fn clusters(&self, response: &Response, known: &Known<ClusterConfig>) -> Vec<Built<Arc<ClusterConfig>>> {
+        self.all(Kind::Clusters, response, known, |node, before| {
+            let (model, warnings) = translate_cluster(node, &self.options(&|_| true))?;
+            self.warn(&model.name, &warnings);
+            if before.is_some_and(|before| **before.model() == model) {
+                return Ok(None);
+            }
+            ClusterConfig::build_next(&Arc::new(model), before.map(|before| &**before), &self.context()).map(Some)
+        })
+    }
+
+    pub(super) fn listeners(
+        &self,
+        response: &Response,
+        known: &Known<ListenerConfig>,
+    ) -> Vec<Built<Arc<ListenerConfig>>> {
+        self.all(Kind::Listeners, response, known, |node, before| {
+            let (model, warnings) = translate_listener(node, &self.options(&|name| self.clusters.contains(name)))?;
+            self.warn(&model.name, &warnings);
+            if before.is_some_and(|before| *before.model == model) {
+                return Ok(None);
+            }
+            let previous = before.map(|before| &**before);
+            ListenerConfig::build(&Arc::new(model), previous, self.inputs.workers, &self.context()).map(Some)
+        })
+    }
+
+    pub(super) fn endpoints(
+        &self,
+        response: &Response,
+        known: &Known<LoadAssignment>,
+    ) -> Vec<Built<Arc<LoadAssignment>>> {
+        self.all(Kind::Endpoints, response, known, |node, before| {
+            let (model, warnings) = translate_load_assignment(node, &self.options(&|_| true))?;
+            self.warn(node.str("cluster_name"), &warnings);
+            Ok(before.is_none_or(|before| **before != model).then(|| Arc::new(model)))
+        })
+    }
+
+    pub(super) fn routes(&self, response: &Response, known: &Known<Brought>) -> Vec<Built<Arc<RouteTable>>> {
+        self.all(Kind::Routes, response, known, |node, before| {
+            let exists = |name: &str| self.clusters.contains(name);
+            let (model, warnings) = translate_route_configuration(node, &self.options(&exists))?;
+            self.warn(&model.name, &warnings);
+            if before.is_some_and(|before| **before.table.model() == model) {
+                return Ok(None);
+            }
+            RouteTable::build(&Arc::new(model), &self.context()).map(Some)
+        })
+    }
+
+    /// Each resource; what came before under the same name in this response makes it bad.
+    fn all<T, B>(
+        &self,
+        kind: Kind,
+        response: &Response,
+        known: &Known<B>,
+        build: impl Fn(&Node, Option<&Arc<B>>) -> Result<Option<T>, ConfigErrors>,
+    ) -> Vec<Built<T>> {
+        let mut seen = HashSet::new();
+        let mut one = |resource: &Resource| {
+            let name = name_of(kind, resource);
+            let fingerprint = resource.fingerprint();
+            let before = known.get(&name);
+            let result = if resource.is_heartbeat() {
+                Outcome::Again
+            } else if !seen.insert(name.clone()) {
+                Outcome::Bad(format!("the name \"{name}\" stands twice in this response"))
+            } else if before.is_some_and(|before| before.fingerprint == Some(fingerprint)) {
+                Outcome::Again
+            } else {
+                let served = before.and_then(|before| before.served.as_ref());
+                match self.check(kind, resource).and_then(|node| build(&node, served)) {
+                    Ok(Some(built)) => Outcome::New(built),
+                    Ok(None) => Outcome::Same,
+                    Err(errors) => Outcome::Bad(errors.to_string().replace('\n', "; ")),
+                }
+            };
+            Built { name, version: resource.version.clone(), fingerprint, result }
+        };
+        response.resources.iter().map(&mut one).collect()
+    }
+
+    fn check(&self, kind: Kind, resource: &Resource) -> Result<Node, ConfigErrors> {
+        if resource.message != kind.message() {
+            let reason = format!("a resource of the type \"{}\" in a response with others", resource.message);
+            return Err(ConfigError::new("", Mark::NONE, reason).into());
+        }
+        let claims = |url: &str| claims(&self.inputs.registry, url);
+        let options = CheckOptions {
+            static_config: false,
+            allow_unknown_fields: true,
+            allow_unsupported: self.allow_unsupported,
+            relaxed: false,
+            claims: &claims,
+        };
+        let (node, findings) = resource.check(&options);
+        if findings.is_fatal() { Err(findings) } else { Ok(node) }
+    }
+
+    fn options<'a>(&self, clusters: &'a dyn Fn(&str) -> bool) -> TranslateOptions<'a> {
+        TranslateOptions { clusters: Some(clusters), static_config: false, strict: false, elsewhere: false }
+    }
+
+    fn context(&self) -> FactoryContext<'_> {
+        FactoryContext {
+            registry: &self.inputs.registry,
+            logs: &self.inputs.logs,
+            runtime: &self.inputs.runtime,
+            node: &self.inputs.node,
+            secrets: &self.inputs.secrets,
+            stat_prefix: "",
+            clusters: None,
+            path: "",
+            mark: Mark::NONE,
+        }
+    }
+
+    fn warn(&self, name: &str, warnings: &ConfigErrors) {
+        for warning in &warnings.0 {
+            tracing::warn!(target: "config", "{name}: {warning}");
+        }
+    }
+}
+
+/// The name that stands in the resource; around it there may be none.
+fn name_of(kind: Kind, resource: &Resource) -> String {
+    let inner = match kind {
+        Kind::Endpoints => resource.text_field(1, "cluster_name"),
+        Kind::Clusters | Kind::Listeners | Kind::Routes => resource.text_field(1, "name"),
+    };
+    if inner.is_empty() { resource.name.clone() } else { inner }
+}
