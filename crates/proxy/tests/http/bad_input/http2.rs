@@ -17,7 +17,7 @@ fn frames(row: &Row) -> Vec<u8> {
         Some((text, trailers)) => (text, Some(trailers)),
         None => (&*text, None),
     };
-    let (head, data) = text.split_once("\r\n\r\n").unwrap_or((text.trim_end_matches("\r\n"), ""));
+    let (head, data) = text.split_once("\r\n\r\n").unwrap_or_else(|| (text.trim_end_matches("\r\n"), ""));
     let data = data.trim_end_matches("\r\n");
     let is_open = row.rule.contains("without an end");
     let last = |is_last: bool| if is_last && !is_open { END_STREAM } else { 0 };
@@ -43,7 +43,7 @@ fn fields(text: &str) -> Vec<(&str, &str)> {
     let field = |line: &'_ str| line.get(1..).and_then(|rest| rest.find(':')).map(|at| at + 1).expect("a colon");
     lines
         .map(|line| line.split_at(field(line)))
-        .map(|(name, value)| (name, value.strip_prefix(": ").unwrap_or(&value[1..])))
+        .map(|(name, value)| (name, value.strip_prefix(": ").unwrap_or_else(|| &value[1..])))
         .collect()
 }
 
