@@ -3,6 +3,7 @@
 use crate::server::Server;
 use sota_plugin::{file_version::FileVersion, stat_group, stats::Group};
 use std::{rc::Rc, time::Duration};
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// How often a watched file is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
@@ -21,13 +22,21 @@ stat_group! {
 pub(crate) struct Reload {
     server: Rc<Server>,
     read: Option<FileVersion>,
+    /// What the last look at the file saw.
+    seen: Option<FileVersion>,
+    looks: Interval,
     stats: Group<ReloadStats>,
 }
 
 impl Reload {
     pub(crate) fn new(server: &Rc<Server>) -> Self {
+        let read = FileVersion::of(&server.options.config.path);
+        let mut looks = tokio::time::interval(WATCH_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            read: FileVersion::of(&server.options.config.path),
+            read,
+            seen: read,
+            looks,
             stats: server.scope.child("server.config_reload.").group(),
             server: Rc::clone(server),
         }
@@ -48,21 +57,20 @@ impl Reload {
         }
     }
 
-    /// Ready when the watched file differs from the one that was read. Never without `--watch`.
-    pub(crate) async fn file_changed(&self) {
+    /// Ready when the watched file differs from the one that was read. Never without `--watch`. May be dropped and
+    /// called again at any time: the looks go on where they were.
+    pub(crate) async fn file_changed(&mut self) {
         if !self.server.options.watch {
             return std::future::pending().await;
         }
-        let path = &self.server.options.config.path;
-        let mut seen = self.read;
         loop {
-            tokio::time::sleep(WATCH_INTERVAL).await;
-            let now = FileVersion::of(path);
+            self.looks.tick().await;
+            let now = FileVersion::of(&self.server.options.config.path);
             // A file that is being written looks different each time: it is read when it has come to rest.
-            if now.is_some() && now != self.read && now == seen {
+            let rests = now.is_some() && now == std::mem::replace(&mut self.seen, now);
+            if rests && now != self.read {
                 return;
             }
-            seen = now;
         }
     }
 }

@@ -81,6 +81,7 @@ fn listed_messages_can_be_reached() {
         assert!(
             name.starts_with("envoy.extensions.")
                 || name == "envoy.config.bootstrap.v3.Bootstrap"
+                || name.starts_with("envoy.service.discovery.v3.")
                 || name.starts_with("envoy.type.matcher.v3.Http")
                 || matches!(name, "envoy.config.route.v3.FilterConfig" | "envoy.config.route.v3.RouteList"),
             "{name}"
