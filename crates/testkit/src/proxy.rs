@@ -149,11 +149,11 @@ impl ProxyProcess {
         panic!("{name} is {last} and not {value} after {limit:?}");
     }
 
-    /// Waits until the memory is within a tenth, and the open files at, what they were.
+    /// Waits until the memory that no file backs is within a MiB of, and the open files at, what they were.
     #[track_caller]
-    pub fn wait_settled(&self, rss_kib: u64, open_files: usize, limit: Duration) {
+    pub fn wait_settled(&self, rss_anon_kib: u64, open_files: usize, limit: Duration) {
         wait_until("memory and open files back", limit, || {
-            self.open_files() <= open_files && self.rss_kib() <= rss_kib + rss_kib / 10
+            self.open_files() <= open_files && self.rss_anon_kib() <= rss_anon_kib + 1024
         });
     }
 }
