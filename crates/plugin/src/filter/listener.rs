@@ -39,3 +39,12 @@ pub struct ListenerCx<'a> {
     /// The destination before redirection by the system (`SO_ORIGINAL_DST`), when asked for and known.
     pub original_destination: &'a dyn Fn() -> Option<SocketAddr>,
 }
+
+impl ListenerCx<'_> {
+    /// Whether an earlier filter saw that the bytes are those of another transport, such as TLS: what is inside cannot
+    /// be seen from here.
+    pub fn is_inside_transport(&self) -> bool {
+        let transport = self.info.transport_protocol;
+        !transport.is_empty() && transport != "raw_buffer"
+    }
+}

@@ -56,8 +56,7 @@ struct Filter {
 
 impl ListenerFilter for Filter {
     fn on_peek(&mut self, bytes: &[u8], _end: bool, cx: &mut ListenerCx<'_>) -> Peek {
-        // Inside of TLS there is nothing to be seen from here.
-        if !cx.info.transport_protocol.is_empty() && cx.info.transport_protocol != "raw_buffer" {
+        if cx.is_inside_transport() {
             return Peek::Continue;
         }
         let found = inspect(bytes);
