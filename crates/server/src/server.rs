@@ -220,7 +220,7 @@ impl Server {
             logs,
             process,
             runtime,
-            resources: Resources::new(&workers, &scope),
+            resources: Resources::new(&workers, &process, &scope),
             own_stats: scope.child("server.").group(),
             runtime_stats,
             admin_stats: scope.child("http.admin.").group(),

@@ -65,16 +65,19 @@ fn one(cx: &mut Cx<'_>, node: &Node) -> Option<HealthCheck> {
         always_log_failures: node.bool("always_log_health_check_failures"),
         always_log_success: node.bool("always_log_health_check_success"),
         alpn_protocols: node.field("tls_options").strings("alpn_protocols"),
-        transport_match: node.get("transport_socket_match_criteria").map(|criteria| {
-            criteria.pairs().iter().map(|(key, value)| (key.to_string(), value.clone())).collect()
-        }),
+        transport_match: node
+            .get("transport_socket_match_criteria")
+            .map(|criteria| criteria.pairs().iter().map(|(key, value)| (key.to_string(), value.clone())).collect()),
     })
 }
 
 fn event_logger(cx: &mut Cx<'_>, node: &Node) -> Option<String> {
     if message_name(node) != Some(FILE_SINK) {
         if !cx.is_refused() {
-            cx.error(node.mark, format!("events go to files only: a configuration of the type {FILE_SINK} belongs here"));
+            cx.error(
+                node.mark,
+                format!("events go to files only: a configuration of the type {FILE_SINK} belongs here"),
+            );
         }
         return None;
     }
@@ -111,7 +114,7 @@ fn http(cx: &mut Cx<'_>, node: &Node) -> Option<HealthCheckKind> {
         receive: cx.each(node, "receive", payload),
         response_buffer_size: usize::try_from(most).unwrap_or(0),
         headers: header_mutations(cx, node, "request_headers_to_add", "request_headers_to_remove"),
-        expected_statuses: if expected.is_empty() { vec![200..201] } else { expected },
+        expected_statuses: if expected.is_empty() { std::iter::once(200..201).collect() } else { expected },
         retriable_statuses: retriable,
         http2: node.str("codec_client_type") == "HTTP2",
         service_name,
