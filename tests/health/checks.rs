@@ -1,6 +1,6 @@
 //! Active health checks.
 
-use super::{BINARY, LIMIT, answers, config, flags, wait_flags};
+use super::{BINARY, LIMIT, answers, config, flags, wait_flags, wait_healthy};
 use sota_testkit::{Origin, ProxyProcess, Reply, get, wait_until};
 use std::{
     fs,
@@ -33,7 +33,7 @@ fn hosts_come_and_go_by_what_they_answer() {
     let path = log.path().join("events");
     let checks = format!(
         "health_checks: [{{{QUICK}, event_log_path: {}, http_health_check: {{path: /hc, retriable_statuses: [{{start: 429, end: 430}}], \
-         request_headers_to_add: [{{header: {{key: x-of, value: \"%UPSTREAM_REMOTE_ADDRESS%\"}}}}]}}}}]",
+         request_headers_to_add: [{{header: {{key: x-of, value: \"%UPSTREAM_HOST%\"}}}}]}}}}]",
         path.display()
     );
     let proxy = ProxyProcess::start(BINARY, &config("", &checks, &[a.address(), b.address()]));
@@ -51,6 +51,7 @@ fn hosts_come_and_go_by_what_they_answer() {
 
     changing.store(200, Ordering::SeqCst);
     wait_flags(&proxy, b.address(), "healthy");
+    wait_healthy(&proxy, 2);
     assert_eq!(answers(&proxy, 6), ["a", "a", "a", "b", "b", "b"]);
     proxy.wait_stat("cluster.web.health_check.healthy", 2, LIMIT);
     assert_eq!(proxy.stat("cluster.web.membership_healthy"), 2);
@@ -58,6 +59,7 @@ fn hosts_come_and_go_by_what_they_answer() {
     // One that is retriable is counted, others are believed at once.
     changing.store(429, Ordering::SeqCst);
     wait_flags(&proxy, b.address(), "/failed_active_hc");
+    wait_healthy(&proxy, 1);
     assert_eq!(answers(&proxy, 4), ["a"; 4]);
     let mut events = String::new();
     wait_until("events are written", LIMIT, || {
@@ -99,6 +101,7 @@ fn a_host_that_hangs_or_is_gone_fails_after_the_threshold() {
     // Nobody is left and there is no panic: no host.
     good.store(500, Ordering::SeqCst);
     wait_flags(&proxy, a.address(), "/failed_active_hc");
+    wait_healthy(&proxy, 0);
     assert_eq!(get(proxy.listener("main"), "/").status(), 503);
 }
 
@@ -114,6 +117,7 @@ fn panic_uses_hosts_that_fail_and_new_ones_may_be_left_out_of_it() {
     bad.store(200, Ordering::SeqCst);
     wait_flags(&proxy, addresses[2], "healthy");
     wait_flags(&proxy, addresses[1], "healthy");
+    wait_healthy(&proxy, 3);
     assert_eq!(answers(&proxy, 3), ["a", "b", "c"]);
     assert_eq!(proxy.stat("cluster.web.lb_healthy_panic"), 6);
 }
@@ -136,6 +140,7 @@ fn degraded_hosts_are_used_when_others_are_not_enough() {
     assert!((30..90).contains(&of_degraded), "{of_degraded}");
     good.store(500, Ordering::SeqCst);
     wait_flags(&proxy, a.address(), "/failed_active_hc");
+    wait_healthy(&proxy, 0);
     assert_eq!(super::answers(&proxy, 3), ["degraded"; 3]);
 }
 
@@ -154,6 +159,7 @@ fn an_answer_that_says_so_takes_a_host_out_at_once() {
     let proxy = ProxyProcess::start(BINARY, &config("", checks, &[leaving.address(), a.address()]));
     assert_eq!(answers(&proxy, 2), ["a", "leaving"]);
     wait_flags(&proxy, leaving.address(), "/failed_active_hc/excluded_via_immediate_hc_fail");
+    wait_healthy(&proxy, 1);
     assert_eq!(answers(&proxy, 4), ["a"; 4]);
     assert_eq!(proxy.stat("cluster.web.health_check.passive_failure"), 1);
     assert_eq!(proxy.stat("cluster.web.membership_excluded"), 1);

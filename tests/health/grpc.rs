@@ -97,7 +97,7 @@ async fn answer(
 
 const GRPC: &str = "health_checks: [{timeout: 2s, interval: 0.05s, no_traffic_interval: 0.05s, unhealthy_threshold: 1, \
                     healthy_threshold: 1, grpc_health_check: {service_name: a.Service, authority: check.example, \
-                    initial_metadata: [{header: {key: x-mine, value: yes}}]}}]\n    http2_protocol_options: {}";
+                    initial_metadata: [{header: {key: x-mine, value: mine}}]}}]\n    http2_protocol_options: {}";
 
 #[test]
 fn the_health_service_is_asked_about_one_service() {
@@ -106,7 +106,7 @@ fn the_health_service_is_asked_about_one_service() {
     assert_eq!(flags(&proxy, host.address), "healthy");
     let (request, body) = host.asked.lock().unwrap()[0].clone();
     assert_eq!(request.uri(), "http://check.example/grpc.health.v1.Health/Check");
-    assert!(request.headers()["te"] == "trailers" && request.headers()["x-mine"] == "yes");
+    assert!(request.headers()["te"] == "trailers" && request.headers()["x-mine"] == "mine");
     assert_eq!(body, b"\x00\x00\x00\x00\x0b\x0a\x09a.Service");
     // NOT_SERVING; then that there is no such service.
     for bad in [2, 12] {

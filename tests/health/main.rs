@@ -57,6 +57,12 @@ fn wait_flags(proxy: &ProxyProcess, host: SocketAddr, wanted: &str) {
     wait_until(&format!("{host} is {wanted}"), LIMIT, || flags(proxy, host) == wanted);
 }
 
+/// Waits until the workers have so many healthy hosts: they hear of a flag up to 50 ms later than it is shown.
+#[track_caller]
+fn wait_healthy(proxy: &ProxyProcess, hosts: u64) {
+    proxy.wait_stat("cluster.web.membership_healthy", hosts, LIMIT);
+}
+
 /// Which hosts answer so many requests, by the bodies of their answers, sorted.
 fn answers(proxy: &ProxyProcess, requests: usize) -> Vec<String> {
     let main = proxy.listener("main");

@@ -1,6 +1,6 @@
 //! Outlier detection.
 
-use super::{BINARY, LIMIT, answers, config, flags, wait_flags};
+use super::{BINARY, LIMIT, answers, config, flags, wait_flags, wait_healthy};
 use sota_testkit::{Origin, ProxyProcess, Reply, get, wait_until};
 use std::{
     fs,
@@ -29,6 +29,7 @@ fn failures_in_a_row_eject_and_time_brings_back() {
     let proxy = ProxyProcess::start(BINARY, &config(&manager, detection, &[a.address(), b.address()]));
     assert_eq!(answers(&proxy, 6), ["a", "a", "a", "b", "b", "b"]);
     wait_flags(&proxy, b.address(), "/failed_outlier_check");
+    wait_healthy(&proxy, 1);
     status.store(200, Ordering::SeqCst);
     assert_eq!(answers(&proxy, 4), ["a"; 4]);
     let count = |name: &str| proxy.stat(&format!("cluster.web.outlier_detection.ejections_{name}"));
@@ -38,6 +39,7 @@ fn failures_in_a_row_eject_and_time_brings_back() {
     }
     assert_eq!(count("overflow"), 0);
     wait_flags(&proxy, b.address(), "healthy");
+    wait_healthy(&proxy, 2);
     assert_eq!(answers(&proxy, 4), ["a", "a", "b", "b"]);
     proxy.wait_stat("cluster.web.outlier_detection.ejections_active", 0, LIMIT);
     let mut lines = String::new();
@@ -81,6 +83,7 @@ fn failures_to_connect_count_apart_where_that_is_wanted() {
     let statuses: Vec<_> = (0..6).map(|_| get(main, "/").status()).collect();
     assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 3, "{statuses:?}");
     wait_flags(&proxy, gone, "/failed_outlier_check");
+    wait_healthy(&proxy, 1);
     let count = |name: &str| proxy.stat(&format!("cluster.web.outlier_detection.ejections_{name}"));
     assert_eq!((count("enforced_consecutive_local_origin_failure"), count("enforced_consecutive_5xx")), (1, 0));
     assert_eq!(answers(&proxy, 4), ["a"; 4]);
@@ -99,6 +102,7 @@ fn rates_are_compared_at_the_end_of_an_interval() {
         answers(&proxy, 30);
         flags(&proxy, addresses[2]) == "/failed_outlier_check"
     });
+    wait_healthy(&proxy, 2);
     let count = |name: &str| proxy.stat(&format!("cluster.web.outlier_detection.ejections_{name}"));
     assert!(count("enforced_success_rate") == 1 && count("detected_failure_percentage") >= 1);
     assert!(count("detected_consecutive_5xx") >= 1 && count("enforced_consecutive_5xx") == 0);
@@ -122,5 +126,6 @@ fn a_check_that_succeeds_ends_an_ejection() {
     proxy.wait_stat("cluster.web.outlier_detection.ejections_enforced_total", 1, LIMIT);
     status.store(200, Ordering::SeqCst);
     wait_flags(&proxy, b.address(), "healthy");
+    wait_healthy(&proxy, 2);
     assert_eq!(answers(&proxy, 2), ["a", "b"]);
 }
