@@ -13,11 +13,14 @@ use std::{
     },
 };
 
+/// Requests and their bodies.
+type Asked = Arc<Mutex<Vec<(Request<()>, Vec<u8>)>>>;
+
 /// A server of the health service that answers with a status of its own and remembers what it was asked.
 struct HealthServer {
     address: SocketAddr,
     status: Arc<AtomicU8>,
-    asked: Arc<Mutex<Vec<(Request<()>, Vec<u8>)>>>,
+    asked: Asked,
     connections: Arc<AtomicUsize>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
 }
@@ -25,7 +28,7 @@ struct HealthServer {
 impl HealthServer {
     fn start() -> Self {
         let (status, asked, connections) =
-            (Arc::new(AtomicU8::new(1)), Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicUsize>::default());
+            (Arc::new(AtomicU8::new(1)), Asked::default(), Arc::<AtomicUsize>::default());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -68,7 +71,7 @@ async fn answer(
     request: Request<h2::RecvStream>,
     mut respond: SendResponse<Bytes>,
     status: Arc<AtomicU8>,
-    asked: Arc<Mutex<Vec<(Request<()>, Vec<u8>)>>>,
+    asked: Asked,
 ) {
     let (parts, mut body) = request.into_parts();
     let mut octets = Vec::new();
