@@ -182,7 +182,17 @@ const fn is_in_any_case(name: &[u8], known: &[u8]) -> bool {
     if let (Some(word), Some(known_word)) = (name.last_chunk(), known.last_chunk()) {
         return is_word_in_any_case(u64::from_le_bytes(*word), u64::from_le_bytes(*known_word));
     }
+    // Short names are two overlapping halves of a word.
+    if let (Some(first), Some(last), Some(known_first), Some(known_last)) =
+        (name.first_chunk(), name.last_chunk(), known.first_chunk(), known.last_chunk())
+    {
+        return is_word_in_any_case(halves(*first, *last), halves(*known_first, *known_last));
+    }
     name.eq_ignore_ascii_case(known)
+}
+
+const fn halves(first: [u8; 4], last: [u8; 4]) -> u64 {
+    (u32::from_le_bytes(first) as u64) << 32 | u32::from_le_bytes(last) as u64
 }
 
 /// Eight letters, digits and hyphens at once. They all have the bit of lower case but capitals, which have the next one.
