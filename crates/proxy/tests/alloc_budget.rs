@@ -57,7 +57,7 @@ fn per_request(setup: &Setup, request: &'static str) -> (f64, f64) {
         let socket = Socket::new(Io::Tcp(stream));
         let downstream = Downstream { socket, info, drain: drain.watch(), buffer_limit: 1 << 20 };
         let future = manager.serve(downstream);
-        assert_future_size("a downstream connection", &future, 600..=910);
+        assert_future_size("a downstream connection", &future, 600..=925);
         local.spawn(true, future);
         warmed.await.unwrap();
         client
