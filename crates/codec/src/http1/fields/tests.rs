@@ -1,7 +1,10 @@
 use super::*;
 use proptest::prelude::*;
 
-fn parse(block: &[u8]) -> Result<Option<(usize, Vec<(String, String)>)>, Http1Error> {
+/// Octets that were used, and the fields with Host at their end.
+type Taken = Option<(usize, Vec<(String, String)>)>;
+
+fn parse(block: &[u8]) -> Result<Taken, Http1Error> {
     let mut headers = Headers::new();
     let parsed = parse_fields(block, &DecodeOptions { max_fields: 5, ..DecodeOptions::default() }, &mut headers)?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -12,8 +15,8 @@ fn parse(block: &[u8]) -> Result<Option<(usize, Vec<(String, String)>)>, Http1Er
     }))
 }
 
-/// What `httparse` says of the same, with Host at the end. It takes LF for CR LF, which is why blocks with one are not for it.
-fn reference(block: &[u8]) -> Result<Option<(usize, Vec<(String, String)>)>, ()> {
+/// What `httparse` says of the same. It takes LF for CR LF, which is why blocks with one are not for it.
+fn reference(block: &[u8]) -> Result<Taken, ()> {
     let mut slots = [httparse::EMPTY_HEADER; 5];
     match httparse::parse_headers(block, &mut slots) {
         Err(_) => Err(()),
