@@ -173,7 +173,9 @@ impl Condition {
                 let route = subject.request.and_then(|(_, info)| info.route.as_ref());
                 // Without a route there is nothing to match, whether inverted or not.
                 route.is_some_and(|route| {
-                    matcher.matches(|namespace| route.metadata().and_then(|metadata| metadata.get(namespace)))
+                    matcher.matches(|namespace| {
+                        route.metadata().and_then(|metadata| metadata.field("filter_metadata").get(namespace))
+                    })
                 })
             }
             Self::FilterState(matcher) => match subject.request {

@@ -1,7 +1,7 @@
 //! Role-based access control (`envoy.config.rbac.v3`): the engine that the HTTP filter and the network filter share.
 //!
 //! Rules are compiled once. To decide neither allocates nor looks anything up by name, unless a rule asks for filter
-//! state or a matcher for the text of an address.
+//! state or a matcher for the text of an address; to tell others what was decided (metadata) does.
 
 mod condition;
 mod input;
@@ -9,7 +9,7 @@ mod input;
 use crate::match_tree::{Tree, typed};
 use condition::{Condition, Side};
 use input::Input;
-use sota_config::{ConfigError, Node};
+use sota_config::{ConfigError, Node, Value};
 use sota_plugin::{
     FactoryContext,
     http::RequestHead,
@@ -17,7 +17,7 @@ use sota_plugin::{
     stat_group,
     stats::{Group, Scope},
 };
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Where a decision to log stands (`access_log_hint`), for access-log filters.
 const LOG_NAMESPACE: &str = "envoy.common";
@@ -87,7 +87,7 @@ struct Leaf {
 
 /// A policy's name, with what it counts (`track_per_rule_stats`).
 pub(crate) struct PolicyId {
-    pub(crate) name: Box<str>,
+    pub(crate) name: Arc<str>,
     stats: Option<PolicyStats>,
 }
 
@@ -172,7 +172,7 @@ impl Verdict<'_> {
     /// Leaves the decision to log for others.
     pub(crate) fn note_log(&self, metadata: &mut Metadata) {
         if let Some(log) = self.log {
-            metadata.set(LOG_NAMESPACE, LOG_KEY, Node::new(sota_config::Value::Bool(log)));
+            metadata.set(LOG_NAMESPACE, LOG_KEY, Node::new(Value::Bool(log)));
         }
     }
 
@@ -270,28 +270,37 @@ impl Policy {
     }
 }
 
-/// What the metadata says of shadow rules.
+/// How the metadata calls what an engine has said.
 #[derive(Debug)]
-pub(crate) struct ShadowKeys {
-    policy: Box<str>,
-    result: Box<str>,
+pub(crate) struct ResultKeys {
+    policy: Arc<str>,
+    result: Arc<str>,
 }
 
-impl ShadowKeys {
-    /// The prefix is that of the stats, without a dot.
-    pub(crate) fn new(prefix: &str) -> Self {
+impl ResultKeys {
+    /// Of rules that are enforced. The prefix is that of the stats, without a dot.
+    pub(crate) fn enforced(prefix: &str) -> Self {
+        Self::new(prefix, "enforced")
+    }
+
+    /// Of shadow rules.
+    pub(crate) fn shadow(prefix: &str) -> Self {
+        Self::new(prefix, "shadow")
+    }
+
+    fn new(prefix: &str, kind: &str) -> Self {
         Self {
-            policy: format!("{prefix}shadow_effective_policy_id").into(),
-            result: format!("{prefix}shadow_engine_result").into(),
+            policy: format!("{prefix}{kind}_effective_policy_id").into(),
+            result: format!("{prefix}{kind}_engine_result").into(),
         }
     }
 
-    /// Leaves what shadow rules have said for others, below the filter's name.
+    /// Leaves what an engine has said for others, below the filter's name.
     pub(crate) fn note(&self, verdict: &Verdict<'_>, namespace: &str, metadata: &mut Metadata) {
-        if let Some(policy) = verdict.policy {
-            metadata.set(namespace, &self.policy, Node::string(&*policy.name));
-        }
-        metadata.set(namespace, &self.result, Node::string(if verdict.is_allowed { "allowed" } else { "denied" }));
+        let policy = verdict.policy.map(|policy| (Arc::clone(&self.policy), Node::string(Arc::clone(&policy.name))));
+        let result = Node::string(if verdict.is_allowed { "allowed" } else { "denied" });
+        let entries = policy.into_iter().chain([(Arc::clone(&self.result), result)]).collect();
+        metadata.merge(namespace, Node::new(Value::Map(entries)));
     }
 }
 

@@ -1,11 +1,11 @@
 use super::*;
 use crate::testing::{building, config, connection, request};
-use sota_config::{TypedConfig, Value};
+use sota_config::TypedConfig;
 use sota_plugin::{
     http::{Method, Protocol},
     info::{CertificateInfo, PeerCertificate, TlsInfo},
 };
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::SystemTime};
+use std::{net::SocketAddr, rc::Rc, time::SystemTime};
 
 const FILTER: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
 

@@ -9,7 +9,6 @@ use sota_plugin::{
     info::ConnectionInfo,
 };
 use std::{
-    future::Future,
     io,
     rc::Rc,
     task::{Context, Poll, ready},

@@ -1,6 +1,6 @@
 //! `envoy.filters.http.rbac`: decides by rules which requests get in.
 
-use crate::rbac::{Engine, Level, Options, ShadowKeys, Subject, with_dot};
+use crate::rbac::{Engine, Level, Options, ResultKeys, Subject, with_dot};
 use sota_config::{ConfigError, Node, TypedConfig};
 use sota_plugin::{
     Extension, FactoryContext,
@@ -76,7 +76,8 @@ fn build_route(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Arc<dyn 
 struct Rules {
     enforced: Option<Engine>,
     shadow: Option<Engine>,
-    shadow_keys: ShadowKeys,
+    enforced_keys: ResultKeys,
+    shadow_keys: ResultKeys,
 }
 
 impl Rules {
@@ -88,7 +89,8 @@ impl Rules {
         Ok(Self {
             enforced: engine(("rules", "matcher"), false)?,
             shadow: engine(("shadow_rules", "shadow_matcher"), true)?,
-            shadow_keys: ShadowKeys::new(node.str("shadow_rules_stat_prefix")),
+            enforced_keys: ResultKeys::enforced(node.str("rules_stat_prefix")),
+            shadow_keys: ResultKeys::shadow(node.str("shadow_rules_stat_prefix")),
         })
     }
 }
@@ -164,6 +166,7 @@ impl HttpFilter for Filter {
         }
         let Some(enforced) = &rules.enforced else { return FilterStatus::Continue };
         let verdict = enforced.decide(&subject(head, cx.info));
+        rules.enforced_keys.note(&verdict, NAMESPACE, &mut cx.info.metadata);
         verdict.note_log(&mut cx.info.metadata);
         if let Some(policy) = verdict.policy {
             policy.count(verdict.is_allowed, &self.shared.scope);

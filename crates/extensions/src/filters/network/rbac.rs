@@ -1,6 +1,6 @@
 //! `envoy.filters.network.rbac`: decides by rules which connections get in, when their first bytes arrive.
 
-use crate::rbac::{Engine, Level, Options, ShadowKeys, Subject, with_dot};
+use crate::rbac::{Engine, Level, Options, ResultKeys, Subject, with_dot};
 use bytes::BytesMut;
 use sota_config::{ConfigError, TypedConfig};
 use sota_plugin::{
@@ -52,7 +52,7 @@ stat_group! {
 struct Rbac {
     enforced: Option<Engine>,
     shadow: Option<Engine>,
-    shadow_keys: ShadowKeys,
+    shadow_keys: ResultKeys,
     stat_prefix: String,
     shadow_stat_prefix: String,
     /// Decide anew whenever bytes arrive.
@@ -72,7 +72,7 @@ fn build(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Arc<dyn Networ
     Ok(Arc::new(Shared(Arc::new(Rbac {
         enforced: engine(("rules", "matcher"), false)?,
         shadow: engine(("shadow_rules", "shadow_matcher"), true)?,
-        shadow_keys: ShadowKeys::new(node.str("shadow_rules_stat_prefix")),
+        shadow_keys: ResultKeys::shadow(node.str("shadow_rules_stat_prefix")),
         shadow_stat_prefix: format!("{stat_prefix}{}", with_dot(node.str("shadow_rules_stat_prefix"))),
         stat_prefix,
         is_continuous: node.str("enforcement_type") == "CONTINUOUS",
