@@ -137,6 +137,8 @@ pub struct LbConfig {
     pub locality_weighted: bool,
     /// In which health a host may be that a filter asks for; default unknown, healthy, degraded.
     pub override_host_statuses: Vec<HealthStatus>,
+    /// New hosts do not count for anything before their first health check.
+    pub ignore_new_hosts_until_first_hc: bool,
     /// Connections to all hosts are closed when the hosts change.
     pub close_connections_on_host_set_change: bool,
     /// Hosts are chosen among those whose metadata a route asks for.
@@ -149,6 +151,7 @@ impl Default for LbConfig {
             healthy_panic_threshold: 50.0,
             locality_weighted: false,
             override_host_statuses: vec![HealthStatus::Unknown, HealthStatus::Healthy, HealthStatus::Degraded],
+            ignore_new_hosts_until_first_hc: false,
             close_connections_on_host_set_change: false,
             subsets: None,
         }

@@ -7,9 +7,11 @@ use super::{
     context::Cx,
     endpoint::load_assignment,
     extension::{any_extension, extension},
+    health_check::health_check,
     http_options::{http_protocol_options, http1_options, http2_options},
     load_balancer::load_balancing,
     matcher::{Pseudo, header_name},
+    outlier_detection::outlier_detection,
     tls,
 };
 use crate::check::{TYPE_KEY, type_name};
@@ -70,6 +72,8 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
         transport_socket_matches: cx.each(node, "transport_socket_matches", tls::transport_match),
         metadata: node.get("metadata").map(|metadata| Arc::new(metadata.clone())),
         dns_resolver: cx.optional(node, "typed_dns_resolver_config", |cx, node| Some(extension(cx, node))),
+        health_check: health_check(cx, node),
+        outlier_detection: cx.optional(node, "outlier_detection", outlier_detection),
         close_connections_on_host_health_failure: node.bool("close_connections_on_host_health_failure"),
         ignore_health_on_host_removal: node.bool("ignore_health_on_host_removal"),
         deadline_header: options.deadline_header,

@@ -3,6 +3,7 @@
 use super::{
     address::{AddressUse, address},
     context::Cx,
+    health_check::endpoint_health_check,
     load_balancer::health_status,
 };
 use sota_config::{
@@ -78,5 +79,6 @@ fn endpoint(cx: &mut Cx<'_>, node: &Node, usage: AddressUse) -> Option<Endpoint>
         weight: node.u32("load_balancing_weight").unwrap_or(1),
         health: health_status(node.str("health_status")),
         metadata: node.get("metadata").map(|metadata| Arc::new(metadata.clone())),
+        health_check: cx.with("endpoint", |cx| cx.optional(inner, "health_check_config", endpoint_health_check)),
     })
 }

@@ -69,6 +69,7 @@ fn common(cx: &mut Cx<'_>, node: &Node) -> LbConfig {
         override_host_statuses: statuses.map_or(default.override_host_statuses, |statuses| {
             statuses.iter().map(|status| health_status(status.as_str().unwrap_or_default())).collect()
         }),
+        ignore_new_hosts_until_first_hc: node.bool("ignore_new_hosts_until_first_hc"),
         close_connections_on_host_set_change: node.bool("close_connections_on_host_set_change"),
         subsets: None,
     })

@@ -1,9 +1,10 @@
 //! A host: what discovery says of it, and the state that outlives updates of the cluster.
 
-use super::overload::HostOverload;
+use super::{config::literal_address, outlier::HostOutlier, overload::HostOverload};
 use sota_config::{
     Node,
     cluster::{Endpoint, HealthStatus, LocalityEndpoints},
+    health_check::EndpointHealthCheck,
 };
 use sota_plugin::{
     info::PeerAddress,
@@ -36,6 +37,8 @@ pub struct HostSpec {
     pub health: HealthStatus,
     /// Metadata, for matching and logs.
     pub metadata: Option<Arc<Node>>,
+    /// How it is checked, where it says so itself.
+    pub health_check: Option<Arc<EndpointHealthCheck>>,
 }
 
 impl HostSpec {
@@ -50,6 +53,7 @@ impl HostSpec {
             locality_weight: of.weight.unwrap_or(0),
             health: endpoint.health,
             metadata: endpoint.metadata.clone(),
+            health_check: endpoint.health_check.clone(),
         }
     }
 }
@@ -58,6 +62,11 @@ impl HostSpec {
 const TRANSPORT_MATCH: &str = "envoy.transport_socket_match";
 
 impl HostSpec {
+    /// Whether it is left out of active health checks.
+    pub(super) fn is_unchecked(&self) -> bool {
+        self.health_check.as_ref().is_some_and(|check| check.disabled)
+    }
+
     /// What its metadata says for the choice of its transport.
     pub(super) fn transport_match(&self, key: &str) -> Option<&Node> {
         let metadata = self.metadata.as_ref()?;
@@ -114,6 +123,27 @@ impl Host {
         &self.state
     }
 
+    /// Where it is checked: at its own address, unless it says otherwise.
+    pub(super) fn check_address(&self) -> PeerAddress {
+        let own = || self.spec.address.clone();
+        let Some(check) = &self.spec.health_check else { return own() };
+        let mut address = check.address.as_ref().and_then(literal_address).unwrap_or_else(own);
+        if let (PeerAddress::Ip(address), Some(port)) = (&mut address, check.port) {
+            address.set_port(port);
+        }
+        address
+    }
+
+    /// Whether it does not count for how many hosts there are: it waits for its first check, or has asked for that.
+    pub(super) fn is_excluded(&self) -> bool {
+        self.state.flags() & (HostState::PENDING_CHECK | HostState::EXCLUDED) != 0
+    }
+
+    /// Percent of success in the last interval of outlier detection: of answers and of connections, if it was compared.
+    pub fn success_rates(&self) -> [Option<f64>; 2] {
+        self.state.outlier.ejection().success_rates
+    }
+
     /// How far it may be used now.
     pub fn health(&self) -> HostHealth {
         let flags = self.state.flags();
@@ -149,13 +179,25 @@ impl Host {
             HealthStatus::Degraded => "/degraded_eds_health",
             HealthStatus::Unknown | HealthStatus::Healthy => "",
         };
-        let named = [
-            (HostState::FAILED_CHECK, "/failed_active_hc"),
-            (HostState::EJECTED, "/failed_outlier_check"),
-            (HostState::DEGRADED_CHECK, "/degraded_active_hc"),
-        ];
-        let mut text: String = named.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name).collect();
-        text.push_str(eds);
+        let (failed_eds, draining, degraded_eds) = match eds {
+            "/failed_eds_health" => (eds, "", ""),
+            "/eds_status_draining" => ("", eds, ""),
+            _ => ("", "", eds),
+        };
+        let of_state = |flag: u32, name: &'static str| if flags & flag != 0 { name } else { "" };
+        let text = [
+            of_state(HostState::FAILED_CHECK, "/failed_active_hc"),
+            of_state(HostState::EJECTED, "/failed_outlier_check"),
+            failed_eds,
+            of_state(HostState::DEGRADED_CHECK, "/degraded_active_hc"),
+            degraded_eds,
+            of_state(HostState::PENDING_REMOVAL, "/pending_dynamic_removal"),
+            of_state(HostState::PENDING_CHECK, "/pending_active_hc"),
+            of_state(HostState::EXCLUDED, "/excluded_via_immediate_hc_fail"),
+            of_state(HostState::CHECK_TIMEOUT, "/active_hc_timeout"),
+            draining,
+        ]
+        .concat();
         if text.is_empty() { "healthy".to_owned() } else { text }
     }
 }
@@ -168,6 +210,7 @@ pub struct HostState {
     active: AtomicU32,
     counters: Mutex<Counters>,
     overload: HostOverload,
+    outlier: HostOutlier,
 }
 
 #[derive(Debug, Default)]
@@ -186,6 +229,27 @@ impl HostState {
     pub const DEGRADED_CHECK: u32 = 4;
     /// No host set has it any more.
     pub(super) const REMOVED: u32 = 8;
+    /// New, and not to be counted before its first check.
+    pub const PENDING_CHECK: u32 = 16;
+    /// Failing by its own word, and not to be counted.
+    pub const EXCLUDED: u32 = 32;
+    /// Its last check was not answered in time.
+    pub const CHECK_TIMEOUT: u32 = 64;
+    /// Discovery has dropped it; it stays until it fails a check.
+    pub const PENDING_REMOVAL: u32 = 128;
+    /// Its first check has not been told yet.
+    pub(super) const UNCHECKED: u32 = 256;
+    /// A worker has heard that it fails.
+    pub(super) const ASKED_TO_FAIL: u32 = 512;
+
+    /// What active health checks say.
+    pub(super) const OF_CHECKS: u32 = Self::FAILED_CHECK
+        | Self::DEGRADED_CHECK
+        | Self::PENDING_CHECK
+        | Self::EXCLUDED
+        | Self::CHECK_TIMEOUT
+        | Self::UNCHECKED
+        | Self::ASKED_TO_FAIL;
 
     const FAILED: u32 = Self::FAILED_CHECK | Self::EJECTED;
 
@@ -217,6 +281,10 @@ impl HostState {
 
     pub(super) fn sub_active(&self) {
         self.active.fetch_sub(1, Relaxed);
+    }
+
+    pub(super) fn outlier(&self) -> &HostOutlier {
+        &self.outlier
     }
 
     pub(super) fn overload(&self) -> &HostOverload {

@@ -67,6 +67,7 @@ impl OriginalHosts {
             locality_weight: 0,
             health: HealthStatus::Unknown,
             metadata: None,
+            health_check: None,
         };
         let host = OriginalHost { host: Arc::new(Host::new(spec, Arc::default())), used: Arc::new(true.into()) };
         hosts.insert(address, host.clone());

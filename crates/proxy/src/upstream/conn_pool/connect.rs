@@ -43,14 +43,14 @@ pub(super) async fn connect(
 }
 
 async fn open_secured(context: &PoolContext, to: &Host, kind: Kind) -> Result<Connected, PoolFailure> {
-    let io = open(context, to.address()).await?;
+    let io = open(context.config.model(), to.address(), || context.stats.bind_errors.inc()).await?;
     let Some((tls, stats)) = context.tls(to) else { return Ok(Connected { io, tls: None }) };
     let protocol: Option<&[u8]> = match kind {
         Kind::Http1 => Some(b"http/1.1"),
         Kind::Http2 => Some(b"h2"),
         Kind::Tcp | Kind::Message => None,
     };
-    match Box::pin(tls::connect(io, tls, to.hostname(), to.address().ip(), protocol)).await {
+    match Box::pin(tls::connect(io, tls, to.hostname(), to.address().ip(), protocol, &[])).await {
         Ok(secured) => {
             stats.succeeded(&secured.info, false);
             Ok(Connected { io: secured.io, tls: Some(Rc::new(secured.info)) })
@@ -62,8 +62,12 @@ async fn open_secured(context: &PoolContext, to: &Host, kind: Kind) -> Result<Co
     }
 }
 
-async fn open(context: &PoolContext, to: &PeerAddress) -> Result<Io, PoolFailure> {
-    let model = context.config.model();
+/// A connection without TLS. `bind_failed` is told when the source address cannot be had.
+pub(in crate::upstream) async fn open(
+    model: &Model,
+    to: &PeerAddress,
+    bind_failed: impl Fn(),
+) -> Result<Io, PoolFailure> {
     let immediate = |error: &io::Error| {
         let reason = format!("immediate connect error: {}|remote address:{to}", system_text(error));
         PoolFailure::new(PoolFailureKind::RemoteConnectionFailure, reason)
@@ -78,7 +82,7 @@ async fn open(context: &PoolContext, to: &PeerAddress) -> Result<Io, PoolFailure
             let socket = tcp_socket(model, *address).map_err(|error| local(&error))?;
             if let Some(source) = source(model, *address) {
                 bind(&socket, source).map_err(|error| {
-                    context.stats.bind_errors.inc();
+                    bind_failed();
                     let reason = format!("failed to bind to {source}: {}", system_text(&error));
                     PoolFailure::new(PoolFailureKind::LocalConnectionFailure, reason)
                 })?;
