@@ -70,8 +70,8 @@ impl match_tree::Input for Input {
                 let own = subject.request.and_then(|(_, info)| info.filter_state.text(key));
                 own.or_else(|| connection.filter_state.borrow().text(key)).and_then(text)
             }
-            Self::UriSan => joined(connection.tls.get(), |certificate| &certificate.uri_sans),
-            Self::DnsSan => joined(connection.tls.get(), |certificate| &certificate.dns_sans),
+            Self::UriSan => joined(connection.tls.get().map(|tls| &**tls), |certificate| &certificate.uri_sans),
+            Self::DnsSan => joined(connection.tls.get().map(|tls| &**tls), |certificate| &certificate.dns_sans),
             Self::SubjectName => {
                 let subject = &connection.tls.get()?.peer_certificate()?.subject;
                 (!subject.is_empty()).then(|| subject.as_bytes().into())
@@ -91,7 +91,7 @@ impl match_tree::Input for Input {
 
 /// Names of the peer's certificate: one as it is, more of them joined by commas.
 fn joined(
-    tls: Option<&Box<TlsInfo>>,
+    tls: Option<&TlsInfo>,
     names: impl Fn(&sota_plugin::info::CertificateInfo) -> &[Box<str>],
 ) -> Option<Cow<'_, [u8]>> {
     match names(tls?.peer_certificate()?) {
