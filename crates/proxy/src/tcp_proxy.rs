@@ -163,6 +163,7 @@ impl TcpProxy {
         })));
         info.timing.end = Some(Instant::now());
         if !self.access_logs.is_empty() {
+            info.metadata.clone_from(&downstream.info.metadata.borrow());
             self.access_logs.log(&LogEntry::new(&info, LogKind::TcpConnectionEnd));
         }
     }

@@ -332,7 +332,9 @@ fn an_optional_filter_of_unknown_type_is_no_error() {
 #[test]
 fn a_filter_that_decides_who_gets_in_is_never_left_out() {
     let filter = "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter";
-    for name in ["rbac.v3.RBAC", "jwt_authn.v3.JwtAuthentication", "ext_authz.v3.ExtAuthz", "oauth2.v3.OAuth2"] {
+    for name in
+        ["basic_auth.v3.BasicAuth", "jwt_authn.v3.JwtAuthentication", "ext_authz.v3.ExtAuthz", "oauth2.v3.OAuth2"]
+    {
         let url = format!("type.googleapis.com/envoy.extensions.filters.http.{name}");
         let text = format!("name: f\nis_optional: true\ntyped_config: {{'@type': {url}}}\n");
         let (_, errors) = run(filter, &text, &LENIENT);
