@@ -67,6 +67,11 @@ impl Message {
     pub fn payload_bytes(&self) -> usize {
         self.bytes.len()
     }
+
+    /// Its memory, for [`Assembler::lend`].
+    pub fn into_memory(self) -> Vec<u8> {
+        self.bytes
+    }
 }
 
 impl<'a> FromIterator<&'a [u8]> for Message {
@@ -80,7 +85,7 @@ impl<'a> FromIterator<&'a [u8]> for Message {
 }
 
 /// Makes whole messages of the pieces. What it holds is bounded by the limits that the connection applied to them,
-/// and its memory by twice of what has come: never by a length that was only announced.
+/// and its memory by twice of what has come, or by [what was lent](Self::lend): never by a length that was only announced.
 #[derive(Debug, Default)]
 pub struct Assembler {
     message: Message,
@@ -102,6 +107,16 @@ impl Assembler {
         }
         self.message.ends.push(self.message.bytes.len());
         (!frame.more).then(|| std::mem::take(&mut self.message))
+    }
+
+    /// Puts the message that is being made into this memory, if that is larger than its own: whoever has carried a large
+    /// message spares the next one to grow step by step.
+    pub fn lend(&mut self, mut memory: Vec<u8>) {
+        if memory.capacity() > self.message.bytes.capacity() {
+            memory.clear();
+            memory.extend_from_slice(&self.message.bytes);
+            self.message.bytes = memory;
+        }
     }
 
     /// Whether a message has begun and is not whole.
@@ -134,6 +149,20 @@ mod tests {
         assert_eq!((message.frame_count(), message.payload_bytes()), (3, 6));
         assert_eq!(message, [&b""[..], b"hello", b"x"].into_iter().collect());
         assert_eq!(message.frames().len(), 3);
+    }
+
+    #[test]
+    fn memory_that_is_lent_keeps_what_has_come() {
+        let piece = |payload, offset, length, more| Frame { payload, offset, length, more };
+        let mut assembler = Assembler::default();
+        assert_eq!(assembler.push(&piece(b"id", 0, 2, true)), None);
+        assembler.lend(Vec::with_capacity(1000));
+        assembler.lend(Vec::with_capacity(10));
+        assert_eq!(assembler.push(&piece(&[7; 400], 0, 800, false)), None);
+        assert_eq!(assembler.capacity(), 1000);
+        let message = assembler.push(&piece(&[7; 400], 400, 800, false)).unwrap();
+        assert_eq!((message.frame(0), message.frame(1)), (Some(&b"id"[..]), Some(&[7; 800][..])));
+        assert_eq!(message.into_memory().capacity(), 1000);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 use sota_codec::zmtp::{self, Assembler, Credentials, Event, Message, Options, Peer, ZmtpError};
 use sota_plugin::{LocalFuture, cx::WorkerCx, filter::Connection, stream::Stream};
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::Future,
     io::{self, IoSlice},
     pin::{Pin, pin},
@@ -23,6 +23,9 @@ const READ_SIZE: usize = 256 * 1024;
 const CHUNK: usize = 64 * 1024;
 /// A payload of so many octets is written from where it lies, without being copied behind its header.
 const LARGE: usize = 16 * 1024;
+/// The memory of a large message that was sent is kept for the next one: so many of them, none larger than this.
+const KEPT: usize = 2;
+const LARGEST_KEPT: usize = 2 * 1024 * 1024;
 /// Rounds of reading and writing before other tasks get their turn.
 const ROUNDS: usize = 8;
 /// The codec is told of time in steps of at least this.
@@ -117,6 +120,7 @@ impl From<ZmtpError> for End {
 pub(super) struct Scratch {
     input: Cell<Vec<u8>>,
     moving: Cell<Option<Box<Moving>>>,
+    messages: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Scratch {
@@ -124,6 +128,21 @@ impl Scratch {
         let mut input = self.input.take();
         input.resize(READ_SIZE, 0);
         input
+    }
+
+    fn take_message(&self) -> Option<Vec<u8>> {
+        self.messages.borrow_mut().pop()
+    }
+
+    /// Keeps the memory of a message that nobody else sends.
+    fn give_message(&self, message: Arc<Message>) {
+        let is_large = message.payload_bytes() > CHUNK;
+        if let Some(memory) = is_large.then(|| Arc::into_inner(message)).flatten().map(Message::into_memory) {
+            let mut messages = self.messages.borrow_mut();
+            if messages.len() < KEPT && memory.capacity() <= LARGEST_KEPT {
+                messages.push(memory);
+            }
+        }
     }
 }
 
@@ -324,6 +343,14 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
             match event {
                 Event::NeedMore | Event::Blocked => return Ok(at),
                 Event::Frame(frame) => {
+                    let is_large = frame.length > CHUNK as u64;
+                    if is_large
+                        && frame.is_first()
+                        && !frame.is_last()
+                        && let Some(memory) = self.surroundings.scratch.take_message()
+                    {
+                        moving.assembler.lend(memory);
+                    }
                     if let Some(message) = moving.assembler.push(&frame) {
                         self.handler.on_message(message)?;
                     }
@@ -419,7 +446,9 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
             let _ = self.zmtp.send_frame(payload, more, &mut moving.out);
             sending.frame += 1;
         }
-        moving.sending = None;
+        if let Some(sent) = moving.sending.take() {
+            self.surroundings.scratch.give_message(sent.message);
+        }
         self.handler.on_sent();
     }
 
