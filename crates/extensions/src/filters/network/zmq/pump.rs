@@ -139,7 +139,7 @@ impl Scratch {
         let is_large = message.payload_bytes() > CHUNK;
         if let Some(memory) = is_large.then(|| Arc::into_inner(message)).flatten().map(Message::into_memory) {
             let mut messages = self.messages.borrow_mut();
-            if messages.len() < KEPT && memory.capacity() <= LARGEST_KEPT {
+            if messages.len() < KEPT && memory.len() <= LARGEST_KEPT {
                 messages.push(memory);
             }
         }
@@ -302,6 +302,15 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
         if self.ended || moving.out.len() - moving.written > CHUNK || !self.has_room(cx) {
             return Ok(false);
         }
+        // The end of a frame goes by the codec.
+        let left = usize::try_from(self.zmtp.payload_left().saturating_sub(1)).unwrap_or(usize::MAX);
+        let room = moving.assembler.room(left.min(READ_SIZE));
+        if left > CHUNK && room.len() > CHUNK {
+            let Some(read) = self.poll_read(room, cx)? else { return Ok(false) };
+            moving.assembler.advance(read);
+            self.zmtp.skip_received(read as u64);
+            return Ok(true);
+        }
         let mut input = self.surroundings.scratch.take_input();
         // Within a long message more of it is read at once; what is held back of others is less than that.
         let most = if moving.assembler.capacity() > CHUNK { READ_SIZE } else { CHUNK };
@@ -311,19 +320,23 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
     }
 
     fn read(&mut self, moving: &mut Moving, input: &mut [u8], cx: &mut Context<'_>) -> Result<bool, End> {
-        let read = match Pin::new(self.io.stream()).poll_read(cx, input) {
-            Poll::Pending => return Ok(false),
-            Poll::Ready(Err(error)) => return Err(End::Io(error)),
-            Poll::Ready(Ok(0)) => {
-                self.ended = true;
-                return Ok(true);
-            }
-            Poll::Ready(Ok(read)) => read,
-        };
+        let Some(read) = self.poll_read(input, cx)? else { return Ok(false) };
         let bytes = input.get(..read).unwrap_or_default();
         let taken = self.take(moving, bytes, cx)?;
         moving.held.extend_from_slice(bytes.get(taken..).unwrap_or_default());
         Ok(true)
+    }
+
+    /// Octets that have come, 0 at the end; `None`: it has to be waited for.
+    fn poll_read(&mut self, room: &mut [u8], cx: &mut Context<'_>) -> Result<Option<usize>, End> {
+        match Pin::new(self.io.stream()).poll_read(cx, room) {
+            Poll::Pending => Ok(None),
+            Poll::Ready(Err(error)) => Err(End::Io(error)),
+            Poll::Ready(Ok(read)) => {
+                self.ended |= read == 0;
+                Ok(Some(read))
+            }
+        }
     }
 
     fn has_room(&mut self, cx: &mut Context<'_>) -> bool {
