@@ -23,9 +23,8 @@ const READ_SIZE: usize = 256 * 1024;
 const CHUNK: usize = 64 * 1024;
 /// A payload of so many octets is written from where it lies, without being copied behind its header.
 const LARGE: usize = 16 * 1024;
-/// The memory of a large message that was sent is kept for the next one: so many of them, none larger than this.
-const KEPT: usize = 2;
-const LARGEST_KEPT: usize = 2 * 1024 * 1024;
+/// The memory of large messages that were sent is kept for the next ones, so much of it on each worker.
+const KEPT: usize = 5 * 1024 * 1024;
 /// Rounds of reading and writing before other tasks get their turn.
 const ROUNDS: usize = 8;
 /// The codec is told of time in steps of at least this.
@@ -139,7 +138,7 @@ impl Scratch {
         let is_large = message.payload_bytes() > CHUNK;
         if let Some(memory) = is_large.then(|| Arc::into_inner(message)).flatten().map(Message::into_memory) {
             let mut messages = self.messages.borrow_mut();
-            if messages.len() < KEPT && memory.len() <= LARGEST_KEPT {
+            if messages.iter().map(Vec::len).sum::<usize>() + memory.len() <= KEPT {
                 messages.push(memory);
             }
         }
