@@ -174,6 +174,8 @@ pub struct LocalityEndpoints {
 pub struct Endpoint {
     /// Its address.
     pub address: Address,
+    /// Other addresses of the same host, tried when the first takes long or fails.
+    pub additional_addresses: Vec<Address>,
     /// Its host name, for `host_rewrite: auto`; empty when none.
     pub hostname: String,
     /// Its share; default 1.

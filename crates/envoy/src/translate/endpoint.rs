@@ -73,8 +73,18 @@ fn endpoint(cx: &mut Cx<'_>, node: &Node, usage: AddressUse) -> Option<Endpoint>
         ("", Address::Ip { ip, .. }) if usage == AddressUse::Dns => ip.to_string(),
         (hostname, _) => hostname.to_owned(),
     };
+    let additional_addresses = cx.with("endpoint", |cx| {
+        cx.each(inner, "additional_addresses", |cx, node| address(cx, node, "address", AddressUse::Host))
+    });
+    if !additional_addresses.is_empty() && !matches!(place, Address::Ip { .. }) {
+        cx.with("endpoint", |cx| {
+            let reason = "only an endpoint with an IP address has more addresses";
+            cx.field_error(inner, "additional_addresses", reason);
+        });
+    }
     Some(Endpoint {
         address: place,
+        additional_addresses,
         hostname,
         weight: node.u32("load_balancing_weight").unwrap_or(1),
         health: health_status(node.str("health_status")),

@@ -11,6 +11,7 @@ use super::{
     original_dst::{OriginalHost, OriginalHosts},
     outlier::{HostResult, Outlier},
     overload::{Outcome, Overload},
+    slow_start::Parts,
     stats::DiscoveryStats,
 };
 use crate::tls::ClientContext;
@@ -358,6 +359,9 @@ impl ClusterConfig {
     /// The state of a new host: where hosts are checked, it is not well before it was.
     fn new_state(&self, spec: &HostSpec) -> Arc<HostState> {
         let state = Arc::<HostState>::default();
+        if let Some(slow_start) = &self.model.lb_config.slow_start {
+            state.set_part(slow_start.least_part());
+        }
         if self.health_checker.is_some() && !spec.is_unchecked() {
             state.set(HostState::FAILED_CHECK | HostState::UNCHECKED, true);
             state.set(HostState::PENDING_CHECK, self.model.lb_config.ignore_new_hosts_until_first_hc);

@@ -1,6 +1,6 @@
 //! A host: what discovery says of it, and the state that outlives updates of the cluster.
 
-use super::{config::literal_address, outlier::HostOutlier, overload::HostOverload};
+use super::{config::literal_address, outlier::HostOutlier, overload::HostOverload, slow_start::WHOLE};
 use sota_config::{
     Node,
     cluster::{Endpoint, HealthStatus, LocalityEndpoints},
@@ -23,6 +23,8 @@ const MOST_PRIORITIES: u32 = 128;
 pub struct HostSpec {
     /// Where it is.
     pub address: PeerAddress,
+    /// Other addresses of the same host, tried when the first takes long or fails.
+    pub additional_addresses: Arc<[PeerAddress]>,
     /// Its name, for `host_rewrite: auto`; empty when it has none.
     pub hostname: Arc<str>,
     /// Its share, from 1.
@@ -46,6 +48,7 @@ impl HostSpec {
     pub fn new(address: PeerAddress, endpoint: &Endpoint, of: &LocalityEndpoints, locality: &Arc<[String; 3]>) -> Self {
         Self {
             address,
+            additional_addresses: endpoint.additional_addresses.iter().filter_map(literal_address).collect(),
             hostname: endpoint.hostname.as_str().into(),
             weight: endpoint.weight.max(1),
             priority: of.priority.min(MOST_PRIORITIES),
@@ -116,6 +119,11 @@ impl Host {
     /// Its share, from 1.
     pub fn weight(&self) -> u32 {
         self.spec.weight
+    }
+
+    /// Its share as it is now, in thousandths: a part of it in slow start.
+    pub(super) fn effective_weight(&self) -> u64 {
+        u64::from(self.spec.weight) * u64::from(WHOLE - self.state.held_back.load(Relaxed).min(WHOLE - 1))
     }
 
     /// What it shares with the hosts of the same address before and after it.
@@ -209,6 +217,8 @@ pub struct HostState {
     /// Requests that run on all workers; kept for balancers that ask.
     active: AtomicU32,
     counters: Mutex<Counters>,
+    /// How much of its weight it does not have yet, in thousandths.
+    held_back: AtomicU32,
     overload: HostOverload,
     outlier: HostOutlier,
 }
@@ -281,6 +291,12 @@ impl HostState {
 
     pub(super) fn sub_active(&self) {
         self.active.fetch_sub(1, Relaxed);
+    }
+
+    /// How much of its weight it has, in thousandths from 1; whether that changed.
+    pub(super) fn set_part(&self, part: u32) -> bool {
+        let held_back = WHOLE.saturating_sub(part);
+        self.held_back.swap(held_back, Relaxed) != held_back
     }
 
     pub(super) fn outlier(&self) -> &HostOutlier {

@@ -89,7 +89,7 @@ pub(super) struct ViewOptions<'a> {
 impl List {
     pub(super) fn new(set: &[Arc<Host>], hosts: Vec<u32>, cursor: &Arc<AtomicUsize>) -> Self {
         let weights: Vec<u64> =
-            hosts.iter().filter_map(|i| set.get(*i as usize)).map(|host| host.weight().into()).collect();
+            hosts.iter().filter_map(|i| set.get(*i as usize)).map(|host| host.effective_weight()).collect();
         let weighted = weights.windows(2).any(|pair| pair[0] != pair[1]);
         let hosts: Arc<[u32]> = hosts.into();
         let order = match weighted {

@@ -26,6 +26,7 @@ mod overload;
 mod priority;
 mod schedule;
 mod services;
+mod slow_start;
 mod stats;
 mod subsets;
 

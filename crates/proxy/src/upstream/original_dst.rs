@@ -68,6 +68,7 @@ impl OriginalHosts {
             health: HealthStatus::Unknown,
             metadata: None,
             health_check: None,
+            additional_addresses: Arc::default(),
         };
         let host = OriginalHost { host: Arc::new(Host::new(spec, Arc::default())), used: Arc::new(true.into()) };
         hosts.insert(address, host.clone());

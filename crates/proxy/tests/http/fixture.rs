@@ -158,6 +158,7 @@ fn cluster(name: &str, hosts: &[SocketAddr]) -> Cluster {
     let endpoint = |host: &SocketAddr| Endpoint {
         address: Address::Ip { ip: host.ip(), port: host.port(), ipv4_compat: false },
         hostname: String::new(),
+        additional_addresses: Vec::new(),
         weight: 1,
         health: HealthStatus::Unknown,
         metadata: None,

@@ -34,6 +34,12 @@ fn cluster_text(cluster: &ClusterConfig) -> String {
     let (name, model) = (cluster.name(), cluster.model());
     let alias = if model.stat_name.is_empty() { &model.name } else { &model.stat_name };
     let mut out = format!("{name}::observability_name::{alias}\n");
+    if model.outlier_detection.is_some() {
+        for average in ["success_rate", "local_origin_success_rate"] {
+            let _ = writeln!(out, "{name}::outlier::{average}_average::-1");
+            let _ = writeln!(out, "{name}::outlier::{average}_ejection_threshold::-1");
+        }
+    }
     for (priority, limits) in ["default", "high"].iter().zip(&model.circuit_breakers) {
         for (what, limit) in [
             ("max_connections", limits.max_connections),
@@ -42,12 +48,6 @@ fn cluster_text(cluster: &ClusterConfig) -> String {
             ("max_retries", limits.max_retries),
         ] {
             let _ = writeln!(out, "{name}::{priority}_priority::{what}::{limit}");
-        }
-    }
-    if model.outlier_detection.is_some() {
-        for average in ["success_rate", "local_origin_success_rate"] {
-            let _ = writeln!(out, "{name}::outlier::{average}_average::-1");
-            let _ = writeln!(out, "{name}::outlier::{average}_ejection_threshold::-1");
         }
     }
     let _ = writeln!(out, "{name}::added_via_api::false");

@@ -106,6 +106,9 @@ impl Discovery {
             let watch = super::outlier_detector::watch(Arc::clone(config), cx.outlier_log.clone());
             tasks.push(tokio::task::spawn_local(watch));
         }
+        if config.model().lb_config.slow_start.is_some() {
+            tasks.push(tokio::task::spawn_local(super::slow_start::run(Arc::clone(config))));
+        }
         if config.health_checker().is_some() {
             let checks = super::health_check::run(Arc::clone(config), Rc::clone(cx.local));
             tasks.push(tokio::task::spawn_local(checks));

@@ -71,6 +71,7 @@ pub(super) fn discover(worker: &Worker, config: &Arc<ClusterConfig>) -> Discover
 pub(super) fn endpoint(address: Address) -> Endpoint {
     Endpoint {
         address,
+        additional_addresses: Vec::new(),
         hostname: String::new(),
         weight: 1,
         health: HealthStatus::Unknown,
