@@ -7,6 +7,7 @@ use crate::{
     http::{Http1Options, Http2Options, HttpProtocolOptions},
     load_balancer::{LbConfig, LbPolicy},
     node::Node,
+    source::Source,
     tls::{TransportMatch, UpstreamTls},
 };
 use std::{sync::Arc, time::Duration};
@@ -62,7 +63,7 @@ pub struct Cluster {
     /// The extension `sota.clusters.overload` (the original's ejection loop), when configured.
     pub overload: Option<ExtensionConfig>,
     /// The cluster as read, for `/config_dump`.
-    pub source: Option<Arc<Node>>,
+    pub source: Option<Arc<Source>>,
 }
 
 /// Which HTTP is spoken with a cluster's hosts.

@@ -9,6 +9,7 @@ use crate::{
         CookieMatcher, FilterStateMatcher, FractionalPercent, HeaderMatcher, MetadataMatcher, QueryParameterMatcher,
     },
     node::Node,
+    source::Source,
     retry::{GrpcTimeout, InternalRedirectPolicy, MirrorPolicy, RetryPolicy},
     upgrade::RouteUpgrade,
 };
@@ -40,7 +41,7 @@ pub struct RouteConfiguration {
     /// Filter configuration for all.
     pub typed_per_filter_config: Vec<PerFilterConfig>,
     /// The configuration as read, for `/config_dump`.
-    pub source: Option<Arc<Node>>,
+    pub source: Option<Arc<Source>>,
 }
 
 /// A virtual host.

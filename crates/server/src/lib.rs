@@ -15,6 +15,7 @@ mod server_stats;
 pub mod stats;
 mod xds;
 
+pub use memory::set_allocator_collect;
 pub use explain::{ExplainOptions, explain};
 pub use logging::{COMPONENTS, LogFormat, parse_level};
 pub use options::{ConfigOptions, Options, default_concurrency};
