@@ -3,8 +3,7 @@
 use crate::{
     access_log::AccessLog, address::Address, cluster::Cluster, config_source::DynamicResources,
     extension::ExtensionConfig, listener::Listener, matcher::StringMatcher, node::Node, route::RouteConfiguration,
-    source::Source,
-    secret::Secret,
+    secret::Secret, source::Source,
 };
 use std::{sync::Arc, time::Duration};
 

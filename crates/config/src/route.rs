@@ -9,8 +9,8 @@ use crate::{
         CookieMatcher, FilterStateMatcher, FractionalPercent, HeaderMatcher, MetadataMatcher, QueryParameterMatcher,
     },
     node::Node,
-    source::Source,
     retry::{GrpcTimeout, InternalRedirectPolicy, MirrorPolicy, RetryPolicy},
+    source::Source,
     upgrade::RouteUpgrade,
 };
 use std::{sync::Arc, time::Duration};
