@@ -5,9 +5,9 @@ use crate::{
     buffer::{LARGE, SMALL},
     context::WorkerContext,
     downstream::Downstream,
-    socket::Socket,
+    socket::{Socket, Splice, SpliceError, Spliced},
     timer::Timer,
-    upstream::{Cluster, HashPolicies, LbContext, MetadataMatch, Outcome, TcpConnection},
+    upstream::{Cluster, HashPolicies, HostResult, LbContext, MetadataMatch, TcpConnection},
 };
 use sota_config::{
     ConfigErrors,
@@ -163,6 +163,7 @@ impl TcpProxy {
         })));
         info.timing.end = Some(Instant::now());
         if !self.access_logs.is_empty() {
+            info.metadata.clone_from(&downstream.info.metadata.borrow());
             self.access_logs.log(&LogEntry::new(&info, LogKind::TcpConnectionEnd));
         }
     }
@@ -207,7 +208,7 @@ impl TcpProxy {
                 info.upstream.connection_id = Some(connection.id);
                 info.timing.upstream_connect_start = Some(connection.connect_start);
                 info.timing.upstream_connect_complete = Some(connection.connect_complete);
-                cluster.report(&host, Outcome::Answered);
+                cluster.note_result(&host, HostResult::ConnectedForGood);
                 Attempt::Connected(connection)
             }
             Err(failure) => {
@@ -217,7 +218,7 @@ impl TcpProxy {
                 if is_overflow {
                     return Attempt::Hopeless;
                 }
-                cluster.report(&host, Outcome::TransportFailure);
+                cluster.note_result(&host, HostResult::ConnectFailed);
                 Attempt::Failed
             }
         }
@@ -338,8 +339,24 @@ impl Activity {
 /// Moves bytes from one socket to the other until the one has sent its last, which the other is then told.
 async fn copy(from: &Socket, to: &Socket, limit: usize, clock: &Activity, moved: impl Fn(u64)) -> Result<(), Failed> {
     let mut size = SMALL;
+    let mut splice = Splice::default();
+    let mut is_splicing = false;
     poll_fn(|cx| {
         loop {
+            if is_splicing {
+                match ready!(splice.poll_step(cx, from, to)) {
+                    Ok(Spliced::Moved(written)) => {
+                        moved(written as u64);
+                        clock.note();
+                        // For a little it is not worth its system calls: that is copied until there is more again.
+                        is_splicing = splice.is_under_way() || written >= SMALL;
+                    }
+                    Ok(Spliced::Ended | Spliced::Refused) => is_splicing = false,
+                    Err(SpliceError::Reading(_)) => return Poll::Ready(Err(Failed::Reading)),
+                    Err(SpliceError::Writing(_)) => return Poll::Ready(Err(Failed::Writing)),
+                }
+                continue;
+            }
             while from.buffered() > 0 {
                 let written = ready!(poll_move(from, to, cx)).map_err(|_| Failed::Writing)?;
                 moved(written as u64);
@@ -354,6 +371,7 @@ async fn copy(from: &Socket, to: &Socket, limit: usize, clock: &Activity, moved:
             // Whoever fills a small buffer has more to say.
             if read == size {
                 size = limit;
+                is_splicing = splice.is_possible(from, to);
             }
         }
     })

@@ -159,9 +159,9 @@ impl Piece {
             Self::Bootstrap(bootstrap, mask) => {
                 let mut out = ",\n   \"bootstrap\": ".to_owned();
                 match &bootstrap.source {
-                    // Writing to a string does not fail.
                     Some(source) => {
-                        drop(sota_envoy::dump_json(&mask.trim(&source.node(), BOOTSTRAP), BOOTSTRAP, 3, &mut out))
+                        // Writing to a string does not fail.
+                        let _ = sota_envoy::dump_json(&mask.trim(&source.node(), BOOTSTRAP), BOOTSTRAP, 3, &mut out);
                     }
                     None => out.push_str("{}"),
                 }

@@ -8,7 +8,7 @@ use crate::{
         failure::{ResetReason, UpstreamFault},
         retry_state::BackOff,
     },
-    upstream::WorkerHost,
+    upstream::{HostResult, WorkerHost},
     wire::{ClientError, http2::StreamEnd},
 };
 use sota_config::route::RoutingPriority;
@@ -95,6 +95,7 @@ impl Forward {
         let State::Active(attempt) = &self.state else { return Ok(()) };
         let host = Rc::clone(&attempt.host);
         self.note_given_up(attempt);
+        self.note_timeout(&host);
         let is_started = !attempt.is_unsent();
         self.end_attempt(stream);
         if self.retries(ResetReason::LocalReset, is_started, Some(&host), stream) {
@@ -117,6 +118,9 @@ impl Forward {
     ) -> Result<(), Box<LocalReply>> {
         let is_started = matches!(&self.state, State::Active(attempt) if !attempt.is_unsent());
         let is_hedged = matches!(&self.state, State::Active(attempt) if attempt.is_hedged);
+        if let Some(host) = host.filter(|_| reason != ResetReason::Overflow) {
+            self.cluster.note_result(host, HostResult::ConnectFailed);
+        }
         self.end_attempt(stream);
         if !is_hedged && self.retries(reason, is_started, host, stream) {
             self.was_timeout = false;
