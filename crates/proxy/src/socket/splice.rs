@@ -6,7 +6,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 use std::{
     cell::RefCell,
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     task::{Context, Poll, ready},
 };
 use tokio::{io::Interest, net::TcpStream, task::coop};
@@ -52,9 +52,9 @@ impl Pipe {
 }
 
 /// What is on its way from one socket to another. Holds a pipe only while something is in it.
-#[derive(Default)]
 pub struct Splice {
     pipe: Option<Pipe>,
+    limit: usize,
     /// Octets in the pipe.
     held: usize,
     /// The system has refused to do it.
@@ -82,6 +82,16 @@ pub enum SpliceError {
 }
 
 impl Splice {
+    /// Nothing is on its way; there will never be more than `limit` octets.
+    pub fn new(limit: usize) -> Self {
+        Self { pipe: None, limit, held: 0, refused: false }
+    }
+
+    /// Whether there is something on its way.
+    pub fn is_under_way(&self) -> bool {
+        self.held > 0
+    }
+
     /// Whether it can be done between these sockets: both are plain TCP, and the system has not refused.
     pub fn is_possible(&self, from: &Socket, to: &Socket) -> bool {
         !self.refused && matches!((&*from.io.borrow(), &*to.io.borrow()), (Io::Tcp(_), Io::Tcp(_)))
@@ -131,7 +141,7 @@ impl Splice {
                     return Poll::Ready(Ok(None));
                 }
             };
-            let read = move_octets(source, Interest::READABLE, source, &pipe.writer, pipe.size);
+            let read = move_octets(source, Interest::READABLE, source, &pipe.writer, pipe.size.min(self.limit));
             if matches!(read, Ok(1..)) {
                 self.pipe = Some(pipe);
             } else {
@@ -175,8 +185,8 @@ impl Splice {
 fn move_octets(
     watched: &TcpStream,
     interest: Interest,
-    from: impl std::os::fd::AsFd,
-    to: impl std::os::fd::AsFd,
+    from: impl AsFd,
+    to: impl AsFd,
     most: usize,
 ) -> io::Result<usize> {
     let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
@@ -210,7 +220,7 @@ mod tests {
         let ((mut sender, from), (mut receiver, to)) = (pair().await, pair().await);
         let sent: Vec<u8> = (0..8_000_000_u32).map(|n| (n % 251) as u8).collect();
         let expected = sent.clone();
-        let mut splice = Splice::default();
+        let mut splice = Splice::new(usize::MAX);
         assert!(splice.is_possible(&from, &to));
         let work = async {
             let move_all = async {
@@ -243,7 +253,7 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn waiting_holds_no_pipe_and_a_full_one_is_not_lent_again() {
         let ((mut sender, from), (receiver, to)) = (pair().await, pair().await);
-        let mut splice = Splice::default();
+        let mut splice = Splice::new(usize::MAX);
         let step = poll_fn(|cx| Poll::Ready(splice.poll_step(cx, &from, &to).is_pending()));
         assert!(step.await, "nothing was sent");
         assert_eq!((splice.pipe.is_some(), kept()), (false, 1));
