@@ -189,6 +189,7 @@ def ask(port, protocol):
     """A connection on which one request was answered."""
     down, _, secure = PROTOCOLS[protocol]
     sock = socket.create_connection(("127.0.0.1", port), timeout=10)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if secure:
         sock = TRUSTING.wrap_socket(sock)
     if down == "h2":
