@@ -15,7 +15,7 @@ LOADS = {
     "h1-1m": ("GET of 1 MiB, 16 keep-alive connections", "/1m", 16, (), "http"),
     "h1-new": ("GET of 1 KiB, a new connection for each", "/1k", 64, ("Connection: close",), "http"),
     "h1-h2": ("GET of 1 KiB, 64 keep-alive connections; HTTP/2 to the origin", "/1k", 64, (), "http-h2"),
-    "h1-chain": ("GET of 1 KiB through a sidecar's chain: JSON access log, changed fields, retries", "/1k", 64, (), "chain"),
+    "h1-chain": ("GET of 1 KiB through a sidecar's chain: JSON access log, RBAC, changed fields, retries", "/1k", 64, (), "chain"),
     "h2-1k": ("GET of 1 KiB by HTTP/2, 8 connections of 16 streams; HTTP/1.1 to the origin", "/1k", 8, (), "h2"),
     "grpc": ("Unary gRPC call of 100 octets, 8 connections of 16 streams; HTTP/2 to the origin", "/grpc", 8,
              ("content-type: application/grpc", "te: trailers"), "grpc"),

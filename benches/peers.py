@@ -348,7 +348,7 @@ HTTP2_CLUSTER = """    typed_extension_protocol_options:
 """
 
 
-# What a sidecar has in its way: a JSON access log, changed fields on both sides, retries.
+# What a sidecar has in its way: a JSON access log, rules of who may do what, changed fields on both sides, retries.
 CHAIN_FILTER = """      - name: envoy.filters.network.http_connection_manager
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
@@ -392,6 +392,14 @@ CHAIN_FILTER = """      - name: envoy.filters.network.http_connection_manager
                   timeout: 15s
                   retry_policy: {{retry_on: "connect-failure,refused-stream,reset", num_retries: 2}}
           http_filters:
+          - name: envoy.filters.http.rbac
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
+              rules:
+                policies:
+                  reading:
+                    permissions: [{{and_rules: {{rules: [{{url_path: {{path: {{prefix: /}}}}}}, {{header: {{name: ":method", string_match: {{exact: GET}}}}}}]}}}}]
+                    principals: [{{direct_remote_ip: {{address_prefix: 127.0.0.0, prefix_len: 8}}}}]
           - name: envoy.filters.http.header_mutation
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
