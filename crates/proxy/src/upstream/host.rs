@@ -156,7 +156,7 @@ impl Host {
 
     /// Percent of success in the last interval of outlier detection: of answers and of connections, if it was compared.
     pub fn success_rates(&self) -> [Option<f64>; 2] {
-        self.state.outlier.ejection().success_rates
+        self.state.outlier.get().map_or([None; 2], |outlier| outlier.ejection().success_rates)
     }
 
     /// How far it may be used now.
