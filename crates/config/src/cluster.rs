@@ -27,6 +27,9 @@ pub struct Cluster {
     pub load_assignment: LoadAssignment,
     /// For a connection to be made; default 5 s.
     pub connect_timeout: Duration,
+    /// `preconnect_policy.per_upstream_preconnect_ratio`: connections of HTTP/1 to a host for each request that it has;
+    /// from 1, the default, which makes none before they are needed.
+    pub preconnect_ratio: f64,
     /// Soft limit of bytes buffered for a connection; default 1 MiB.
     pub per_connection_buffer_limit_bytes: u32,
     /// How a host is chosen.

@@ -56,6 +56,7 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
         discovery,
         load_assignment,
         connect_timeout: cx.duration(node, "connect_timeout").unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+        preconnect_ratio: node.field("preconnect_policy").f64("per_upstream_preconnect_ratio").unwrap_or(1.0),
         per_connection_buffer_limit_bytes: node
             .u32("per_connection_buffer_limit_bytes")
             .unwrap_or(DEFAULT_BUFFER_LIMIT),
