@@ -133,13 +133,10 @@ impl Splice {
     fn poll_take(&mut self, cx: &mut Context<'_>, source: &TcpStream) -> Poll<io::Result<Option<usize>>> {
         let progress = ready!(coop::poll_proceed(cx));
         loop {
-            let pipe = match self.pipe.take().map_or_else(Pipe::take, Ok) {
-                Ok(pipe) => pipe,
+            let Ok(pipe) = self.pipe.take().map_or_else(Pipe::take, Ok) else {
                 // There are no descriptors left.
-                Err(_) => {
-                    self.refused = true;
-                    return Poll::Ready(Ok(None));
-                }
+                self.refused = true;
+                return Poll::Ready(Ok(None));
             };
             let read = move_octets(source, Interest::READABLE, source, &pipe.writer, pipe.size.min(self.limit));
             if matches!(read, Ok(1..)) {
