@@ -19,6 +19,7 @@ mod xds;
 pub use explain::{ExplainOptions, explain};
 pub use log_pattern::Pattern;
 pub use logging::{COMPONENTS, LogFormat, parse_level};
+pub use memory::set_allocator_collect;
 pub use options::{ConfigOptions, Options, default_concurrency};
 pub use server::{start, validate};
 pub use tracing::level_filters::LevelFilter;

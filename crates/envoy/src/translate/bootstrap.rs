@@ -16,7 +16,7 @@ use super::{
 };
 use crate::check::type_name;
 use sota_config::{
-    ConfigErrors, Node, Value,
+    ConfigErrors, Node, Source, Value,
     bootstrap::{Admin, Bootstrap, NodeInfo},
 };
 use std::{
@@ -98,7 +98,7 @@ fn translate(cx: &mut Cx<'_>, node: &Node, cluster_names: &HashSet<&str>) -> Boo
         max_downstream_connections: cx
             .with("overload_manager", |cx| max_connections(cx, node.field("overload_manager"))),
         log_pattern: log_pattern(node.field("application_log_config").field("log_format")),
-        source: Some(Arc::new(node.clone())),
+        source: Some(Arc::new(Source::with_marks(node))),
     }
 }
 
