@@ -9,14 +9,21 @@ use super::{
 use sota_codec::zmtp::{Inspection, Spoken, ZmtpError, inspect};
 use sota_plugin::{
     filter::Connection,
-    future::both,
+    future::{First, both, race},
     stream::{ReadHalf, WriteHalf},
     upstream::HostChoice,
 };
-use std::{io, rc::Rc};
+use std::{
+    cell::Cell,
+    io,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 /// Octets that are moved in one go.
 const CHUNK: usize = 16 * 1024;
+/// How long it has to be quiet behind what a host has said before a connection that drains is taken to be idle.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Serves a client until one of the two connections is over.
 pub(super) async fn serve(worker: &Worker, gate: Gate, mut connection: Connection, cluster: &str) {
@@ -27,7 +34,12 @@ pub(super) async fn serve(worker: &Worker, gate: Gate, mut connection: Connectio
 async fn forward(worker: &Worker, mut gate: Gate, connection: &mut Connection, cluster: &str) -> End {
     let cx = connection.worker().clone();
     let timeout = worker.settings.options.handshake_timeout;
-    let begun = match cx.timeout(timeout, begin(connection)).await {
+    let mut draining = connection.take_drain_notice();
+    let begun = match race(cx.timeout(timeout, begin(connection)), &mut draining).await {
+        First::One(begun) => begun,
+        First::Other(()) => return End::Drained,
+    };
+    let begun = match begun {
         None => return End::Failed(ZmtpError::HandshakeTimeout),
         Some(Err(end)) => return end,
         Some(Ok(begun)) => begun,
@@ -49,10 +61,31 @@ async fn forward(worker: &Worker, mut gate: Gate, connection: &mut Connection, c
     }
     let (from_client, to_client) = connection.halves();
     let (from_host, to_host) = upstream.halves();
-    match both(copy(from_client, to_host), copy(from_host, to_client)).await {
-        Ok(()) => End::Closed,
-        Err(error) => End::Io(error),
+    let last = Cell::new((Said::ByClient, Instant::now()));
+    let there = copy(from_client, to_host, || last.set((Said::ByClient, Instant::now())));
+    let back = copy(from_host, to_client, || last.set((Said::ByHost, Instant::now())));
+    // What a client has said last may want an answer: then it goes on for as long as it may.
+    let idle = async {
+        draining.await;
+        loop {
+            match last.get() {
+                (Said::ByHost, at) if at.elapsed() >= QUIET => return,
+                _ => cx.sleep(QUIET).await,
+            }
+        }
+    };
+    match race(both(there, back), idle).await {
+        First::One(Ok(())) => End::Closed,
+        First::One(Err(error)) => End::Io(error),
+        First::Other(()) => End::Drained,
     }
+}
+
+/// Who has said the last that was passed on.
+#[derive(Clone, Copy)]
+enum Said {
+    ByClient,
+    ByHost,
 }
 
 /// The first bytes, if they are those of ZMTP.
@@ -75,7 +108,7 @@ async fn begin(connection: &mut Connection) -> Result<Vec<u8>, End> {
 }
 
 /// Moves bytes until there are no more, and says so.
-async fn copy(from: &mut ReadHalf, to: &mut WriteHalf) -> io::Result<()> {
+async fn copy(from: &mut ReadHalf, to: &mut WriteHalf, note: impl Fn()) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     loop {
         let read = from.read(&mut buffer).await?;
@@ -83,5 +116,6 @@ async fn copy(from: &mut ReadHalf, to: &mut WriteHalf) -> io::Result<()> {
             return to.shutdown().await;
         }
         to.write_all(buffer.get(..read).unwrap_or_default()).await?;
+        note();
     }
 }
