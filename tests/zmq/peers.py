@@ -800,6 +800,28 @@ def worker_restarts():
     expect(req.recv(), b"waits")
 
 
+def orphans():
+    """Requests that were queued for a worker which breaks and stays away are given up."""
+    listener = sockets.create_server(("127.0.0.1", worker_ports[0]))
+    listener.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+    dealer = client("DEALER", sndhwm=0)
+    number = 60
+    for _ in range(number):
+        dealer.send(bytes(200_000))
+    connection, _ = listener.accept()
+    raw = Raw(sock=connection)
+    greet_2_0(raw, "REP")
+    wait_stat("zmq.requests_active", number)
+    connection.close()
+    listener.close()
+    answers = [dealer.recv() for _ in range(number)]
+    late = answers.count(b"ERR no worker in time")
+    expect(late + answers.count(b"ERR worker lost"), number)
+    if not late:
+        raise AssertionError("all requests were sent: the test tests nothing")
+    expect(stat("zmq.requests_active"), 0)
+
+
 def broken_midway():
     """Nothing is seen of a message that was not whole."""
     pull = worker("PULL")

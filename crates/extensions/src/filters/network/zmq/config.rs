@@ -346,6 +346,9 @@ impl Settings {
 
     /// For requests that are made without ZeroMQ clients.
     pub(super) fn to_ask(config: AskerConfig, cx: &FactoryContext<'_>) -> Result<Self, ConfigError> {
+        if config.timeout.0.is_zero() {
+            return Err(cx.error("workers.timeout", Mark::NONE, "must be above 0"));
+        }
         let document = Document {
             stat_prefix: config.stat_prefix,
             routes: vec![Route::to(config.cluster)],
@@ -503,10 +506,10 @@ impl Named for Version {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{native, with_context};
+    use crate::testing::{building, unchecked};
 
     fn refused(yaml: &str) -> String {
-        let read = with_context(|cx| Settings::read(&native(yaml), cx).map(|_| ()));
+        let read = building(|cx| Settings::read(&unchecked(yaml), cx).map(|_| ()));
         read.expect_err(yaml).to_string()
     }
 
