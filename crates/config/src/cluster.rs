@@ -9,6 +9,7 @@ use crate::{
     load_balancer::{LbConfig, LbPolicy},
     node::Node,
     outlier_detection::OutlierDetection,
+    source::Source,
     tls::{TransportMatch, UpstreamTls},
 };
 use std::{sync::Arc, time::Duration};
@@ -71,7 +72,7 @@ pub struct Cluster {
     /// The extension `sota.clusters.overload` (the original's ejection loop), when configured.
     pub overload: Option<ExtensionConfig>,
     /// The cluster as read, for `/config_dump`.
-    pub source: Option<Arc<Node>>,
+    pub source: Option<Arc<Source>>,
 }
 
 /// Which HTTP is spoken with a cluster's hosts.
