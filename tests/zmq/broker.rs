@@ -127,6 +127,7 @@ fn publishers_reach_subscribers_on_every_worker() {
 fn work_is_spread_and_not_lost() {
     need_pyzmq!();
     mesh(1, ROUTES, 3, "pipeline");
+    mesh(1, ROUTES, 3, "worker_dies_midway");
     mesh(1, ROUTES, 1, "late_worker");
     mesh(2, ROUTES, 2, "pullers");
 }

@@ -1045,6 +1045,36 @@ def pipeline():
             got += 1
 
 
+def worker_dies_midway():
+    """One dies with work: what the system had taken for it is lost, what waited for it goes to the others, once."""
+    dying = worker("PULL", 2, rcvhwm=1, rcvbuf=4096)
+    pulls = [worker("PULL", index) for index in range(2)]
+    push = client("PUSH", sndtimeo=60_000)
+    push.send(b"first")
+    wait_until("all are connected", lambda: stat("zmq.upstream_cx_ready") == 3)
+    number = 900
+    sending = in_background(lambda: [push.send(b"%d " % at + bytes(50_000)) for at in range(number)])
+    poller = zmq.Poller()
+    for pull in pulls:
+        poller.register(pull, zmq.POLLIN)
+    got = []
+
+    def receive():
+        while ready_ones := poller.poll(2_000):
+            got.extend(pull.recv().split(b" ")[0] for pull, _ in ready_ones)
+
+    receive()
+    sending.join(60)
+    kept = number - len(got)
+    assert kept > 200, kept
+    dying.close()
+    wait_stat("zmq.upstream_cx_ready", 2)
+    receive()
+    expect(len(set(got)), len(got))
+    lost = number - len(got)
+    assert lost < kept - 50, (kept, lost)
+
+
 def back_pressure():
     """Workers that do not read stop the source; nothing is lost."""
     pull = worker("PULL", rcvhwm=1)
