@@ -61,17 +61,18 @@ async fn forward(worker: &Worker, mut gate: Gate, connection: &mut Connection, c
     }
     let (from_client, to_client) = connection.halves();
     let (from_host, to_host) = upstream.halves();
-    let last = Cell::new((Said::ByClient, Instant::now()));
-    let there = copy(from_client, to_host, || last.set((Said::ByClient, Instant::now())));
-    let back = copy(from_host, to_client, || last.set((Said::ByHost, Instant::now())));
-    // What a client has said last may want an answer: then it goes on for as long as it may.
+    // Since when the host has said the last. `None`: something is being passed on, or the client has said the last, which
+    // may want an answer; then it goes on for as long as it may.
+    let quiet = Cell::new(None);
+    let there = copy(from_client, to_host, |_| quiet.set(None));
+    let back = copy(from_host, to_client, |is_done| quiet.set(is_done.then(Instant::now)));
     let idle = async {
         draining.await;
         loop {
-            match last.get() {
-                (Said::ByHost, at) if at.elapsed() >= QUIET => return,
-                _ => cx.sleep(QUIET).await,
+            if quiet.get().is_some_and(|since: Instant| since.elapsed() >= QUIET) {
+                return;
             }
+            cx.sleep(QUIET).await;
         }
     };
     match race(both(there, back), idle).await {
@@ -79,13 +80,6 @@ async fn forward(worker: &Worker, mut gate: Gate, connection: &mut Connection, c
         First::One(Err(error)) => End::Io(error),
         First::Other(()) => End::Drained,
     }
-}
-
-/// Who has said the last that was passed on.
-#[derive(Clone, Copy)]
-enum Said {
-    ByClient,
-    ByHost,
 }
 
 /// The first bytes, if they are those of ZMTP.
@@ -107,15 +101,16 @@ async fn begin(connection: &mut Connection) -> Result<Vec<u8>, End> {
     }
 }
 
-/// Moves bytes until there are no more, and says so.
-async fn copy(from: &mut ReadHalf, to: &mut WriteHalf, note: impl Fn()) -> io::Result<()> {
+/// Moves bytes until there are no more, and says so. `note` is told of each piece, and whether it is written.
+async fn copy(from: &mut ReadHalf, to: &mut WriteHalf, note: impl Fn(bool)) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     loop {
         let read = from.read(&mut buffer).await?;
         if read == 0 {
             return to.shutdown().await;
         }
+        note(false);
         to.write_all(buffer.get(..read).unwrap_or_default()).await?;
-        note();
+        note(true);
     }
 }

@@ -228,7 +228,10 @@ impl Links {
     /// Requests do not wait for ever for another connection; work does.
     fn give_up_orphans(&self, broker: &Broker) {
         let mut orphans = self.orphans.take();
-        orphans.retain(|orphan| !matches!(orphan, Outgoing::Message { hop: Some(hop), .. } if broker.requests.is_over(*hop, broker)));
+        orphans.retain(|orphan| match orphan {
+            Outgoing::Message { hop: Some(hop), .. } => !broker.requests.is_over(*hop, broker),
+            _ => true,
+        });
         self.orphans.replace(orphans);
     }
 
