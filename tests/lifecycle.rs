@@ -151,7 +151,7 @@ fn connections_without_requests_do_not_hold_up_the_end() {
         let mut silent = Client::connect(proxy.listener(name));
         let mut idle = Client::connect(proxy.listener(name));
         let (asked, length) = match name {
-            "line" => (&b"a=1\n"[..], "receive:map[a:[1]]\r\n".len()),
+            "line" => (&b"a=1\n"[..], "receive:url.Values{\"a\":[]string{\"1\"}}\r\n".len()),
             _ => (&greeting[..], 10),
         };
         idle.send(asked).unwrap();

@@ -86,7 +86,7 @@ impl serde::de::Error for Error {
 /// The known name that differs from this one in few letters only.
 fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
     let nearest = known.iter().map(|known| (distance(known, name), *known)).min();
-    nearest.filter(|(distance, _)| *distance <= (name.len() / 3).clamp(1, 4)).map(|(_, near)| near)
+    nearest.filter(|(distance, _)| *distance <= name.len().div_ceil(3).min(4)).map(|(_, near)| near)
 }
 
 impl fmt::Display for Error {
