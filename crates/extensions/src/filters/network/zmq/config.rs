@@ -378,11 +378,11 @@ impl Settings {
             let reason = "goes with neither routes nor security: the bytes pass as they are";
             return Err(fail("passthrough_cluster", reason.to_owned()));
         }
-        if let Some(check) = &document.upstream.health_check {
-            if !matches!(check.socket_type.0, SocketType::Dealer | SocketType::Push) {
-                let reason = format!("{} does not choose among hosts: DEALER or PUSH", check.socket_type.0);
-                return Err(fail("upstream.health_check.socket_type", reason));
-            }
+        if let Some(check) = &document.upstream.health_check
+            && !matches!(check.socket_type.0, SocketType::Dealer | SocketType::Push)
+        {
+            let reason = format!("{} does not choose among hosts: DEALER or PUSH", check.socket_type.0);
+            return Err(fail("upstream.health_check.socket_type", reason));
         }
         let passthrough_cluster: Option<Arc<str>> = document.passthrough_cluster.map(Arc::from);
         let routes = Routes::new(document.routes);
