@@ -75,10 +75,16 @@ impl Manager {
         }
         let version = version.to_owned();
         self.warming_listeners.insert(name.clone(), WarmingListener { config, sockets, version });
-        if self.has_routes(&name) {
+        if self.is_listener_warm(&name) {
             self.serve_listener(&name);
         }
         Ok(())
+    }
+
+    fn is_listener_warm(&mut self, name: &str) -> bool {
+        let Some(listener) = self.warming_listeners.get(name) else { return false };
+        let missing = listener.config.missing_secrets();
+        self.is_past_waiting(&missing) && self.has_routes(name)
     }
 
     pub(super) fn serve_listener(&mut self, name: &str) {
@@ -90,7 +96,7 @@ impl Manager {
     pub(super) fn serve_waiting_listeners(&mut self) {
         let names: Vec<_> = self.warming_listeners.keys().cloned().collect();
         for name in names {
-            if self.has_routes(&name) {
+            if self.is_listener_warm(&name) {
                 self.serve_listener(&name);
             }
         }

@@ -33,10 +33,9 @@ use sota_proxy::{
     upstream::{ClusterConfig, Discovery, DiscoveryNote},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashSet},
     rc::Rc,
     sync::{Arc, Weak},
-    time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::{
     Notify,
@@ -215,7 +214,10 @@ impl Manager {
             Event::Update(update) => self.update(update).await,
             Event::Lost(source) => self.lost(source),
             Event::Warm(name, generation) => {
-                if self.warming_clusters.get(&name).is_some_and(|cluster| cluster.generation == generation) {
+                let cluster = self.warming_clusters.get(&name).filter(|cluster| cluster.generation == generation);
+                if let Some(missing) = cluster.map(|cluster| cluster.config.missing_secrets())
+                    && self.is_past_waiting(&missing)
+                {
                     self.serve_cluster(&name);
                 }
             }
