@@ -94,7 +94,8 @@ impl<S: State> Context<S> {
             slots.tickets = Some(secrets.find(secret)?);
         }
         let (state, seen) = match slots.missing::<S>(model).next() {
-            Some(_) => (None, look::<S>(model, &slots)),
+            // It has seen nothing: what comes before it is registered is taken over at the next refresh.
+            Some(_) => (None, Seen::default()),
             None => {
                 let (material, seen) = read::<S>(model, &slots);
                 (Some(Arc::new(S::make(model, material?)?)), seen)

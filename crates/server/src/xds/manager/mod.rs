@@ -36,6 +36,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     rc::Rc,
     sync::{Arc, Weak},
+    time::Duration,
 };
 use tokio::sync::{
     Notify,
@@ -44,6 +45,8 @@ use tokio::sync::{
 
 /// So many events are taken before what waits is looked at.
 const BATCH: usize = 1024;
+/// How often it is looked whether secrets are used by nobody any more: connections use them longer than configuration does.
+const UNUSED_SECRETS: Duration = Duration::from_secs(1);
 
 /// The other end of the manager.
 pub(crate) struct Xds {
@@ -199,7 +202,17 @@ impl Manager {
         self.ask_for_all(Kind::Clusters, self.dynamic.clusters.clone());
         self.advance();
         let mut batch = Vec::new();
-        while events.recv_many(&mut batch, BATCH).await > 0 {
+        loop {
+            let count = tokio::select! {
+                count = events.recv_many(&mut batch, BATCH) => count,
+                () = tokio::time::sleep(UNUSED_SECRETS), if !self.secrets.is_empty() => {
+                    self.forget_unused_secrets();
+                    continue;
+                }
+            };
+            if count == 0 {
+                return;
+            }
             for event in batch.drain(..) {
                 self.take(event).await;
             }

@@ -66,6 +66,14 @@ impl Manager {
         self.tell_names(Kind::Secrets, wanted.into_keys());
     }
 
+    /// Asks no more for what nobody uses.
+    pub(super) fn forget_unused_secrets(&mut self) {
+        let known: usize = self.secrets.values().map(|secret| secret.users.len()).sum();
+        if self.server.inputs.secrets.discovered().len() != known {
+            self.want_secrets();
+        }
+    }
+
     /// Whether each secret has come, or has been waited for long enough.
     pub(super) fn has_secrets(&self) -> bool {
         self.secrets.values().all(|secret| secret.named.value.is_some() || secret.named.is_late)
