@@ -5,7 +5,7 @@ use crate::{
     buffer::{LARGE, SMALL},
     context::WorkerContext,
     downstream::Downstream,
-    socket::Socket,
+    socket::{Socket, Splice, SpliceError, Spliced},
     timer::Timer,
     upstream::{Cluster, HashPolicies, HostResult, LbContext, MetadataMatch, TcpConnection},
 };
@@ -118,6 +118,8 @@ enum End {
     Idle,
     TooLong,
     Draining,
+    /// The host fails its health checks.
+    HostFailed,
 }
 
 /// One side of a proxied connection.
@@ -144,7 +146,7 @@ impl TcpProxy {
         let stream_id = self.context.local.process.next_stream_id();
         let mut info = StreamInfo::new(Rc::clone(&downstream.info), stream_id, None);
         if let Some(upstream) = Box::pin(self.connect(&downstream, &mut info)).await {
-            let end = self.forward(&downstream, &upstream.socket).await;
+            let end = self.forward(&downstream, &upstream).await;
             info.upstream.wire_bytes_received = upstream.socket.bytes_received();
             info.upstream.wire_bytes_sent = upstream.socket.bytes_sent();
             if matches!(end, Err(End::Failed(Side::Upstream))) {
@@ -225,13 +227,14 @@ impl TcpProxy {
     }
 
     /// Moves bytes until both sides have sent their last, or something ends it before.
-    async fn forward(&self, downstream: &Downstream, upstream: &Socket) -> Result<(), End> {
+    async fn forward(&self, downstream: &Downstream, connection: &TcpConnection) -> Result<(), End> {
+        let upstream = &connection.socket;
         let model = &self.config.model;
         let clock = Activity::new(self.context.local.timer(), model.idle_timeout);
         let deadline = self.context.local.timer();
         deadline.set(model.max_downstream_connection_duration.and_then(|time| Instant::now().checked_add(time)));
         let drain_deadline = self.context.local.timer();
-        let limit = downstream.buffer_limit.clamp(SMALL, LARGE);
+        let limit = downstream.buffer_limit.max(SMALL);
         let sent = |n| self.stats.downstream_cx_rx_bytes_total.add(n);
         let returned = |n| self.stats.downstream_cx_tx_bytes_total.add(n);
         let mut up = pin!(copy(&downstream.socket, upstream, limit, &clock, sent));
@@ -255,6 +258,9 @@ impl TcpProxy {
             if deadline.poll_expired(cx).is_ready() {
                 return Poll::Ready(Err(End::TooLong));
             }
+            if connection.host_failure.as_ref().is_some_and(|failure| failure.poll_draining(cx).is_ready()) {
+                return Poll::Ready(Err(End::HostFailed));
+            }
             // A proxied connection has no place where it could be ended politely: it may go on for the drain time.
             if !draining && downstream.drain.poll_draining(cx).is_ready() {
                 draining = true;
@@ -277,7 +283,7 @@ impl TcpProxy {
                 upstream.closed_by_peer();
                 return downstream.socket.reset_on_close();
             }
-            Err(End::Draining) => return,
+            Err(End::Draining | End::HostFailed) => return,
             Err(End::Idle) => {
                 // Envoy has no termination details for this.
                 return self.stats.idle_timeout.inc();
@@ -339,6 +345,8 @@ impl Activity {
 /// Moves bytes from one socket to the other until the one has sent its last, which the other is then told.
 async fn copy(from: &Socket, to: &Socket, limit: usize, clock: &Activity, moved: impl Fn(u64)) -> Result<(), Failed> {
     let mut size = SMALL;
+    let mut splice = Splice::new(limit);
+    let mut is_splicing = false;
     poll_fn(|cx| {
         loop {
             while from.buffered() > 0 {
@@ -349,12 +357,27 @@ async fn copy(from: &Socket, to: &Socket, limit: usize, clock: &Activity, moved:
             if from.has_ended() {
                 return to.poll_shutdown(cx).map_err(|_| Failed::Writing);
             }
+            if is_splicing {
+                match ready!(splice.poll_step(cx, from, to)) {
+                    Ok(Spliced::Moved(written)) => {
+                        moved(written as u64);
+                        clock.note();
+                        // For a little it is not worth its system calls: that is copied until there is more again.
+                        is_splicing = splice.is_under_way() || written >= SMALL;
+                    }
+                    Ok(Spliced::Ended | Spliced::Refused) => is_splicing = false,
+                    Err(SpliceError::Reading(_)) => return Poll::Ready(Err(Failed::Reading)),
+                    Err(SpliceError::Writing(_)) => return Poll::Ready(Err(Failed::Writing)),
+                }
+                continue;
+            }
             // What is encrypted may wait to be sent.
             let _ = to.poll_flush(cx).map_err(|_| Failed::Writing)?;
             let read = ready!(from.poll_fill(cx, size)).map_err(|_| Failed::Reading)?;
             // Whoever fills a small buffer has more to say.
             if read == size {
-                size = limit;
+                size = limit.min(LARGE);
+                is_splicing = splice.is_possible(from, to);
             }
         }
     })

@@ -208,7 +208,8 @@ impl Change {
         }
         inputs.secrets.replace_named(&current.secrets);
         if let Some(source) = &bootstrap.source {
-            errors.iter_mut().filter(|e| e.mark == Mark::NONE).for_each(|e| e.mark = source.mark_at(&e.path));
+            let document = source.node();
+            errors.iter_mut().filter(|e| e.mark == Mark::NONE).for_each(|e| e.mark = document.mark_at(&e.path));
         }
         Err(ConfigErrors(errors))
     }
@@ -358,7 +359,15 @@ impl Resources {
     /// Begins to look for the hosts of a cluster that is not served yet.
     pub(crate) fn start_discovery(&self, config: &Arc<ClusterConfig>) -> Discovery {
         let (resolver, outlier_log) = (self.resolver.borrow(), self.outlier_log.borrow().clone());
-        Discovery::start(config, &DiscoveryCx { local: &self.local, resolver: resolver.as_ref(), outlier_log })
+        let workers = Rc::clone(&self.workers);
+        let tell_workers = move |name: &Arc<str>| workers.publish(|| WorkerCommand::RefreshCluster(Arc::clone(name)));
+        let cx = DiscoveryCx {
+            local: &self.local,
+            resolver: resolver.as_ref(),
+            outlier_log,
+            tell_workers: Rc::new(tell_workers),
+        };
+        Discovery::start(config, &cx)
     }
 
     /// Tells the workers of a cluster, in the place of the one of its name.

@@ -65,7 +65,10 @@ pub(super) fn build_next(model: Model, before: &ClusterConfig) -> Arc<ClusterCon
 }
 
 pub(super) fn discover(worker: &Worker, config: &Arc<ClusterConfig>) -> Discovery {
-    Discovery::start(config, &DiscoveryCx { local: &worker.local, resolver: None, outlier_log: None })
+    Discovery::start(
+        config,
+        &DiscoveryCx { local: &worker.local, resolver: None, outlier_log: None, tell_workers: Rc::new(|_| {}) },
+    )
 }
 
 pub(super) fn endpoint(address: Address) -> Endpoint {
@@ -97,6 +100,7 @@ pub(super) fn model(endpoints: Vec<Endpoint>) -> Model {
         discovery: Source::Static,
         load_assignment: LoadAssignment { localities: vec![locality], overprovisioning_factor: 140 },
         connect_timeout: Duration::from_secs(5),
+        preconnect_ratio: 1.0,
         per_connection_buffer_limit_bytes: 1 << 20,
         lb_policy: LbPolicy::RoundRobin,
         lb_config: LbConfig::default(),
