@@ -52,6 +52,7 @@ pub(in crate::xds) enum Outcome<T> {
 pub(in crate::xds) struct Builder {
     pub(in crate::xds) inputs: BuildInputs,
     pub(in crate::xds) allow_unsupported: bool,
+    pub(in crate::xds) allow_unknown_fields: bool,
     /// Clusters that exist, for routes that want theirs checked.
     pub(in crate::xds) clusters: Arc<HashSet<String>>,
 }
@@ -163,7 +164,7 @@ impl Builder {
         let claims = |url: &str| claims(&self.inputs.registry, url);
         let options = CheckOptions {
             static_config: false,
-            allow_unknown_fields: true,
+            allow_unknown_fields: self.allow_unknown_fields,
             allow_unsupported: self.allow_unsupported,
             relaxed: false,
             claims: &claims,
