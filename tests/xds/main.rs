@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod plane;
+mod secrets;
 
 use plane::Plane;
 use sota_testkit::{Client, Load, Origin, ProxyProcess, Reply, get, wait_until};

@@ -5,10 +5,15 @@ use sota_config::Node;
 use sota_envoy::{CheckOptions, check, check_wire, encode, parse_text};
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
     sync::mpsc::{Receiver, Sender, channel},
     time::Duration,
 };
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+};
 
 const OPTIONS: CheckOptions<'static> = CheckOptions {
     static_config: false,
@@ -44,6 +49,28 @@ impl Asked {
     }
 }
 
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+
+impl Listener {
+    async fn accept(&self) -> std::io::Result<Box<dyn Socket>> {
+        Ok(match self {
+            Self::Tcp(listener) => {
+                let socket = listener.accept().await?.0;
+                socket.set_nodelay(true)?;
+                Box::new(socket)
+            }
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}
+
 enum Say {
     Message(Bytes),
     Raw(Bytes),
@@ -71,6 +98,18 @@ impl Plane {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
+        Self::serving(address, move || Listener::Tcp(TcpListener::from_std(listener).unwrap()))
+    }
+
+    /// On a Unix socket; its address is none.
+    pub fn at_path(path: &Path) -> Self {
+        let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = (Ipv4Addr::UNSPECIFIED, 0).into();
+        Self::serving(address, move || Listener::Unix(UnixListener::from_std(listener).unwrap()))
+    }
+
+    fn serving(address: SocketAddr, listener: impl FnOnce() -> Listener + Send + 'static) -> Self {
         let (asked, receiver) = channel();
         let (say, said) = unbounded_channel();
         let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -78,7 +117,7 @@ impl Plane {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 tokio::select! {
-                    () = accept(listener, asked, said) => {}
+                    () = accept(listener(), asked, said) => {}
                     _ = stopped => {}
                 }
             });
@@ -203,6 +242,7 @@ fn url(kind: &str) -> String {
         "Cluster" => "cluster",
         "ClusterLoadAssignment" => "endpoint",
         "Listener" => "listener",
+        "Secret" => return "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret".to_owned(),
         _ => "route",
     };
     format!("type.googleapis.com/envoy.config.{package}.v3.{kind}")
@@ -213,14 +253,13 @@ fn any(kind: &str, text: &str) -> String {
     format!("{{\"@type\": {}, {inner}", url(kind))
 }
 
-async fn accept(listener: std::net::TcpListener, asked: Sender<Asked>, mut said: UnboundedReceiver<Say>) {
-    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+async fn accept(listener: Listener, asked: Sender<Asked>, mut said: UnboundedReceiver<Say>) {
     let (streams, mut opened) = unbounded_channel::<h2::SendStream<Bytes>>();
     let mut open: Vec<h2::SendStream<Bytes>> = Vec::new();
     loop {
         tokio::select! {
             socket = listener.accept() => {
-                let Ok((socket, _)) = socket else { continue };
+                let Ok(socket) = socket else { continue };
                 tokio::spawn(serve(socket, asked.clone(), streams.clone()));
             }
             Some(stream) = opened.recv() => open.push(stream),
@@ -246,8 +285,7 @@ async fn accept(listener: std::net::TcpListener, asked: Sender<Asked>, mut said:
     }
 }
 
-async fn serve(socket: tokio::net::TcpStream, asked: Sender<Asked>, streams: UnboundedSender<h2::SendStream<Bytes>>) {
-    socket.set_nodelay(true).unwrap();
+async fn serve(socket: Box<dyn Socket>, asked: Sender<Asked>, streams: UnboundedSender<h2::SendStream<Bytes>>) {
     let Ok(mut server) = h2::server::handshake(socket).await else { return };
     while let Some(Ok((request, mut respond))) = server.accept().await {
         let path = request.uri().path().to_owned();

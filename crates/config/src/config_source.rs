@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// A source of resources.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ConfigSource {
     /// Who is asked.
     pub kind: SourceKind,
@@ -12,7 +12,7 @@ pub struct ConfigSource {
 }
 
 /// Who is asked for resources.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SourceKind {
     /// The one stream for resources of all types.
     Ads,
@@ -23,7 +23,7 @@ pub enum SourceKind {
 }
 
 /// A control plane that is asked over gRPC (`ApiConfigSource`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GrpcSource {
     /// Changes only (`DELTA_GRPC`), not the state of the world.
     pub is_delta: bool,
@@ -38,7 +38,7 @@ pub struct GrpcSource {
 }
 
 /// A file with resources (`PathConfigSource`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileSource {
     /// The file.
     pub path: PathBuf,

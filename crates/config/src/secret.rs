@@ -1,6 +1,6 @@
 //! Secrets and data sources.
 
-use crate::tls::ValidationContext;
+use crate::{config_source::ConfigSource, tls::ValidationContext};
 use std::{
     fs::File,
     io::{self, Read},
@@ -78,10 +78,12 @@ pub struct SecretRef {
 /// Where a secret is from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum SecretSource {
-    /// `static_resources.secrets`, or else a control plane.
+    /// `static_resources.secrets`.
     Named,
     /// A file with a `DiscoveryResponse` (`path_config_source`), read again when it changes.
     File(PathBuf),
+    /// A control plane brings it (SDS), and may change it at any time. Never a source of files.
+    Discovered(ConfigSource),
 }
 
 /// A named secret (`envoy.extensions.transport_sockets.tls.v3.Secret`).

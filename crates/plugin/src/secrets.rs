@@ -20,26 +20,31 @@ pub type ReadSecrets = dyn Fn(&Path) -> Result<Vec<Secret>, String> + Send + Syn
 pub trait SecretUser: Send + Sync {
     /// Looks whether something that it was built from has changed, and takes it over.
     fn refresh(&self) -> Refreshed;
+
+    /// Whether it was built from this secret.
+    fn uses(&self, slot: &Arc<SecretSlot>) -> bool;
 }
 
 /// What came of looking for changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refreshed {
     /// There were none.
     Unchanged,
     /// They count from now on.
     Updated,
-    /// They cannot be used; what was there stays.
-    Rejected,
+    /// They cannot be used, and why; what was there stays.
+    Rejected(String),
 }
 
 /// How many did what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Refresh {
     /// Users that took something over.
     pub updated: u64,
     /// Users and files that could not.
     pub rejected: u64,
+    /// Why users could not.
+    pub reasons: Vec<String>,
 }
 
 /// The place of a secret; its value comes and changes.
@@ -63,12 +68,16 @@ impl SecretSlot {
 pub struct Secrets {
     read: Box<ReadSecrets>,
     state: Mutex<State>,
+    /// Held while users look for changes: who brings a secret must see what becomes of it.
+    refreshing: Mutex<()>,
 }
 
 #[derive(Default)]
 struct State {
     named: HashMap<String, Arc<SecretSlot>>,
     files: HashMap<PathBuf, SecretFile>,
+    /// Those that a control plane brings.
+    discovered: HashMap<SecretRef, Arc<SecretSlot>>,
     users: Vec<Weak<dyn SecretUser>>,
 }
 
@@ -95,14 +104,15 @@ impl fmt::Debug for Secrets {
 impl Secrets {
     /// No secrets yet; `read` reads files.
     pub fn new(read: impl Fn(&Path) -> Result<Vec<Secret>, String> + Send + Sync + 'static) -> Self {
-        Self { read: Box::new(read), state: Mutex::default() }
+        Self { read: Box::new(read), state: Mutex::default(), refreshing: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The place of a secret. Fails when it is not there and nobody will bring it.
+    /// The place of a secret. Fails when it is not there and nobody will bring it; that of a secret which a control plane
+    /// brings may be empty still.
     pub fn find(&self, wanted: &SecretRef) -> Result<Arc<SecretSlot>, String> {
         match &wanted.source {
             SecretSource::Named => {
@@ -110,6 +120,7 @@ impl Secrets {
                 slot.ok_or_else(|| format!("there is no secret \"{}\"", wanted.name.escape_debug()))
             }
             SecretSource::File(path) => self.find_in_file(path, &wanted.name),
+            SecretSource::Discovered(_) => Ok(Arc::clone(self.lock().discovered.entry(wanted.clone()).or_default())),
         }
     }
 
@@ -138,6 +149,37 @@ impl Secrets {
         self.lock().named.entry(name.to_owned()).or_default().set(secret);
     }
 
+    /// The secrets that somebody wants a control plane to bring, and whether each has come. Others are forgotten.
+    pub fn discovered(&self) -> Vec<(SecretRef, bool)> {
+        let mut state = self.lock();
+        state.discovered.retain(|_, slot| Arc::strong_count(slot) > 1);
+        state.discovered.iter().map(|(wanted, slot)| (wanted.clone(), slot.get().is_some())).collect()
+    }
+
+    /// Takes over a secret that a control plane has brought under these names. When a user cannot use it all users keep
+    /// what they had, and the error says why. Reads and parses certificates: not for threads that must not wait.
+    pub fn bring(&self, wanted: &[SecretRef], secret: &Arc<Secret>) -> Result<(), String> {
+        let _refreshing = self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots: Vec<_> = {
+            let state = self.lock();
+            wanted.iter().filter_map(|wanted| state.discovered.get(wanted).cloned()).collect()
+        };
+        let before: Vec<_> = slots.iter().map(|slot| slot.get()).collect();
+        slots.iter().for_each(|slot| slot.set(Some(secret)));
+        let users: Vec<_> = self.lock().users.iter().filter_map(Weak::upgrade).collect();
+        let uses = |user: &&Arc<dyn SecretUser>| slots.iter().any(|slot| user.uses(slot));
+        for user in users.iter().filter(uses) {
+            if let Refreshed::Rejected(reason) = user.refresh() {
+                slots.iter().zip(&before).for_each(|(slot, before)| slot.set(before.as_ref()));
+                for user in users.iter().filter(uses) {
+                    user.refresh();
+                }
+                return Err(reason);
+            }
+        }
+        Ok(())
+    }
+
     /// Replaces all secrets that are set by name.
     pub fn replace_named(&self, secrets: &[Arc<Secret>]) {
         let mut state = self.lock();
@@ -157,7 +199,9 @@ impl Secrets {
 
     /// Reads files again that have changed, and lets all users look for changes.
     pub fn refresh(&self) -> Refresh {
-        let mut outcome = Refresh { updated: 0, rejected: self.read_changed_files() };
+        // While a secret is brought: at the next time.
+        let Ok(_refreshing) = self.refreshing.try_lock() else { return Refresh::default() };
+        let mut outcome = Refresh { rejected: self.read_changed_files(), ..Refresh::default() };
         let users: Vec<_> = {
             let mut state = self.lock();
             state.users.retain(|user| user.strong_count() > 0);
@@ -167,7 +211,10 @@ impl Secrets {
             match user.refresh() {
                 Refreshed::Unchanged => {}
                 Refreshed::Updated => outcome.updated += 1,
-                Refreshed::Rejected => outcome.rejected += 1,
+                Refreshed::Rejected(reason) => {
+                    outcome.rejected += 1;
+                    outcome.reasons.push(reason);
+                }
             }
         }
         outcome
@@ -210,7 +257,10 @@ impl Secrets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sota_config::secret::SecretKind;
+    use sota_config::{
+        config_source::{ConfigSource, SourceKind},
+        secret::{DataSource, SecretKind},
+    };
     use std::{
         fs,
         sync::atomic::{AtomicUsize, Ordering},
@@ -222,6 +272,10 @@ mod tests {
         fn refresh(&self) -> Refreshed {
             self.0.fetch_add(1, Ordering::Relaxed);
             Refreshed::Updated
+        }
+
+        fn uses(&self, _: &Arc<SecretSlot>) -> bool {
+            true
         }
     }
 
@@ -269,5 +323,41 @@ mod tests {
         assert!(secrets.find(&wanted).is_err());
         secrets.replace_named(&[Arc::new(secret("a"))]);
         assert_eq!(secrets.find(&wanted).unwrap().get().unwrap().name, "a");
+    }
+
+    /// Cannot use keys: a secret of one is bad.
+    struct Picky(Arc<SecretSlot>);
+
+    impl SecretUser for Picky {
+        fn refresh(&self) -> Refreshed {
+            match self.0.get().map(|secret| secret.kind.clone()) {
+                Some(SecretKind::TicketKeys(keys)) if !keys.is_empty() => Refreshed::Rejected("keys".to_owned()),
+                _ => Refreshed::Updated,
+            }
+        }
+
+        fn uses(&self, slot: &Arc<SecretSlot>) -> bool {
+            Arc::ptr_eq(&self.0, slot)
+        }
+    }
+
+    #[test]
+    fn a_brought_secret_that_a_user_refuses_leaves_the_old_one() {
+        let secrets = Secrets::default();
+        let source = ConfigSource { kind: SourceKind::Ads, initial_fetch_timeout: None };
+        let wanted = SecretRef { name: "a".to_owned(), source: SecretSource::Discovered(source) };
+        let user: Arc<dyn SecretUser> = Arc::new(Picky(secrets.find(&wanted).unwrap()));
+        secrets.register(&user);
+        assert_eq!(secrets.discovered(), [(wanted.clone(), false)]);
+        let good = Arc::new(secret("a"));
+        secrets.bring(std::slice::from_ref(&wanted), &good).unwrap();
+        assert_eq!(secrets.discovered(), [(wanted.clone(), true)]);
+        let kind = SecretKind::TicketKeys(vec![DataSource::Inline(Vec::new())]);
+        let bad = Arc::new(Secret { name: "a".to_owned(), kind });
+        assert_eq!(secrets.bring(std::slice::from_ref(&wanted), &bad), Err("keys".to_owned()));
+        assert!(Arc::ptr_eq(&secrets.find(&wanted).unwrap().get().unwrap(), &good));
+        drop(user);
+        secrets.refresh();
+        assert!(secrets.discovered().is_empty());
     }
 }

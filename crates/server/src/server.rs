@@ -297,7 +297,7 @@ impl Server {
         self.state.set(State::Initializing);
         // Every worker serves once it answers.
         self.workers.ask(Duration::from_secs(10), |_| ()).await;
-        if first.dynamic.is_empty() && !self.resources.wants_discovery() {
+        if first.dynamic.is_empty() && !self.wants_discovery() {
             self.live();
         } else {
             let xds = self.xds.get_or_init(|| Xds::start(self, &first.dynamic));
@@ -312,6 +312,11 @@ impl Server {
         self.serve(signals, tokio::time::interval(flush.unwrap_or(DEFAULT_FLUSH))).await;
         self.logs.flush();
         Ok(())
+    }
+
+    /// Whether what is served wants something of a control plane.
+    fn wants_discovery(&self) -> bool {
+        self.resources.wants_discovery() || !self.inputs.secrets.discovered().is_empty()
     }
 
     /// Everything that was wanted first is there.
@@ -357,6 +362,9 @@ impl Server {
         let outcome = self.inputs.secrets.refresh();
         if outcome == Refresh::default() {
             return;
+        }
+        for reason in &outcome.reasons {
+            tracing::warn!(target: "config", "changed secrets are refused, the old ones stay: {reason}");
         }
         let stats = stats.get_or_init(|| self.scope.child("sds.").group());
         stats.update_success.add(outcome.updated);
@@ -413,7 +421,7 @@ impl Server {
         let summary = change.summary();
         let shown = |errors| Refused(configuration::render(&errors, &self.options.config));
         self.resources.apply(change).await.map_err(shown)?;
-        if self.xds.get().is_some() || self.resources.wants_discovery() {
+        if self.xds.get().is_some() || self.wants_discovery() {
             self.xds.get_or_init(|| Xds::start(self, &bootstrap.dynamic)).reloaded();
         }
         if !needs_restart.is_empty() {

@@ -17,6 +17,7 @@ use network_filters::FilteredIo;
 use sota_config::{
     ConfigError, ConfigErrors, Mark,
     listener::{FilterChain, NetworkFilterKind},
+    secret::SecretRef,
 };
 use sota_plugin::{
     FactoryContext, LocalFuture,
@@ -92,6 +93,11 @@ impl FilterChainConfig {
     /// The certificates that it shows to clients over TLS, now.
     pub fn certificates(&self) -> Vec<Arc<CertificateInfo>> {
         self.tls.as_ref().map_or_else(Vec::new, |tls| tls.certificates())
+    }
+
+    /// The secrets that its TLS waits for.
+    pub(crate) fn missing_secrets(&self) -> Vec<SecretRef> {
+        self.tls.as_ref().map_or_else(Vec::new, |tls| tls.missing())
     }
 
     /// What it ends with.

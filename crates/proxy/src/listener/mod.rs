@@ -27,6 +27,7 @@ use crate::{
 use sota_config::{
     ConfigErrors,
     listener::{FilterChain, FilterChainMatch, Listener, ListenerFilterPredicate},
+    secret::SecretRef,
 };
 use sota_plugin::{FactoryContext, filter::ListenerFilterConfig, info::CertificateInfo};
 use std::sync::{
@@ -119,6 +120,11 @@ impl ListenerConfig {
     /// The certificates that it shows to clients over TLS, now.
     pub fn certificates(&self) -> Vec<Arc<CertificateInfo>> {
         self.chains.iter().chain(&self.default_chain).flat_map(|chain| chain.certificates()).collect()
+    }
+
+    /// The secrets without which connections cannot be accepted, and which have not come yet.
+    pub fn missing_secrets(&self) -> Vec<SecretRef> {
+        self.chains.iter().chain(&self.default_chain).flat_map(|chain| chain.missing_secrets()).collect()
     }
 
     /// Its filter chains but the default one.

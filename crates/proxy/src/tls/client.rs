@@ -43,7 +43,8 @@ impl ClientContext {
 
     /// Its certificates now: one at most.
     pub(crate) fn certificates(&self) -> Vec<Arc<CertificateInfo>> {
-        self.state().certificate.iter().map(|certificate| Arc::clone(&certificate.info)).collect()
+        let state = self.state();
+        state.iter().flat_map(|state| &state.certificate).map(|certificate| Arc::clone(&certificate.info)).collect()
     }
 }
 

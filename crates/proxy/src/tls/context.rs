@@ -2,7 +2,7 @@
 
 use super::certificate::{OwnCertificate, sha256};
 use sota_config::{
-    secret::{DataSource, Secret, SecretKind, TlsCertificate},
+    secret::{DataSource, Secret, SecretKind, SecretRef, TlsCertificate},
     tls::{CertificateSource, CommonTls, TicketKeySource, ValidationContext},
 };
 use sota_plugin::{
@@ -47,7 +47,8 @@ struct Seen {
 pub(crate) struct Context<S: State> {
     pub(super) model: Arc<S::Model>,
     slots: Slots,
-    state: RwLock<Arc<S>>,
+    /// `None` until every secret has come.
+    state: RwLock<Option<Arc<S>>>,
     seen: Mutex<Seen>,
 }
 
@@ -57,6 +58,24 @@ struct Slots {
     certificates: Vec<Option<Arc<SecretSlot>>>,
     validation: Option<Arc<SecretSlot>>,
     tickets: Option<Arc<SecretSlot>>,
+}
+
+impl Slots {
+    /// The secrets that have not come.
+    fn missing<'a, S: State>(&'a self, model: &'a S::Model) -> impl Iterator<Item = &'a SecretRef> {
+        let common = S::common(model);
+        let certificates = common.certificates.iter().map(|source| match source {
+            CertificateSource::Inline(_) => None,
+            CertificateSource::Secret(secret) => Some(secret),
+        });
+        let tickets = match S::tickets(model) {
+            Some(TicketKeySource::Secret(secret)) => Some(secret),
+            _ => None,
+        };
+        let others = [(common.validation_secret.as_ref(), &self.validation), (tickets, &self.tickets)];
+        let all = certificates.zip(&self.certificates).chain(others);
+        all.filter_map(|(secret, slot)| secret.filter(|_| slot.as_ref().is_some_and(|slot| slot.get().is_none())))
+    }
 }
 
 impl<S: State> Context<S> {
@@ -74,20 +93,31 @@ impl<S: State> Context<S> {
         if let Some(TicketKeySource::Secret(secret)) = S::tickets(model) {
             slots.tickets = Some(secrets.find(secret)?);
         }
-        let (material, seen) = read::<S>(model, &slots);
-        let context = Arc::new(Self {
-            state: RwLock::new(Arc::new(S::make(model, material?)?)),
-            model: Arc::clone(model),
-            slots,
-            seen: Mutex::new(seen),
-        });
+        let (state, seen) = match slots.missing::<S>(model).next() {
+            // It has seen nothing: what comes before it is registered is taken over at the next refresh.
+            Some(_) => (None, Seen::default()),
+            None => {
+                let (material, seen) = read::<S>(model, &slots);
+                (Some(Arc::new(S::make(model, material?)?)), seen)
+            }
+        };
+        let context =
+            Arc::new(Self { state: RwLock::new(state), model: Arc::clone(model), slots, seen: Mutex::new(seen) });
         secrets.register(&(Arc::clone(&context) as Arc<dyn SecretUser>));
         Ok(context)
     }
 
-    /// What new connections are made with.
-    pub(super) fn state(&self) -> Arc<S> {
-        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    /// What new connections are made with; `None` while a secret is missing.
+    pub(super) fn state(&self) -> Option<Arc<S>> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The secrets that it waits for; none once it can be used.
+    pub(crate) fn missing(&self) -> Vec<SecretRef> {
+        match self.state() {
+            Some(_) => Vec::new(),
+            None => self.slots.missing::<S>(&self.model).cloned().collect(),
+        }
     }
 }
 
@@ -98,18 +128,23 @@ impl<S: State> SecretUser for Context<S> {
         if *seen == look::<S>(&self.model, &self.slots) {
             return Refreshed::Unchanged;
         }
+        if self.state().is_none() && self.slots.missing::<S>(&self.model).next().is_some() {
+            return Refreshed::Unchanged;
+        }
         let (material, now) = read::<S>(&self.model, &self.slots);
         *seen = now;
         match material.and_then(|material| S::make(&self.model, material)) {
             Ok(state) => {
-                *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
+                *self.state.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(state));
                 Refreshed::Updated
             }
-            Err(reason) => {
-                tracing::warn!(target: "config", "changed secrets are refused, the old ones stay: {reason}");
-                Refreshed::Rejected
-            }
+            Err(reason) => Refreshed::Rejected(reason),
         }
+    }
+
+    fn uses(&self, slot: &Arc<SecretSlot>) -> bool {
+        let Slots { certificates, validation, tickets } = &self.slots;
+        certificates.iter().chain([validation, tickets]).flatten().any(|own| Arc::ptr_eq(own, slot))
     }
 }
 

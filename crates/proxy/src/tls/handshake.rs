@@ -42,6 +42,11 @@ pub(crate) struct Secured {
 pub(crate) enum HandshakeFailure {
     /// The peer has gone.
     Closed,
+    /// A secret of this side has not come yet.
+    NotReady {
+        /// Whether a client has waited for it.
+        is_server: bool,
+    },
     /// The peer's certificate is not good.
     Certificate(Reason),
     /// The peer has none.
@@ -94,6 +99,8 @@ impl fmt::Display for HandshakeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verify = "268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED";
         match self {
+            // Envoy's words.
+            Self::NotReady { .. } => f.write_str("TLS error: Secret is not supplied by SDS"),
             Self::Closed => f.write_str("TLS_error:|connection closed by the peer:TLS_error_end"),
             Self::Certificate(Reason::Chain(text) | Reason::Names(text) | Reason::Hash(text)) => {
                 write!(f, "TLS_error:|{verify}:{text}:TLS_error_end")
@@ -110,7 +117,7 @@ impl fmt::Display for HandshakeFailure {
 pub(crate) async fn accept(socket: Socket, context: &ServerContext) -> Result<Secured, HandshakeFailure> {
     let (io, early) = socket.into_parts();
     let mut wire = Wire::new(io, early);
-    let state = context.state();
+    let state = context.state().ok_or(HandshakeFailure::NotReady { is_server: true })?;
     let accepted = hello(&mut wire).await?;
     let hello = accepted.client_hello();
     if context.model.require_sni && hello.server_name().is_none() {
@@ -144,7 +151,7 @@ pub(crate) async fn connect(
     protocol: Option<&[u8]>,
     protocols: &[String],
 ) -> Result<Secured, HandshakeFailure> {
-    let state: Arc<ClientState> = context.state();
+    let state: Arc<ClientState> = context.state().ok_or(HandshakeFailure::NotReady { is_server: false })?;
     let model = &context.model;
     let name = match model.auto_host_sni && !hostname.is_empty() {
         true => Some(hostname),

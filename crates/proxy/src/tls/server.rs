@@ -42,7 +42,12 @@ impl ServerContext {
 
     /// Its certificates now.
     pub(crate) fn certificates(&self) -> Vec<Arc<CertificateInfo>> {
-        self.state().certificates.all().iter().map(|certificate| Arc::clone(&certificate.info)).collect()
+        let state = self.state();
+        state
+            .iter()
+            .flat_map(|state| state.certificates.all())
+            .map(|certificate| Arc::clone(&certificate.info))
+            .collect()
     }
 }
 

@@ -32,6 +32,7 @@ stat_group! {
 
 /// What one worker counts of a listener's or a cluster's handshakes.
 pub(crate) struct TlsStats {
+    owner: Scope,
     scope: Scope,
     ssl: Group<SslStats>,
     /// Counters of what was agreed on, by kind and name. The names are the library's, so there are few.
@@ -42,7 +43,7 @@ impl TlsStats {
     /// Below the scope of a listener or cluster.
     pub(crate) fn new(owner: &Scope) -> Self {
         let scope = owner.child("ssl.");
-        Self { ssl: scope.group(), scope, agreed: RefCell::default() }
+        Self { ssl: scope.group(), owner: owner.clone(), scope, agreed: RefCell::default() }
     }
 
     /// A handshake has succeeded.
@@ -67,6 +68,13 @@ impl TlsStats {
     pub(crate) fn failed(&self, failure: &HandshakeFailure) {
         match failure {
             HandshakeFailure::Closed => return,
+            HandshakeFailure::NotReady { is_server } => {
+                let name = match is_server {
+                    true => "server_ssl_socket_factory.downstream_context_secrets_not_ready",
+                    false => "client_ssl_socket_factory.upstream_context_secrets_not_ready",
+                };
+                return self.owner.counter_dyn(name).inc();
+            }
             HandshakeFailure::NoCertificate => self.ssl.fail_verify_no_cert.inc(),
             HandshakeFailure::Certificate(Reason::Chain(_)) => self.ssl.fail_verify_error.inc(),
             HandshakeFailure::Certificate(Reason::Names(_)) => self.ssl.fail_verify_san.inc(),

@@ -20,6 +20,7 @@ use sota_config::{
     address::Address,
     cluster::{Cluster as Model, Discovery, HealthStatus, LoadAssignment},
     load_balancer::LbPolicy,
+    secret::SecretRef,
 };
 use sota_plugin::{
     FactoryContext,
@@ -617,6 +618,12 @@ impl ClusterConfig {
     pub fn certificates(&self) -> Vec<Arc<CertificateInfo>> {
         let matched = self.tls_matches.iter().filter_map(|(_, tls)| tls.as_ref());
         self.tls.iter().chain(matched).flat_map(|tls| tls.certificates()).collect()
+    }
+
+    /// The secrets without which its hosts cannot be spoken to, and which have not come yet.
+    pub fn missing_secrets(&self) -> Vec<SecretRef> {
+        let matched = self.tls_matches.iter().filter_map(|(_, tls)| tls.as_ref());
+        self.tls.iter().chain(matched).flat_map(|tls| tls.missing()).collect()
     }
 
     /// How names are resolved, when the cluster says so itself.

@@ -2,11 +2,11 @@
 
 use super::Kind;
 use crate::{configuration::claims, resources::BuildInputs};
-use sota_config::{ConfigError, ConfigErrors, Mark, Node, cluster::LoadAssignment};
+use sota_config::{ConfigError, ConfigErrors, Mark, Node, cluster::LoadAssignment, secret::Secret};
 use sota_envoy::{
     CheckOptions, TranslateOptions,
     discovery::{Resource, Response},
-    translate_cluster, translate_listener, translate_load_assignment, translate_route_configuration,
+    translate_cluster, translate_listener, translate_load_assignment, translate_route_configuration, translate_secret,
 };
 use sota_plugin::FactoryContext;
 use sota_proxy::{
@@ -20,23 +20,23 @@ use std::{
 };
 
 /// What is known of a resource of this name.
-pub(super) struct Before<T> {
+pub(in crate::xds) struct Before<T> {
     /// Of the content that was accepted last.
-    pub(super) fingerprint: Option<u64>,
+    pub(in crate::xds) fingerprint: Option<u64>,
     /// What is served, or will be.
-    pub(super) served: Option<Arc<T>>,
+    pub(in crate::xds) served: Option<Arc<T>>,
 }
 
 /// A resource of a response.
-pub(super) struct Built<T> {
-    pub(super) name: String,
-    pub(super) version: String,
-    pub(super) fingerprint: u64,
-    pub(super) result: Outcome<T>,
+pub(in crate::xds) struct Built<T> {
+    pub(in crate::xds) name: String,
+    pub(in crate::xds) version: String,
+    pub(in crate::xds) fingerprint: u64,
+    pub(in crate::xds) result: Outcome<T>,
 }
 
 /// What became of it.
-pub(super) enum Outcome<T> {
+pub(in crate::xds) enum Outcome<T> {
     /// It is new, or changed.
     New(T),
     /// It is as it was: `served` of [`Before`].
@@ -49,19 +49,23 @@ pub(super) enum Outcome<T> {
 
 /// What building needs beside the resources.
 #[derive(Clone)]
-pub(super) struct Builder {
-    pub(super) inputs: BuildInputs,
-    pub(super) allow_unsupported: bool,
-    pub(super) allow_unknown_fields: bool,
+pub(in crate::xds) struct Builder {
+    pub(in crate::xds) inputs: BuildInputs,
+    pub(in crate::xds) allow_unsupported: bool,
+    pub(in crate::xds) allow_unknown_fields: bool,
     /// Clusters that exist, for routes that want theirs checked.
-    pub(super) clusters: Arc<HashSet<String>>,
+    pub(in crate::xds) clusters: Arc<HashSet<String>>,
 }
 
 /// Names that are known, with what is known of them.
-pub(super) type Known<T> = BTreeMap<String, Before<T>>;
+pub(in crate::xds) type Known<T> = BTreeMap<String, Before<T>>;
 
 impl Builder {
-    pub(super) fn clusters(&self, response: &Response, known: &Known<ClusterConfig>) -> Vec<Built<Arc<ClusterConfig>>> {
+    pub(in crate::xds) fn clusters(
+        &self,
+        response: &Response,
+        known: &Known<ClusterConfig>,
+    ) -> Vec<Built<Arc<ClusterConfig>>> {
         self.all(Kind::Clusters, response, known, |node, before| {
             let (model, warnings) = translate_cluster(node, &self.options(&|_| true))?;
             self.warn(&model.name, &warnings);
@@ -72,7 +76,7 @@ impl Builder {
         })
     }
 
-    pub(super) fn listeners(
+    pub(in crate::xds) fn listeners(
         &self,
         response: &Response,
         known: &Known<ListenerConfig>,
@@ -88,7 +92,7 @@ impl Builder {
         })
     }
 
-    pub(super) fn endpoints(
+    pub(in crate::xds) fn endpoints(
         &self,
         response: &Response,
         known: &Known<LoadAssignment>,
@@ -100,7 +104,15 @@ impl Builder {
         })
     }
 
-    pub(super) fn routes(&self, response: &Response, known: &Known<Brought>) -> Vec<Built<Arc<RouteTable>>> {
+    pub(in crate::xds) fn secrets(&self, response: &Response, known: &Known<Secret>) -> Vec<Built<Arc<Secret>>> {
+        self.all(Kind::Secrets, response, known, |node, before| {
+            let (model, warnings) = translate_secret(node, &self.options(&|_| true))?;
+            self.warn(&model.name, &warnings);
+            Ok(before.is_none_or(|before| **before != model).then(|| Arc::new(model)))
+        })
+    }
+
+    pub(in crate::xds) fn routes(&self, response: &Response, known: &Known<Brought>) -> Vec<Built<Arc<RouteTable>>> {
         self.all(Kind::Routes, response, known, |node, before| {
             let exists = |name: &str| self.clusters.contains(name);
             let (model, warnings) = translate_route_configuration(node, &self.options(&exists))?;
@@ -190,7 +202,7 @@ impl Builder {
 fn name_of(kind: Kind, resource: &Resource) -> String {
     let inner = match kind {
         Kind::Endpoints => resource.text_field(1, "cluster_name"),
-        Kind::Clusters | Kind::Listeners | Kind::Routes => resource.text_field(1, "name"),
+        Kind::Clusters | Kind::Secrets | Kind::Listeners | Kind::Routes => resource.text_field(1, "name"),
     };
     if inner.is_empty() { resource.name.clone() } else { inner }
 }

@@ -22,18 +22,20 @@ use std::collections::BTreeSet;
 pub(crate) enum Kind {
     Clusters,
     Endpoints,
+    Secrets,
     Listeners,
     Routes,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Clusters, Self::Endpoints, Self::Listeners, Self::Routes];
+    const ALL: [Self; 5] = [Self::Clusters, Self::Endpoints, Self::Secrets, Self::Listeners, Self::Routes];
 
     /// The resources' message.
     fn message(self) -> &'static str {
         match self {
             Self::Clusters => "envoy.config.cluster.v3.Cluster",
             Self::Endpoints => "envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Secrets => "envoy.extensions.transport_sockets.tls.v3.Secret",
             Self::Listeners => "envoy.config.listener.v3.Listener",
             Self::Routes => "envoy.config.route.v3.RouteConfiguration",
         }
@@ -50,6 +52,8 @@ impl Kind {
             (Self::Clusters, true) => "/envoy.service.cluster.v3.ClusterDiscoveryService/DeltaClusters",
             (Self::Endpoints, false) => "/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints",
             (Self::Endpoints, true) => "/envoy.service.endpoint.v3.EndpointDiscoveryService/DeltaEndpoints",
+            (Self::Secrets, false) => "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
+            (Self::Secrets, true) => "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets",
             (Self::Listeners, false) => "/envoy.service.listener.v3.ListenerDiscoveryService/StreamListeners",
             (Self::Listeners, true) => "/envoy.service.listener.v3.ListenerDiscoveryService/DeltaListeners",
             (Self::Routes, false) => "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes",

@@ -46,6 +46,15 @@ struct Call {
     is_busy: bool,
 }
 
+/// How a stream has ended.
+enum End {
+    Lost(GrpcError),
+    /// Nothing is wanted now; that may change.
+    Unwanted,
+    /// Nobody will want anything.
+    Gone,
+}
+
 impl Stream {
     /// Until nobody holds the other end of the commands.
     pub(super) async fn run(mut self) {
@@ -55,7 +64,11 @@ impl Stream {
                 let Some(command) = self.commands.recv().await else { return };
                 self.take(command, None);
             }
-            let Some(error) = self.attempt(&mut longest).await else { return };
+            let error = match self.attempt(&mut longest).await {
+                End::Lost(error) => error,
+                End::Unwanted => continue,
+                End::Gone => return,
+            };
             tracing::warn!(
                 target: "config",
                 "the stream to the control plane of cluster \"{}\" is lost: {error}", self.source.cluster
@@ -77,11 +90,11 @@ impl Stream {
         }
     }
 
-    /// One stream, from its beginning to its end. `None`: nobody wants it any more.
-    async fn attempt(&mut self, longest: &mut Duration) -> Option<GrpcError> {
+    /// One stream, from its beginning to its end.
+    async fn attempt(&mut self, longest: &mut Duration) -> End {
         let grpc = match self.open().await {
             Ok(grpc) => grpc,
-            Err(error) => return Some(error),
+            Err(error) => return End::Lost(error),
         };
         self.stream += 1;
         self.stats.connected_state.set(1);
@@ -95,13 +108,19 @@ impl Stream {
         let end = loop {
             tokio::select! {
                 command = self.commands.recv() => match command {
-                    Some(command) => self.take(command, Some(&mut call)),
-                    None => break None,
+                    Some(command) => {
+                        self.take(command, Some(&mut call));
+                        // The stream for one secret ends with it, as in Envoy.
+                        if self.kind == Some(Kind::Secrets) && !self.subscriptions.values().any(Subscription::is_wanted) {
+                            break End::Unwanted;
+                        }
+                    }
+                    None => break End::Gone,
                 },
                 message = call.grpc.message(), if !call.is_busy => {
                     match message.and_then(|message| self.receive(&message, &mut call)) {
                         Ok(()) => *longest = FIRST_WAIT,
-                        Err(error) => break Some(error),
+                        Err(error) => break End::Lost(error),
                     }
                 }
             }

@@ -1,9 +1,10 @@
 //! Secrets: those of a document, and references to others.
 
 use super::validation::validation_context;
-use crate::translate::{context::Cx, data_source::data_source};
+use crate::translate::{config_source::config_source, context::Cx, data_source::data_source};
 use sota_config::{
     Node,
+    config_source::SourceKind,
     secret::{Secret, SecretKind, SecretRef, SecretSource, TlsCertificate},
 };
 
@@ -39,16 +40,20 @@ pub(super) fn tls_certificate(cx: &mut Cx<'_>, node: &Node) -> Option<TlsCertifi
 /// `SdsSecretConfig`.
 pub(super) fn secret_ref(cx: &mut Cx<'_>, node: &Node) -> Option<SecretRef> {
     let name = node.str("name").to_owned();
-    let Some(source) = node.get("sds_config") else { return Some(SecretRef { name, source: SecretSource::Named }) };
-    let path = match source.field("path_config_source").str("path") {
-        "" => source.str("path"),
-        path => path,
-    };
-    if path.is_empty() {
-        if !cx.is_refused() {
-            cx.field_error(node, "sds_config", "secrets are read from a file so far: write path_config_source");
-        }
-        return None;
+    if !node.has("sds_config") {
+        return Some(SecretRef { name, source: SecretSource::Named });
     }
-    Some(SecretRef { name, source: SecretSource::File(path.into()) })
+    let mut source = cx.optional(node, "sds_config", config_source)?;
+    let source = match source.kind {
+        SourceKind::File(file) => SecretSource::File(file.path),
+        SourceKind::Ads | SourceKind::Grpc(_) if name.is_empty() => {
+            cx.field_error(node, "name", "a control plane is asked for a secret by its name");
+            return None;
+        }
+        kind => {
+            source.kind = kind;
+            SecretSource::Discovered(source)
+        }
+    };
+    Some(SecretRef { name, source })
 }
