@@ -12,6 +12,8 @@ pub mod grpc;
 pub mod upstream;
 pub mod wire;
 pub mod access_log;
+pub mod recorder;
+pub mod cause;
 pub mod deadline;
 pub mod downstream;
 pub mod local;

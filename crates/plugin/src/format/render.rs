@@ -51,6 +51,7 @@ pub(super) static PLAIN: &[(&str, Plain)] = &[
         "CONNECTION_TERMINATION_DETAILS",
         Plain::Text(|cx, out| text(cx.info.connection.termination_details.borrow().as_deref(), out)),
     ),
+    ("SOTA_CAUSE", Plain::Text(|cx, out| text(cx.info.cause.as_deref(), out))),
     ("CUSTOM_FLAGS", Plain::Text(|_, _| true)),
     ("LOCAL_REPLY_BODY", Plain::Text(|cx, out| text(Some(cx.local_reply_body), out))),
     ("ACCESS_LOG_TYPE", Plain::Text(|cx, out| text(Some(cx.kind.as_str()), out))),

@@ -52,6 +52,8 @@ pub struct StreamInfo {
     pub response_code_details: Option<Details>,
     /// What went wrong.
     pub response_flags: ResponseFlags,
+    /// The same as one sentence, with the setting that would have helped (`%SOTA_CAUSE%`). `None`: nothing failed.
+    pub cause: Option<Box<str>>,
     /// The route, once one is chosen.
     pub route: Option<Rc<dyn RouteInfo>>,
     /// The name of the virtual cluster that counts the request, if its virtual host has some.
@@ -98,6 +100,7 @@ impl StreamInfo {
             response_code: None,
             response_code_details: None,
             response_flags: ResponseFlags::default(),
+            cause: None,
             route: None,
             virtual_cluster: None,
             upstream: UpstreamInfo::default(),

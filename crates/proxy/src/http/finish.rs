@@ -6,6 +6,7 @@ use super::{
     stream::{Progress, Stop, Stream},
 };
 use crate::{
+    cause,
     deadline::Deadline,
     wire::http2::{ConnectionEnd, StreamEnd},
 };
@@ -45,6 +46,9 @@ impl Stream<'_> {
             let took = self.info.borrow().timing.since_start(now).as_millis();
             self.manager().stats.downstream_rq_time.record(u64::try_from(took).unwrap_or(u64::MAX));
         }
+        let request = self.request.borrow();
+        let request = self.has_request.get().then_some(&**request);
+        self.manager().context.recorder.record(&self.info.borrow(), request);
         self.log(LogKind::DownstreamEnd);
     }
 
@@ -72,12 +76,14 @@ impl Stream<'_> {
                     }
                 };
                 note_end(end, &mut info);
+                cause::note_end(&mut info);
                 Next::Drop
             }
             Err(Stop::Http2) => Next::RefuseHttp2,
             Err(Stop::Reset(details)) => {
                 stats.downstream_rq_tx_reset.inc();
                 info.response_code_details = Some(details.clone());
+                cause::note_end(&mut info);
                 if self.codec.ends_with_connection() {
                     // An orderly close would make what is missing look complete.
                     socket.reset_on_close();
