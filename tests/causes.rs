@@ -100,8 +100,6 @@ fn filter(name: &str, message: &str, fields: &str) -> &'static str {
 fn cases(ports: &Ports) -> Vec<Case> {
     let new = Case::new;
     let ok = ports.ok;
-    let send = |text: &'static str| text;
-    let _ = send;
     vec![
         new(
             "refused",
@@ -121,7 +119,7 @@ fn cases(ports: &Ports) -> Vec<Case> {
         Case {
             cluster: "transport_socket: {name: envoy.transport_sockets.tls, typed_config: {\"@type\": \
                       type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}},",
-            ..new("no_tls", ok, "UF", &["do not agree on TLS", "transport_socket"])
+            ..new("no_tls", ports.plain, "UF", &["do not agree on TLS", "transport_socket"])
         },
         new("no_hosts", 0, "UH", &["cluster no_hosts has no hosts", "endpoints"]),
         new("closes", ports.closes, "UC", &["closed the connection without an answer", "see its log"]),
@@ -157,11 +155,11 @@ fn cases(ports: &Ports) -> Vec<Case> {
         },
         Case {
             action: "route: {cluster: CLUSTER, retry_policy: {retry_on: 5xx, num_retries: 0, per_try_timeout: 0.1s}}",
-            ..new("slow_try", ports.silent, "UT", &["per_try_timeout of the retry_policy (100 ms; attempt 1)"])
+            ..new("slow_try", ports.silent, "URX,UT", &["per_try_timeout of the retry_policy (100 ms; attempt 1)"])
         },
         Case {
             action: "route: {cluster: CLUSTER, retry_policy: {retry_on: 5xx, num_retries: 0, per_try_idle_timeout: 0.1s}}",
-            ..new("idle_try", ports.silent, "UT", &["nothing came from", "per_try_idle_timeout", "100 ms"])
+            ..new("idle_try", ports.silent, "URX,UT", &["nothing came from", "per_try_idle_timeout", "100 ms"])
         },
         Case {
             action: "route: {cluster: CLUSTER, retry_policy: {retry_on: connect-failure, num_retries: 1}}",
@@ -187,8 +185,6 @@ fn cases(ports: &Ports) -> Vec<Case> {
         Case {
             action: "name: r, route: {cluster: CLUSTER}",
             client: |client| client.send("GET /x?secret=1 HTTP/1.1\r\nhost: a\r\nx-a: b\r\n\r\n").unwrap(),
-            // A route that matches nothing that is sent here.
-            manager: "",
             ..new("no_route", ok, "NR", &["no route of route configuration routes matches host \"a\" and path \"/x\""])
         },
         Case {
@@ -323,6 +319,7 @@ struct Ports {
     closed: u16,
     black_hole: u16,
     closes: u16,
+    plain: u16,
     stale: u16,
     garbage: u16,
     truncated: u16,
@@ -355,7 +352,14 @@ fn last(proxy: &ProxyProcess, after: &mut u64, name: &str) -> (String, String) {
 #[test]
 fn every_failure_says_its_cause() {
     let ok = Origin::named("ok");
-    let closes = Origin::http(|_| Reply::silence().close());
+    let closes = Origin::raw(|mut peer| {
+        let _ = peer.read_head();
+    });
+    let plain = Origin::raw(|mut peer| {
+        let _ = peer.read_some(5);
+        let _ = peer.send(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+        peer.until_closed();
+    });
     let stale = Origin::raw(|mut peer| {
         let _ = peer.read_head();
         let _ = peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
@@ -372,6 +376,7 @@ fn every_failure_says_its_cause() {
         closed: free_port(),
         black_hole: black_hole.address().port(),
         closes: closes.port(),
+        plain: plain.port(),
         stale: stale.port(),
         garbage: garbage.port(),
         truncated: truncated.port(),
@@ -419,4 +424,53 @@ fn every_failure_says_its_cause() {
     wait_until("the access log", LIMIT, || {
         std::fs::read_to_string(&log).is_ok_and(|text| text.lines().any(|line| line == "underscore|-"))
     });
+}
+
+#[test]
+fn the_recorder_finds_requests() {
+    let ok = Origin::http(|request| match request.target() {
+        "/slow" => {
+            Reply::silence().wait(Duration::from_millis(160)).send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        }
+        _ => Reply::ok(""),
+    });
+    let case = |name, port| Case::new(name, port, "", &[]);
+    let folder = temp_dir();
+    let log = folder.path().join("log");
+    let text = config(&[case("good", ok.port()), case("bad", free_port())], log.to_str().unwrap());
+    let proxy = ProxyProcess::start_with(BINARY, &text, &["--concurrency", "2", "--recent-requests", "20"]);
+    for n in 0..50 {
+        assert_eq!(sota_testkit::get(proxy.listener("good"), &format!("/{n}?token=hush")).status(), 200);
+    }
+    let slow = sota_testkit::request(
+        proxy.listener("good"),
+        "GET /slow HTTP/1.1\r\nhost: a\r\nauthorization: hush\r\nconnection: close\r\n\r\n",
+    );
+    assert_eq!(slow.status(), 200);
+    assert_eq!(sota_testkit::get(proxy.listener("bad"), "/%1b[31m?x=hush").status(), 503);
+
+    let found = |query: &str| {
+        let answer = proxy.admin(&format!("/requests?format=json{query}")).text();
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        answer["requests"].as_array().unwrap().clone()
+    };
+    wait_until("the requests are recorded", LIMIT, || found("&failed").len() == 1 && found("&path=/slow").len() == 1);
+    let all = found("&limit=1000");
+    assert!(all.len() <= 40, "{} of two workers", all.len());
+    let slow = &found("&slow=150ms")[0];
+    assert_eq!((slow["path"].as_str(), slow["status"].as_u64()), (Some("/slow"), Some(200)), "{slow}");
+    let phase = |name: &str| slow["phases_us"][name].as_u64().unwrap();
+    assert!(phase("request_received") <= phase("upstream_sent"), "{slow}");
+    assert!(phase("response_begun") >= phase("upstream_sent") + 140_000, "{slow}");
+    assert!(phase("response_received") <= slow["duration_us"].as_u64().unwrap(), "{slow}");
+    let bad = found("&flag=UF&cluster=bad&status=5xx");
+    assert_eq!((bad.len(), bad[0]["cluster"].as_str()), (1, Some("bad")));
+    assert!(found("&flag=UF&cluster=good").is_empty());
+    let text = proxy.admin("/requests?limit=1000").text();
+    assert!(!text.contains("hush") && !text.contains('\x1b'), "{text}");
+    assert!(text.contains("\n    upstream 127.0.0.1:"), "{text}");
+    assert!(!format!("{all:?}").contains("hush"));
+    for query in ["flag=XX", "slow=fast", "color=red", "format=xml", "limit=-1"] {
+        assert_eq!(proxy.admin(&format!("/requests?{query}")).status(), 400, "{query}");
+    }
 }
