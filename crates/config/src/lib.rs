@@ -23,6 +23,7 @@ pub mod route;
 pub mod secret;
 pub mod tcp_proxy;
 pub mod tls;
+pub mod tracing;
 pub mod upgrade;
 
 pub use error::{ConfigError, ConfigErrors, Severity};

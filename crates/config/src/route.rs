@@ -10,6 +10,7 @@ use crate::{
     },
     node::Node,
     retry::{GrpcTimeout, InternalRedirectPolicy, MirrorPolicy, RetryPolicy},
+    tracing::RouteTracing,
     upgrade::RouteUpgrade,
 };
 use std::{sync::Arc, time::Duration};
@@ -139,6 +140,8 @@ pub struct Route {
     pub stat_prefix: String,
     /// Overrides the virtual host's.
     pub request_body_buffer_limit: Option<u64>,
+    /// What it changes of traces (`tracing`, `decorator`).
+    pub tracing: Option<Box<RouteTracing>>,
 }
 
 /// Which requests a route takes: all parts must agree.

@@ -7,6 +7,7 @@ pub mod connection;
 pub mod tcp_proxy;
 pub mod http;
 pub mod router;
+pub mod trace;
 pub mod context;
 pub mod grpc;
 pub mod upstream;

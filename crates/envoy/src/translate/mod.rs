@@ -38,6 +38,7 @@ mod runtime;
 mod stats_config;
 mod tcp_proxy;
 mod tls;
+mod tracing;
 mod upgrade;
 mod virtual_host;
 

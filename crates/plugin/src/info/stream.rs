@@ -1,6 +1,6 @@
 //! Facts about a stream: one request with its response, or one TCP connection that is proxied.
 
-use super::{ConnectionInfo, FilterState, Metadata, PeerAddress, ResponseFlags, TlsInfo};
+use super::{ConnectionInfo, FilterState, Metadata, PeerAddress, ResponseFlags, TlsInfo, TraceInfo};
 use crate::{
     http::{Protocol, StatusCode},
     rate_limit::RouteRateLimits,
@@ -72,6 +72,8 @@ pub struct StreamInfo {
     pub is_internal: bool,
     /// Whether the request is traced.
     pub is_traced: bool,
+    /// The trace that it belongs to, where there is a tracer.
+    pub trace: Option<Box<TraceInfo>>,
     /// The request came as a gRPC call, whatever filters have made of it.
     pub is_grpc: bool,
 }
@@ -110,6 +112,7 @@ impl StreamInfo {
             is_health_check: false,
             is_internal: false,
             is_traced: false,
+            trace: None,
             is_grpc: false,
         }
     }

@@ -115,19 +115,24 @@ impl Stream<'_> {
     /// Writes an entry to the access logs.
     pub(super) fn log(&self, kind: LogKind) {
         let logs = &self.connection.manager.access_logs;
-        if logs.is_empty() {
+        let tracer = self.manager().tracer.as_ref().filter(|_| kind == LogKind::DownstreamEnd);
+        if logs.is_empty() && tracer.is_none() {
             return;
         }
         let info = self.info.borrow();
         let (request, response) = (self.request.borrow(), self.response.borrow());
         let (trailers, reply) = (self.response_trailers.borrow(), self.reply_text.borrow());
-        logs.log(&LogEntry {
+        let entry = LogEntry {
             request: self.has_request.get().then_some(&**request),
             response: info.response_code.is_some().then_some(&**response),
             response_trailers: trailers.as_deref(),
             local_reply_body: std::str::from_utf8(&reply).unwrap_or_default(),
             ..LogEntry::new(&info, kind)
-        });
+        };
+        if let Some(tracer) = tracer {
+            tracer.finish(&entry, self.route.borrow().as_ref().and_then(|route| route.trace()));
+        }
+        logs.log(&entry);
     }
 
     /// The log flush interval is over.

@@ -150,6 +150,9 @@ impl<'c> Stream<'c> {
             return Err(Stop::Reply(Box::new(unready.reply(head))));
         }
         self.choose_route(head, &mut info);
+        if let Some(tracer) = &manager.tracer {
+            tracer.begin(head, &mut info, self.route.borrow().as_ref().and_then(|route| route.trace()));
+        }
         let is_refused = wants_tunnel && !self.prepare_tunnel(head);
         drop((request, info));
         self.make_filters();

@@ -30,6 +30,7 @@ use crate::{
     access_log::WorkerAccessLogs,
     context::WorkerContext,
     deadline::{Deadline, Deadlines},
+    trace::{AttemptSpan, Tracer},
     upstream::{Cluster, Host, LbContext, PoolFailure, RetryPermit, WorkerHost},
     wire::{BodyError, Part, ResponseEvent, http1::ClientOptions, http2::StreamEnd},
 };
@@ -64,6 +65,8 @@ pub struct Router {
     pub suppress_envoy_headers: bool,
     /// Logs of each attempt.
     pub upstream_logs: WorkerAccessLogs,
+    /// The connection manager's, if it has one.
+    pub tracer: Option<Rc<Tracer>>,
     /// This machine's, which copies of requests are from.
     pub machine_address: IpAddr,
     /// The root of the worker's stats.
@@ -134,6 +137,8 @@ pub struct Forward {
     last_moved: Option<Instant>,
     /// What was wrong with the attempt before this moment, in the codec's or the pool's words.
     fault: Option<Box<str>>,
+    /// The span of the attempt that runs.
+    span: Option<AttemptSpan>,
     /// The head of the response was given out.
     has_responded: bool,
     /// The host's side is too slow for the request.
@@ -231,6 +236,7 @@ impl Forward {
             was_timeout: false,
             last_moved: None,
             fault: None,
+            span: None,
             has_responded: false,
             is_backed_up: false,
             is_paused: false,
@@ -519,6 +525,9 @@ impl Forward {
             self.timeouts.tell(head, self.elapsed(now));
         }
         self.tell_deadline(head, now, stream.deadlines);
+        if let Some(tracer) = &self.router.tracer {
+            self.span = tracer.inject(&mut head.headers, info);
+        }
         let facts = connection.facts();
         info.upstream.local = facts.local_address;
         info.upstream.tls = facts.tls;
@@ -853,7 +862,15 @@ impl Forward {
         self.route.count(&self.router.stats, self.virtual_cluster, count);
     }
 
-    fn log_attempt(&self, stream: &ForwardCx<'_>) {
+    fn log_attempt(&mut self, stream: &ForwardCx<'_>) {
+        if let Some((tracer, span)) = self.router.tracer.as_ref().zip(self.span.take()) {
+            let entry = LogEntry {
+                request: Some(stream.request),
+                response: self.has_responded.then_some(&*stream.response),
+                ..LogEntry::new(stream.info, LogKind::UpstreamEnd)
+            };
+            tracer.finish_attempt(span, &entry, self.route.trace());
+        }
         if !self.router.upstream_logs.is_empty() {
             self.router.upstream_logs.log(&LogEntry {
                 request: Some(stream.request),
