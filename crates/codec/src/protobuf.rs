@@ -120,8 +120,8 @@ mod tests {
             inner.fixed64(1, 1).fixed32(2, 2);
         });
         let wanted: &[u8] = &[
-            0x08, 0x96, 0x01, 0x12, 7, b't', b'e', b's', b't', b'i', b'n', b'g', 0x2a, 14, 0x09, 1, 0, 0, 0, 0, 0, 0, 0, 0x15, 2, 0,
-            0, 0,
+            0x08, 0x96, 0x01, 0x12, 7, b't', b'e', b's', b't', b'i', b'n', b'g', 0x2a, 14, 0x09, 1, 0, 0, 0, 0, 0, 0,
+            0, 0x15, 2, 0, 0, 0,
         ];
         assert_eq!(message.as_bytes(), wanted);
         let mut large = Message::new();

@@ -32,6 +32,8 @@ pub struct Bootstrap {
     pub layered_runtime: Vec<RuntimeLayer>,
     /// The resolver for clusters that name none (`typed_dns_resolver_config`).
     pub dns_resolver: Option<ExtensionConfig>,
+    /// `cluster_manager.outlier_detection.event_log_path`: a line for each ejection and each return.
+    pub outlier_event_log: Option<String>,
     /// `cluster_manager.local_cluster_name`.
     pub local_cluster_name: Option<String>,
     /// `cluster_manager.upstream_bind_config`.

@@ -4,9 +4,11 @@ use crate::{
     address::{Address, BindConfig, TcpKeepalive},
     config_source::ConfigSource,
     extension::ExtensionConfig,
+    health_check::{EndpointHealthCheck, HealthCheck},
     http::{Http1Options, Http2Options, HttpProtocolOptions},
     load_balancer::{LbConfig, LbPolicy},
     node::Node,
+    outlier_detection::OutlierDetection,
     tls::{TransportMatch, UpstreamTls},
 };
 use std::{sync::Arc, time::Duration};
@@ -52,7 +54,11 @@ pub struct Cluster {
     pub metadata: Option<Arc<Node>>,
     /// The resolver; `None`: the bootstrap's, or else the system's.
     pub dns_resolver: Option<ExtensionConfig>,
-    /// Close connections to hosts that leave.
+    /// How hosts are checked.
+    pub health_check: Option<Arc<HealthCheck>>,
+    /// Which hosts are ejected for what they answer.
+    pub outlier_detection: Option<Arc<OutlierDetection>>,
+    /// Close connections to hosts that fail their checks.
     pub close_connections_on_host_health_failure: bool,
     /// Take hosts out at once when discovery drops them.
     pub ignore_health_on_host_removal: bool,
@@ -168,6 +174,8 @@ pub struct LocalityEndpoints {
 pub struct Endpoint {
     /// Its address.
     pub address: Address,
+    /// Other addresses of the same host, tried when the first takes long or fails.
+    pub additional_addresses: Vec<Address>,
     /// Its host name, for `host_rewrite: auto`; empty when none.
     pub hostname: String,
     /// Its share; default 1.
@@ -176,6 +184,8 @@ pub struct Endpoint {
     pub health: HealthStatus,
     /// Metadata, for matching and logs.
     pub metadata: Option<Arc<Node>>,
+    /// How it is checked, where it says so itself.
+    pub health_check: Option<Arc<EndpointHealthCheck>>,
 }
 
 /// What discovery says of an endpoint's health.

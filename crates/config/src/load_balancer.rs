@@ -133,10 +133,14 @@ pub enum HashSource {
 pub struct LbConfig {
     /// Below this percentage of healthy hosts, all are used; default 50.
     pub healthy_panic_threshold: f64,
+    /// New hosts get their part of the requests little by little; round robin and least request only.
+    pub slow_start: Option<SlowStart>,
     /// A locality is drawn first, by the weights of localities.
     pub locality_weighted: bool,
     /// In which health a host may be that a filter asks for; default unknown, healthy, degraded.
     pub override_host_statuses: Vec<HealthStatus>,
+    /// New hosts do not count for anything before their first health check.
+    pub ignore_new_hosts_until_first_hc: bool,
     /// Connections to all hosts are closed when the hosts change.
     pub close_connections_on_host_set_change: bool,
     /// Hosts are chosen among those whose metadata a route asks for.
@@ -147,12 +151,25 @@ impl Default for LbConfig {
     fn default() -> Self {
         Self {
             healthy_panic_threshold: 50.0,
+            slow_start: None,
             locality_weighted: false,
             override_host_statuses: vec![HealthStatus::Unknown, HealthStatus::Healthy, HealthStatus::Degraded],
+            ignore_new_hosts_until_first_hc: false,
             close_connections_on_host_set_change: false,
             subsets: None,
         }
     }
+}
+
+/// `SlowStartConfig`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SlowStart {
+    /// How long it takes; above zero.
+    pub window: Duration,
+    /// Above 1 a host gets more sooner; default 1.
+    pub aggression: f64,
+    /// What a host has at least of its weight; default 10.
+    pub min_weight_percent: f64,
 }
 
 /// `LbSubsetConfig`.

@@ -212,7 +212,8 @@ fn what_is_missing_on_this_host_is_an_error_only_if_strict() {
 fn what_is_unsupported_can_be_allowed_but_not_where_it_is_about_security() {
     let registry = Registry::default();
     let lenient = LoadOptions { allow_unsupported: true, ..options(&registry) };
-    let text = b"static_resources: {clusters: [{name: a, health_checks: []}, {name: b, round_robin_lb_config: {}}]}\n";
+    let text =
+        b"static_resources: {clusters: [{name: a, health_checks: []}, {name: b, use_tcp_for_dns_lookups: true}]}\n";
     assert!(load(text, "x", &options(&registry)).is_err());
     let loaded = load(text, "x", &lenient).expect("warnings");
     assert_eq!(loaded.warnings.0.len(), 1, "{:?}", loaded.warnings);

@@ -11,7 +11,9 @@ mod format;
 pub mod fuzzing;
 mod header_options;
 mod lazy_stats;
+mod match_tree;
 mod matchers;
+mod rbac;
 
 #[cfg(test)]
 mod testing;
@@ -34,6 +36,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
     for extension in [
         &network::direct_response::EXTENSION,
         &network::echo::EXTENSION,
+        &network::rbac::EXTENSION,
         &network::redis_proxy::EXTENSION,
         &network::simple_line::EXTENSION,
         &network::zmq::EXTENSION,
@@ -56,6 +59,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &http::header_to_metadata::EXTENSION,
         &http::health_check::EXTENSION,
         &http::local_ratelimit::EXTENSION,
+        &http::rbac::EXTENSION,
         &http::set_filter_state::EXTENSION,
         &http::set_metadata::EXTENSION,
         &http::sota_router::EXTENSION,

@@ -1,13 +1,17 @@
 //! Matchers and shares of requests, read from the checked configuration of filters. Each is built at once; an error
 //! stands at `path`, which counts from the filter's own configuration.
 
-use sota_config::{ConfigError, Node, matcher::FractionalPercent as FractionConfig};
+use sota_config::{
+    ConfigError, Node,
+    address::CidrRange,
+    matcher::{FilterStateMatcher as FilterStateConfig, FilterStatePattern, FractionalPercent as FractionConfig},
+};
 use sota_plugin::{
     FactoryContext,
-    matcher::{FractionalPercent, HeaderMatcher, StringMatcher, read},
+    matcher::{FilterStateMatcher, FractionalPercent, HeaderMatcher, MetadataMatcher, StringMatcher, read},
     runtime::Runtime,
 };
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 /// `envoy.type.matcher.v3.StringMatcher`
 pub(crate) fn string(node: &Node, path: &str, cx: &FactoryContext<'_>) -> Result<StringMatcher, ConfigError> {
@@ -29,6 +33,59 @@ pub(crate) fn headers(node: &Node, key: &str, cx: &FactoryContext<'_>) -> Result
                 .map_err(|error| cx.error(&format!("{key}[{at}]"), item.mark, error.reason))
         })
         .collect()
+}
+
+/// `envoy.config.route.v3.HeaderMatcher`
+pub(crate) fn header(node: &Node, path: &str, cx: &FactoryContext<'_>) -> Result<HeaderMatcher, ConfigError> {
+    HeaderMatcher::build(&read::header_matcher(node)).map_err(|error| cx.error(path, node.mark, error.reason))
+}
+
+/// `envoy.type.matcher.v3.MetadataMatcher`
+pub(crate) fn metadata(node: &Node, path: &str, cx: &FactoryContext<'_>) -> Result<MetadataMatcher, ConfigError> {
+    let error = |reason: String| cx.error(path, node.mark, reason);
+    let config = read::metadata_matcher(node).ok_or_else(|| error("\"value\" says nothing".to_owned()))?;
+    MetadataMatcher::build(&config).map_err(|e| error(e.reason))
+}
+
+/// `envoy.type.matcher.v3.FilterStateMatcher`
+pub(crate) fn filter_state(
+    node: &Node,
+    path: &str,
+    cx: &FactoryContext<'_>,
+) -> Result<FilterStateMatcher, ConfigError> {
+    let pattern = match node.get("address_match") {
+        Some(address) => FilterStatePattern::Address {
+            ranges: ranges(address, "ranges", &format!("{path}.address_match"), cx)?,
+            invert: address.bool("invert_match"),
+        },
+        None => FilterStatePattern::String(read::string_matcher(node.field("string_match"))),
+    };
+    FilterStateMatcher::build(&FilterStateConfig { key: node.str("key").to_owned(), pattern })
+        .map_err(|error| cx.error(path, node.mark, error.reason))
+}
+
+/// `envoy.config.core.v3.CidrRange`, or that of xDS.
+pub(crate) fn range(node: &Node, path: &str, cx: &FactoryContext<'_>) -> Result<CidrRange, ConfigError> {
+    let text = node.str("address_prefix");
+    let ip = text.parse::<IpAddr>();
+    let ip = ip.map_err(|_| cx.error(path, node.mark, format!("malformed IP address \"{}\"", text.escape_debug())))?;
+    let length = node.u32("prefix_len").unwrap_or(0);
+    let range = u8::try_from(length).ok().and_then(|length| CidrRange::new(ip, length).ok());
+    range.map(|range| range.trunc()).ok_or_else(|| {
+        let most = if ip.is_ipv4() { 32 } else { 128 };
+        cx.error(path, node.mark, format!("a prefix of {ip} has at most {most} bits, not {length}"))
+    })
+}
+
+/// A list of them in a field.
+pub(crate) fn ranges(
+    node: &Node,
+    key: &str,
+    path: &str,
+    cx: &FactoryContext<'_>,
+) -> Result<Vec<CidrRange>, ConfigError> {
+    let items = node.list(key).iter().enumerate();
+    items.map(|(at, item)| range(item, &format!("{path}.{key}[{at}]"), cx)).collect()
 }
 
 /// `envoy.config.core.v3.RuntimeFractionalPercent` in a field; `None` when it is absent.

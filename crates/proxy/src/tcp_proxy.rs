@@ -8,7 +8,7 @@ use crate::{
     downstream::Downstream,
     socket::Socket,
     timer::Timer,
-    upstream::{Cluster, HashPolicies, LbContext, MetadataMatch, Outcome, TcpConnection},
+    upstream::{Cluster, HashPolicies, HostResult, LbContext, MetadataMatch, TcpConnection},
 };
 use sota_config::{
     ConfigErrors,
@@ -168,6 +168,7 @@ impl TcpProxy {
         })));
         info.timing.end = Some(Instant::now());
         if !self.access_logs.is_empty() {
+            info.metadata.clone_from(&downstream.info.metadata.borrow());
             self.access_logs.log(&LogEntry::new(&info, LogKind::TcpConnectionEnd));
         }
     }
@@ -212,7 +213,7 @@ impl TcpProxy {
                 info.upstream.connection_id = Some(connection.id);
                 info.timing.upstream_connect_start = Some(connection.connect_start);
                 info.timing.upstream_connect_complete = Some(connection.connect_complete);
-                cluster.report(&host, Outcome::Answered);
+                cluster.note_result(&host, HostResult::ConnectedForGood);
                 Attempt::Connected(connection)
             }
             Err(failure) => {
@@ -222,7 +223,7 @@ impl TcpProxy {
                 if is_overflow {
                     return Attempt::Hopeless;
                 }
-                cluster.report(&host, Outcome::TransportFailure);
+                cluster.note_result(&host, HostResult::ConnectFailed);
                 Attempt::Failed
             }
         }

@@ -10,7 +10,7 @@ use sota_config::{
 };
 use sota_plugin::{
     FactoryContext, Registry,
-    access_log::LogOpener,
+    access_log::{LogFile, LogOpener, open_error},
     runtime::Runtime,
     secrets::Secrets,
     stat_group,
@@ -18,7 +18,8 @@ use sota_plugin::{
 };
 use sota_proxy::{
     listener::{BoundAddress, ListenSocket, ListenerConfig},
-    upstream::{ClusterConfig, Discovery},
+    local::{Local, Process},
+    upstream::{ClusterConfig, Discovery, DiscoveryCx},
     worker::{WorkerCommand, Workers},
 };
 use std::{
@@ -106,11 +107,13 @@ pub(crate) struct ActiveCluster {
 /// What is served now.
 pub(crate) struct Resources {
     workers: Rc<Workers>,
-    scope: Scope,
+    local: Rc<Local>,
     listeners: RefCell<BTreeMap<String, ActiveListener>>,
     clusters: RefCell<BTreeMap<String, ActiveCluster>>,
     /// Of the file that is served, for clusters that name none.
     resolver: RefCell<Option<ExtensionConfig>>,
+    /// Where it is written which hosts are ejected.
+    outlier_log: RefCell<Option<Arc<dyn LogFile>>>,
     listener_stats: Group<ListenerManagerStats>,
     cluster_stats: Group<ClusterManagerStats>,
 }
@@ -121,6 +124,7 @@ pub(crate) struct Change {
     removed_listeners: Vec<String>,
     clusters: Vec<Arc<ClusterConfig>>,
     removed_clusters: Vec<String>,
+    outlier_log: Option<Arc<dyn LogFile>>,
     bootstrap: Arc<Bootstrap>,
 }
 
@@ -148,8 +152,18 @@ impl Change {
             }),
             clusters: Vec::new(),
             removed_clusters: gone(current.clusters.keys(), |name| bootstrap.clusters.iter().any(|c| c.name == *name)),
+            outlier_log: None,
             bootstrap: Arc::clone(bootstrap),
         };
+        if let Some(path) = &bootstrap.outlier_event_log {
+            match inputs.logs.open(path) {
+                Ok(log) => change.outlier_log = Some(log),
+                Err(error) => {
+                    let place = "cluster_manager.outlier_detection.event_log_path";
+                    errors.push(open_error(path, &error).at(place, Mark::NONE));
+                }
+            }
+        }
         let exists = |name: &str| bootstrap.clusters.iter().any(|cluster| cluster.name == name);
         let everywhere = FactoryContext {
             registry: &inputs.registry,
@@ -227,13 +241,14 @@ fn gone<'a>(names: impl Iterator<Item = &'a String>, is_there: impl Fn(&String) 
 
 impl Resources {
     /// Nothing yet.
-    pub(crate) fn new(workers: &Rc<Workers>, scope: &Scope) -> Self {
+    pub(crate) fn new(workers: &Rc<Workers>, process: &Arc<Process>, scope: &Scope) -> Self {
         Self {
             workers: Rc::clone(workers),
-            scope: scope.clone(),
+            local: Local::new(workers.len(), Arc::clone(process), scope.clone()),
             listeners: RefCell::default(),
             clusters: RefCell::default(),
             resolver: RefCell::default(),
+            outlier_log: RefCell::default(),
             listener_stats: scope.child("listener_manager.").group(),
             cluster_stats: scope.child("cluster_manager.").group(),
         }
@@ -325,6 +340,7 @@ impl Resources {
     /// Makes clusters known; the future is ready when each has its first hosts, or has failed to get some.
     fn set_clusters(&self, change: &Change) -> impl Future<Output = ()> + use<> {
         self.resolver.borrow_mut().clone_from(&change.bootstrap.dns_resolver);
+        self.outlier_log.borrow_mut().clone_from(&change.outlier_log);
         let mut warming = Vec::new();
         for config in &change.clusters {
             let discovery = self.start_discovery(config);
@@ -341,7 +357,8 @@ impl Resources {
 
     /// Begins to look for the hosts of a cluster that is not served yet.
     pub(crate) fn start_discovery(&self, config: &Arc<ClusterConfig>) -> Discovery {
-        Discovery::start(config, self.resolver.borrow().as_ref(), &self.scope)
+        let (resolver, outlier_log) = (self.resolver.borrow(), self.outlier_log.borrow().clone());
+        Discovery::start(config, &DiscoveryCx { local: &self.local, resolver: resolver.as_ref(), outlier_log })
     }
 
     /// Tells the workers of a cluster, in the place of the one of its name.

@@ -215,13 +215,14 @@ impl Server {
             secrets: Arc::new(Secrets::new(configuration::read_secrets)),
             workers: concurrency,
         };
+        let resources = Resources::new(&workers, &process, &scope);
         Ok(Rc::new(Self {
             concurrency,
             logging,
             logs,
             process,
             runtime,
-            resources: Resources::new(&workers, &scope),
+            resources,
             own_stats: scope.child("server.").group(),
             runtime_stats,
             admin_stats: scope.child("http.admin.").group(),

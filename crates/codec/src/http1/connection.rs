@@ -30,6 +30,9 @@ impl ConnectionTokens {
 /// Reads `Connection` and `Proxy-Connection`.
 pub fn connection_tokens(headers: &Headers) -> ConnectionTokens {
     let mut found = ConnectionTokens::default();
+    if !headers.contains(HeaderId::Connection) && !headers.contains(HeaderId::ProxyConnection) {
+        return found;
+    }
     for token in tokens(headers, HeaderId::Connection) {
         found.close |= token.eq_ignore_ascii_case(b"close");
         found.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
@@ -50,7 +53,8 @@ pub fn connection_tokens(headers: &Headers) -> ConnectionTokens {
 /// Envoy. `Content-Length` cannot be nominated away.
 pub fn remove_hop_by_hop(headers: &mut Headers, keep_upgrade: bool) -> Result<(), Http1Error> {
     let upgrade = keep_upgrade && headers.contains(HeaderId::Upgrade);
-    let te_trailers = tokens(headers, HeaderId::Te).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+    let te_trailers = headers.contains(HeaderId::Te)
+        && tokens(headers, HeaderId::Te).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
     if headers.contains(HeaderId::Connection) {
         remove_nominated(headers)?;
         if upgrade {

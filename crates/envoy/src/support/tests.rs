@@ -83,7 +83,12 @@ fn listed_messages_can_be_reached() {
                 || name == "envoy.config.bootstrap.v3.Bootstrap"
                 || name.starts_with("envoy.service.discovery.v3.")
                 || name.starts_with("envoy.type.matcher.v3.Http")
-                || matches!(name, "envoy.config.route.v3.FilterConfig" | "envoy.config.route.v3.RouteList"),
+                || matches!(
+                    name,
+                    "envoy.config.rbac.v3.Action"
+                        | "envoy.config.route.v3.FilterConfig"
+                        | "envoy.config.route.v3.RouteList"
+                ),
             "{name}"
         );
     }

@@ -85,6 +85,9 @@ fn translate(cx: &mut Cx<'_>, node: &Node, cluster_names: &HashSet<&str>) -> Boo
         stats_flush_interval: cx.duration(node, "stats_flush_interval"),
         layered_runtime,
         dns_resolver: cx.optional(node, "typed_dns_resolver_config", |cx, node| Some(extension(cx, node))),
+        outlier_event_log: Some(manager.field("outlier_detection").str("event_log_path"))
+            .filter(|path| !path.is_empty())
+            .map(str::to_owned),
         local_cluster_name: (!local.is_empty()).then(|| local.to_owned()),
         upstream_bind_config: cx.with("cluster_manager", |cx| {
             cx.optional(manager, "upstream_bind_config", |cx, node| Some(bind_config(cx, node)))

@@ -6,10 +6,12 @@ use super::{
     config_source::config_source,
     context::Cx,
     endpoint::load_assignment,
-    extension::{any_extension, extension},
+    extension::{any_extension, extension, message_name},
+    health_check::health_check,
     http_options::{http_protocol_options, http1_options, http2_options},
     load_balancer::load_balancing,
     matcher::{Pseudo, header_name},
+    outlier_detection::outlier_detection,
     tls,
 };
 use crate::check::{TYPE_KEY, type_name};
@@ -25,6 +27,8 @@ const OVERLOAD: &str = "sota.clusters.overload";
 /// Tells hosts how long a request may still take.
 const DEADLINE: &str = "sota.clusters.deadline";
 const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+/// The message of `envoy.clusters.dns`.
+const DNS_CLUSTER: &str = "envoy.extensions.clusters.dns.v3.DnsCluster";
 /// Another name under which Envoy finds the same options.
 const PROTOCOL_OPTIONS_NAME: &str = "envoy.upstreams.http.http_protocol_options";
 
@@ -35,10 +39,6 @@ const DEFAULT_CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A cluster.
 pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
-    if node.get("cluster_type").is_some_and(|field| !cx.is_refused_field(field.mark)) {
-        // With --allow-unsupported the check only warns, but without it nobody knows where the hosts are from.
-        cx.field_error(node, "cluster_type", "clusters of extensions are not supported; write type");
-    }
     let discovery = discovery(cx, node)?;
     let load_assignment = endpoints(cx, node, &discovery);
     let options = protocol_options(cx, node);
@@ -69,7 +69,9 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
         transport_socket: tls::upstream(cx, node),
         transport_socket_matches: cx.each(node, "transport_socket_matches", tls::transport_match),
         metadata: node.get("metadata").map(|metadata| Arc::new(metadata.clone())),
-        dns_resolver: cx.optional(node, "typed_dns_resolver_config", |cx, node| Some(extension(cx, node))),
+        dns_resolver: dns_resolver(cx, node),
+        health_check: health_check(cx, node),
+        outlier_detection: cx.optional(node, "outlier_detection", outlier_detection),
         close_connections_on_host_health_failure: node.bool("close_connections_on_host_health_failure"),
         ignore_health_on_host_removal: node.bool("ignore_health_on_host_removal"),
         deadline_header: options.deadline_header,
@@ -78,14 +80,46 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
     })
 }
 
+/// The resolver that the cluster type names, or else the cluster.
+fn dns_resolver(cx: &mut Cx<'_>, node: &Node) -> Option<ExtensionConfig> {
+    let typed = node.field("cluster_type").field("typed_config");
+    let of_type = cx.with("cluster_type.typed_config", |cx| {
+        cx.optional(typed, "typed_dns_resolver_config", |cx, node| Some(extension(cx, node)))
+    });
+    of_type.or_else(|| cx.optional(node, "typed_dns_resolver_config", |cx, node| Some(extension(cx, node))))
+}
+
 /// `None`: it was told what is wrong.
 fn discovery(cx: &mut Cx<'_>, node: &Node) -> Option<Discovery> {
+    if let Some(custom) = node.get("cluster_type") {
+        return cx.with("cluster_type", |cx| custom_type(cx, custom));
+    }
     Some(match node.str("type") {
         "STRICT_DNS" => Discovery::StrictDns(dns_config(cx, node)),
         "LOGICAL_DNS" => Discovery::LogicalDns(dns_config(cx, node)),
         "ORIGINAL_DST" => Discovery::OriginalDst(original_dst(cx, node)),
         "EDS" => eds(cx, node)?,
         _ => Discovery::Static,
+    })
+}
+
+/// `cluster_type`: of Envoy's extensions there is the one that resolves names.
+fn custom_type(cx: &mut Cx<'_>, node: &Node) -> Option<Discovery> {
+    if message_name(node) != Some(DNS_CLUSTER) {
+        if !cx.is_refused() {
+            cx.error(
+                node.mark,
+                format!("a cluster type of the message {DNS_CLUSTER} belongs here; otherwise write type"),
+            );
+        }
+        return None;
+    }
+    cx.optional(node, "typed_config", |cx, config| {
+        let dns = dns_config(cx, config);
+        Some(match config.bool("all_addresses_in_single_endpoint") {
+            true => Discovery::LogicalDns(dns),
+            false => Discovery::StrictDns(dns),
+        })
     })
 }
 
@@ -158,8 +192,6 @@ fn original_dst(cx: &mut Cx<'_>, node: &Node) -> OriginalDstConfig {
 
 fn endpoints(cx: &mut Cx<'_>, node: &Node, discovery: &Discovery) -> LoadAssignment {
     let usage = match discovery {
-        // What its addresses may be is unknown, and the cluster is refused anyway.
-        _ if node.has("cluster_type") => AddressUse::Dns,
         Discovery::StrictDns(_) | Discovery::LogicalDns(_) => AddressUse::Dns,
         _ => AddressUse::Host,
     };

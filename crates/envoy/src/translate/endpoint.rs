@@ -3,6 +3,7 @@
 use super::{
     address::{AddressUse, address},
     context::Cx,
+    health_check::endpoint_health_check,
     load_balancer::health_status,
 };
 use sota_config::{
@@ -72,11 +73,22 @@ fn endpoint(cx: &mut Cx<'_>, node: &Node, usage: AddressUse) -> Option<Endpoint>
         ("", Address::Ip { ip, .. }) if usage == AddressUse::Dns => ip.to_string(),
         (hostname, _) => hostname.to_owned(),
     };
+    let additional_addresses = cx.with("endpoint", |cx| {
+        cx.each(inner, "additional_addresses", |cx, node| address(cx, node, "address", AddressUse::Host))
+    });
+    if !additional_addresses.is_empty() && !matches!(place, Address::Ip { .. }) {
+        cx.with("endpoint", |cx| {
+            let reason = "only an endpoint with an IP address has more addresses";
+            cx.field_error(inner, "additional_addresses", reason);
+        });
+    }
     Some(Endpoint {
         address: place,
+        additional_addresses,
         hostname,
         weight: node.u32("load_balancing_weight").unwrap_or(1),
         health: health_status(node.str("health_status")),
         metadata: node.get("metadata").map(|metadata| Arc::new(metadata.clone())),
+        health_check: cx.with("endpoint", |cx| cx.optional(inner, "health_check_config", endpoint_health_check)),
     })
 }

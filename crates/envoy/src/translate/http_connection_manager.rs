@@ -140,10 +140,7 @@ pub(super) fn http_connection_manager(cx: &mut Cx<'_>, node: &Node) -> Option<Ht
             true => Some(cx.optional(node, "tracing", tracing)?),
             false => None,
         },
-        pack_trace_reason: node
-            .field("request_id_extension")
-            .field("typed_config")
-            .bool_or("pack_trace_reason", true),
+        pack_trace_reason: node.field("request_id_extension").field("typed_config").bool_or("pack_trace_reason", true),
         local_reply: cx.with("local_reply_config", |cx| local_reply(cx, node.field("local_reply_config"))),
         upgrades: upgrades(cx, node),
         http_filters,

@@ -6,12 +6,15 @@ use sota_config::{
     Node,
     cluster::{Discovery, HealthStatus},
     load_balancer::{
-        ConsistentHashing, LbConfig, LbPolicy, LeastRequest, Maglev, RingHash, SubsetFallback, SubsetSelector, Subsets,
+        ConsistentHashing, LbConfig, LbPolicy, LeastRequest, Maglev, RingHash, SlowStart, SubsetFallback,
+        SubsetSelector, Subsets,
     },
 };
 use std::sync::Arc;
 
 const DEFAULT_PANIC_THRESHOLD: f64 = 50.0;
+/// In percent.
+const DEFAULT_MIN_WEIGHT: f64 = 10.0;
 const DEFAULT_CHOICE_COUNT: u32 = 2;
 const DEFAULT_MINIMUM_RING_SIZE: u64 = 1024;
 const DEFAULT_MAXIMUM_RING_SIZE: u64 = 8 * 1024 * 1024;
@@ -29,6 +32,12 @@ pub(super) fn load_balancing(cx: &mut Cx<'_>, node: &Node, discovery: &Discovery
         by_extension(cx, node, &mut config)?
     } else {
         config.subsets = cx.optional(node, "lb_subset_config", subsets);
+        let beside = match node.str("lb_policy") {
+            "LEAST_REQUEST" => "least_request_lb_config",
+            "" | "ROUND_ROBIN" => "round_robin_lb_config",
+            _ => "",
+        };
+        config.slow_start = cx.with(beside, |cx| slow_start(cx, node.field(beside)));
         by_enum(cx, node)?
     };
     let hashing = node.field("common_lb_config").field("consistent_hashing_lb_config");
@@ -65,10 +74,12 @@ fn common(cx: &mut Cx<'_>, node: &Node) -> LbConfig {
         healthy_panic_threshold: node
             .get("healthy_panic_threshold")
             .map_or(DEFAULT_PANIC_THRESHOLD, |percent| percent.f64("value").unwrap_or(0.0)),
+        slow_start: None,
         locality_weighted: node.has("locality_weighted_lb_config"),
         override_host_statuses: statuses.map_or(default.override_host_statuses, |statuses| {
             statuses.iter().map(|status| health_status(status.as_str().unwrap_or_default())).collect()
         }),
+        ignore_new_hosts_until_first_hc: node.bool("ignore_new_hosts_until_first_hc"),
         close_connections_on_host_set_change: node.bool("close_connections_on_host_set_change"),
         subsets: None,
     })
@@ -110,6 +121,21 @@ fn least_request(node: &Node) -> LeastRequest {
         active_request_bias: node.get("active_request_bias").and_then(|bias| bias.f64("default_value")).unwrap_or(1.0),
         full_scan: node.str("selection_method") == "FULL_SCAN" || node.bool("enable_full_scan"),
     }
+}
+
+/// `slow_start_config`; `None`: there is none, or its window is empty.
+fn slow_start(cx: &mut Cx<'_>, node: &Node) -> Option<SlowStart> {
+    cx.optional(node, "slow_start_config", |cx, node| {
+        let aggression = node.get("aggression").and_then(|value| value.f64("default_value")).unwrap_or(1.0);
+        if aggression <= 0.0 || aggression.is_nan() {
+            cx.field_error(node, "aggression", "it must be above 0");
+            return None;
+        }
+        let least =
+            node.get("min_weight_percent").map_or(DEFAULT_MIN_WEIGHT, |least| least.f64("value").unwrap_or(0.0));
+        let window = cx.duration(node, "slow_start_window").unwrap_or_default();
+        (!window.is_zero()).then_some(SlowStart { window, aggression, min_weight_percent: least })
+    })
 }
 
 fn ring_hash(cx: &mut Cx<'_>, node: &Node, hashing: &Node) -> Option<RingHash> {
@@ -199,6 +225,7 @@ fn one(cx: &mut Cx<'_>, name: String, node: &Node, config: &mut LbConfig, depth:
     Some(match policy {
         "round_robin.v3.RoundRobin" => {
             config.locality_weighted |= of_localities(node);
+            config.slow_start = slow_start(cx, node);
             LbPolicy::RoundRobin
         }
         "random.v3.Random" => {
@@ -207,6 +234,7 @@ fn one(cx: &mut Cx<'_>, name: String, node: &Node, config: &mut LbConfig, depth:
         }
         "least_request.v3.LeastRequest" => {
             config.locality_weighted |= of_localities(node);
+            config.slow_start = slow_start(cx, node);
             LbPolicy::LeastRequest(least_request(node))
         }
         "ring_hash.v3.RingHash" => {

@@ -1,10 +1,6 @@
 //! Tracing: the fields `tracing` and `decorator`, tracers, samplers, detectors and tags.
 
-use super::{
-    context::Cx,
-    extension::message_name,
-    matcher::fractional_percent,
-};
+use super::{context::Cx, extension::message_name, matcher::fractional_percent};
 use sota_config::{
     Node,
     matcher::FractionalPercent,
@@ -218,12 +214,16 @@ fn sampler(cx: &mut Cx<'_>, node: &Node) -> Option<Sampler> {
             Some(Sampler::ParentBased(Box::new(root)))
         }
         "TraceIdRatioBasedSamplerConfig" => {
-            let share = cx.with("sampling_percentage", |cx| fractional_percent(cx, config.field("sampling_percentage")));
+            let share =
+                cx.with("sampling_percentage", |cx| fractional_percent(cx, config.field("sampling_percentage")));
             Some(Sampler::TraceIdRatio(share))
         }
         _ => {
             if !cx.is_refused() {
-                cx.error(node.mark, format!("the sampler \"{}\" needs the typed_config of a sampler", node.str("name")));
+                cx.error(
+                    node.mark,
+                    format!("the sampler \"{}\" needs the typed_config of a sampler", node.str("name")),
+                );
             }
             None
         }
@@ -243,7 +243,11 @@ fn detector(cx: &mut Cx<'_>, node: &Node) -> Option<Vec<(String, String)>> {
         }
         Some("StaticConfigResourceDetectorConfig") => {
             let attributes = config.entries("attributes").iter();
-            Some(attributes.map(|(key, value)| (key.to_string(), value.as_str().unwrap_or_default().to_owned())).collect())
+            Some(
+                attributes
+                    .map(|(key, value)| (key.to_string(), value.as_str().unwrap_or_default().to_owned()))
+                    .collect(),
+            )
         }
         _ => {
             if !cx.is_refused() {

@@ -3,7 +3,7 @@
 use super::Connection;
 use crate::{LocalFuture, cx::WorkerCx, info::ConnectionInfo};
 use bytes::BytesMut;
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 /// A configured network filter, shared by all threads.
 pub trait NetworkFilterConfig: Send + Sync {
@@ -55,6 +55,9 @@ pub enum NetworkStatus {
     StopIteration,
     /// Close the connection.
     Close,
+    /// Read nothing more, and close the connection after this time. For [`NetworkFilter::on_data`]; elsewhere it is
+    /// [`Self::Close`].
+    CloseAfter(Duration),
 }
 
 /// What a network filter may use.

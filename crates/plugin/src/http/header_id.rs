@@ -169,26 +169,37 @@ const fn is_in_any_case(name: &[u8], known: &[u8]) -> bool {
     if name.len() != known.len() {
         return false;
     }
-    let (mut rest, mut known_rest) = (name, known);
-    while let (Some((word, next)), Some((known_word, known_next))) =
-        (rest.split_first_chunk(), known_rest.split_first_chunk())
-    {
-        if !is_word_in_any_case(u64::from_le_bytes(*word), u64::from_le_bytes(*known_word)) {
-            return false;
+    if let (Some(last), Some(known_last)) = (name.last_chunk(), known.last_chunk()) {
+        // What is left of the words overlaps them.
+        let mut sum = difference(*last, *known_last);
+        let (mut rest, mut known_rest) = (name, known);
+        while let (Some((word, next)), Some((known_word, known_next))) =
+            (rest.split_first_chunk(), known_rest.split_first_chunk())
+        {
+            sum |= difference(*word, *known_word);
+            (rest, known_rest) = (next, known_next);
         }
-        (rest, known_rest) = (next, known_next);
+        return sum == 0;
     }
-    // What is left overlaps what was compared, if that was anything.
-    if let (Some(word), Some(known_word)) = (name.last_chunk(), known.last_chunk()) {
-        return is_word_in_any_case(u64::from_le_bytes(*word), u64::from_le_bytes(*known_word));
+    // So do the halves of a short name.
+    if let (Some(first), Some(last), Some(known_first), Some(known_last)) =
+        (name.first_chunk(), name.last_chunk(), known.first_chunk(), known.last_chunk())
+    {
+        return difference(halves(*first, *last), halves(*known_first, *known_last)) == 0;
     }
     name.eq_ignore_ascii_case(known)
 }
 
-/// Eight letters, digits and hyphens at once. They all have the bit of lower case but capitals, which have the next one.
-const fn is_word_in_any_case(word: u64, known: u64) -> bool {
+/// 0 when eight letters, digits and hyphens are `known` in any case. They all have the bit of lower case but capitals,
+/// which have the next one.
+const fn difference(word: [u8; 8], known: [u8; 8]) -> u64 {
     const LOWER: u64 = u64::from_le_bytes([0x20; 8]);
-    word | LOWER == known && (word | word >> 1) & LOWER == LOWER
+    let (word, known) = (u64::from_le_bytes(word), u64::from_le_bytes(known));
+    ((word | LOWER) ^ known) | (!(word | word >> 1) & LOWER)
+}
+
+const fn halves(first: [u8; 4], last: [u8; 4]) -> [u8; 8] {
+    ((u32::from_le_bytes(first) as u64) << 32 | u32::from_le_bytes(last) as u64).to_le_bytes()
 }
 
 impl HeaderId {

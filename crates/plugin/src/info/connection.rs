@@ -127,7 +127,7 @@ pub struct ConnectionInfo {
     pub filter_chain_name: Arc<str>,
     /// The name of the listener.
     pub listener_name: Arc<str>,
-    /// Metadata from listener and network filters; streams begin with a copy.
+    /// Metadata from listener and network filters, which access logs of connections print.
     pub metadata: RefCell<Metadata>,
     /// State of filters that lives as long as the connection.
     pub filter_state: RefCell<FilterState>,

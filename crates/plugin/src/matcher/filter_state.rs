@@ -1,7 +1,7 @@
 //! Matching filter state.
 
 use super::{StringMatcher, error};
-use crate::info::StreamInfo;
+use crate::info::{ConnectionInfo, StreamInfo};
 use sota_config::{
     ConfigError,
     address::CidrRange,
@@ -44,13 +44,22 @@ impl FilterStateMatcher {
 
     /// Whether the stream's state, or else its connection's, matches.
     pub fn matches(&self, info: &StreamInfo) -> bool {
-        let own = info.filter_state.text(&self.key);
-        let text = own.or_else(|| info.connection.filter_state.borrow().text(&self.key));
-        let Some(text) = text else { return false };
+        match info.filter_state.text(&self.key) {
+            Some(text) => self.matches_text(&text),
+            None => self.matches_connection(&info.connection),
+        }
+    }
+
+    /// Whether the state of a connection matches.
+    pub fn matches_connection(&self, connection: &ConnectionInfo) -> bool {
+        connection.filter_state.borrow().text(&self.key).is_some_and(|text| self.matches_text(&text))
+    }
+
+    fn matches_text(&self, text: &str) -> bool {
         match &self.pattern {
             Pattern::String(matcher) => matcher.matches(text.as_bytes()),
             Pattern::Address { ranges, invert } => {
-                address(&text).is_some_and(|ip| ranges.iter().any(|range| range.contains(&ip)) != *invert)
+                address(text).is_some_and(|ip| ranges.iter().any(|range| range.contains(&ip)) != *invert)
             }
         }
     }
@@ -65,7 +74,7 @@ fn address(text: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::info::{ConnectionInfo, PeerAddress};
+    use crate::info::PeerAddress;
     use sota_config::matcher::{StringMatcher as StringConfig, StringPattern};
     use std::rc::Rc;
 

@@ -16,6 +16,7 @@ mod query;
 pub mod read;
 mod regex;
 mod string;
+mod uri_template;
 
 pub use access_log_filter::AccessLogFilter;
 pub use cookie::{CookieMatcher, cookies};
@@ -27,6 +28,7 @@ pub use mutations::HeaderMutations;
 pub use query::{QueryParameterMatcher, query_parameters};
 pub use regex::{Regex, RegexSubstitution};
 pub use string::StringMatcher;
+pub use uri_template::UriTemplate;
 
 use sota_config::{ConfigError, Mark};
 

@@ -2,7 +2,10 @@
 
 use sota_config::{
     Node,
-    matcher::{HeaderCondition, HeaderMatcher, QueryParameterMatcher, StringMatcher, StringPattern},
+    matcher::{
+        HeaderCondition, HeaderMatcher, MetadataMatcher, QueryParameterMatcher, StringMatcher, StringPattern,
+        ValueMatcher,
+    },
 };
 
 /// `envoy.type.matcher.v3.StringMatcher`
@@ -47,4 +50,35 @@ pub fn header_matcher(node: &Node) -> HeaderMatcher {
 /// `envoy.config.route.v3.QueryParameterMatcher`
 pub fn query_parameter_matcher(node: &Node) -> QueryParameterMatcher {
     QueryParameterMatcher { name: node.str("name").to_owned(), value: node.get("string_match").map(string_matcher) }
+}
+
+/// `envoy.type.matcher.v3.MetadataMatcher`; `None` when it does not say what the value must be.
+pub fn metadata_matcher(node: &Node) -> Option<MetadataMatcher> {
+    Some(MetadataMatcher {
+        namespace: node.str("filter").to_owned(),
+        path: node.list("path").iter().map(|segment| segment.str("key").to_owned()).collect(),
+        value: value_matcher(node.field("value"))?,
+        invert: node.bool("invert"),
+    })
+}
+
+/// `envoy.type.matcher.v3.ValueMatcher`
+fn value_matcher(node: &Node) -> Option<ValueMatcher> {
+    let (kind, inner) = node.pairs().iter().find(|(_, inner)| !inner.is_null())?;
+    Some(match &**kind {
+        "null_match" => ValueMatcher::Null,
+        "double_match" => match inner.get("range") {
+            Some(range) => ValueMatcher::Range(range.f64("start").unwrap_or(0.0)..range.f64("end").unwrap_or(0.0)),
+            None => ValueMatcher::Number(inner.f64("exact").unwrap_or(0.0)),
+        },
+        "string_match" => ValueMatcher::String(string_matcher(inner)),
+        "bool_match" => ValueMatcher::Bool(inner.as_bool().unwrap_or(false)),
+        "present_match" => ValueMatcher::Present(inner.as_bool().unwrap_or(false)),
+        "list_match" => ValueMatcher::OneOf(Box::new(value_matcher(inner.field("one_of"))?)),
+        "or_match" => {
+            let matchers = inner.list("value_matchers").iter().map(value_matcher);
+            ValueMatcher::Or(matchers.collect::<Option<_>>()?)
+        }
+        _ => return None,
+    })
 }

@@ -3,6 +3,7 @@
 use crate::socket::Socket;
 use bytes::BytesMut;
 use sota_plugin::{
+    LocalFuture,
     cx::WorkerCx,
     filter::{ConnectionCx, ConnectionIo, NetworkFilter, NetworkStatus},
     info::ConnectionInfo,
@@ -31,6 +32,8 @@ pub(super) struct FilteredIo {
     read_end: bool,
     /// The terminal's end has passed the filters.
     write_end: bool,
+    /// Nothing is read any more, and this ends the connection.
+    closing: Option<LocalFuture<()>>,
 }
 
 /// A filter with the bytes that it holds in each direction.
@@ -61,11 +64,13 @@ impl FilteredIo {
             writable: BytesMut::new(),
             read_end: false,
             write_end: false,
+            closing: None,
         };
         for stage in &mut io.filters {
             let mut cx = ConnectionCx { info: &io.info, worker: &io.worker };
-            if stage.filter.on_new_connection(&mut cx) == NetworkStatus::Close {
-                return None;
+            match stage.filter.on_new_connection(&mut cx) {
+                NetworkStatus::Close | NetworkStatus::CloseAfter(_) => return None,
+                NetworkStatus::Continue | NetworkStatus::StopIteration => {}
             }
         }
         Some(io)
@@ -81,6 +86,10 @@ impl FilteredIo {
                 NetworkStatus::Continue => data = stage.held_in.split(),
                 NetworkStatus::StopIteration => return within(stage.held_in.len(), self.limit),
                 NetworkStatus::Close => return Err(io::ErrorKind::ConnectionAborted.into()),
+                NetworkStatus::CloseAfter(delay) => {
+                    self.closing = Some(self.worker.sleep(delay));
+                    return Ok(());
+                }
             }
         }
         self.readable.unsplit(data);
@@ -97,7 +106,9 @@ impl FilteredIo {
             match stage.filter.on_write(&mut stage.held_out, end, &mut cx) {
                 NetworkStatus::Continue => data = stage.held_out.split(),
                 NetworkStatus::StopIteration => return within(stage.held_out.len(), self.limit),
-                NetworkStatus::Close => return Err(io::ErrorKind::ConnectionAborted.into()),
+                NetworkStatus::Close | NetworkStatus::CloseAfter(_) => {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
             }
         }
         self.writable.unsplit(data);
@@ -121,9 +132,16 @@ fn within(held: usize, limit: usize) -> io::Result<()> {
 impl ConnectionIo for FilteredIo {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         while self.readable.is_empty() && !self.read_end {
+            if let Some(closing) = &mut self.closing {
+                ready!(closing.as_mut().poll(cx));
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
             let read = if self.socket.buffered() > 0 { 1 } else { ready!(self.socket.poll_fill(cx, READ_SIZE))? };
             let data = self.socket.with_input(|bytes| (bytes.len(), BytesMut::from(bytes)));
             self.filter_in(data, read == 0)?;
+            if self.closing.is_some() {
+                continue;
+            }
             if read == 0 && !self.read_end {
                 // A filter keeps its bytes for ever: the end is the end.
                 return Poll::Ready(Ok(0));

@@ -404,6 +404,7 @@ impl Drop for LogAtEnd {
         (info.downstream_wire_bytes_received, info.downstream_wire_bytes_sent) =
             (ended.bytes_received, ended.bytes_sent);
         info.response_flags = ended.response_flags;
+        info.metadata.clone_from(&info.connection.metadata.borrow());
         info.timing.end = Some(Instant::now());
         self.listener.access_logs.log(&LogEntry::new(info, LogKind::NotSet));
     }

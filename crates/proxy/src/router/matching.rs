@@ -1,6 +1,6 @@
 //! Which requests a route takes.
 
-use super::{path_tree::PathTree, path_without_query, uri_template::UriTemplate};
+use super::{path_tree::PathTree, path_without_query};
 use sota_config::{
     ConfigError,
     route::{PathMatcher, RouteMatch, TlsContextMatch},
@@ -11,7 +11,7 @@ use sota_plugin::{
     info::{ConnectionInfo, PeerCertificate, StreamInfo},
     matcher::{
         CookieMatcher, FilterStateMatcher, FractionalPercent, HeaderMatcher, MetadataMatcher, QueryParameterMatcher,
-        Regex,
+        Regex, UriTemplate,
     },
 };
 

@@ -33,7 +33,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 pub mod timeouts;
-mod uri_template;
 mod virtual_clusters;
 pub(crate) mod virtual_hosts;
 

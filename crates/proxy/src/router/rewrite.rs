@@ -1,6 +1,6 @@
 //! Rewriting path and host of a request on its way upstream.
 
-use super::{matching::RouteMatcher, path_without_query, uri_template::UriTemplate};
+use super::{matching::RouteMatcher, path_without_query};
 use sota_config::{
     ConfigError, Mark,
     route::{HostRewrite as HostConfig, PathMatcher, PathRewrite as PathConfig},
@@ -10,7 +10,7 @@ use sota_plugin::{
     format::Format,
     http::{HeaderId, HeaderName, RequestHead},
     info::StreamInfo,
-    matcher::RegexSubstitution,
+    matcher::{RegexSubstitution, UriTemplate},
 };
 
 /// A compiled [`sota_config::route::PathRewrite`].

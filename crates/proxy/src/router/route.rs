@@ -12,6 +12,7 @@ use super::{
     rewrite::{HostRewrite, PathRewrite},
     virtual_clusters::VirtualClusters,
 };
+use crate::trace::RouteTrace;
 use crate::upstream::{HashPolicies, MetadataMatch};
 use sota_config::{
     ConfigError, Node,
@@ -22,7 +23,6 @@ use sota_config::{
     },
     upgrade::RouteUpgrade,
 };
-use crate::trace::RouteTrace;
 use sota_plugin::{
     FactoryContext,
     http::{Method, StatusCode},

@@ -4,6 +4,7 @@
 //! writing borrow the socket for the length of one poll, so the two directions of a connection can be two futures of
 //! one task.
 
+mod system;
 mod tls;
 
 pub use tls::TlsStream;
@@ -20,9 +21,11 @@ use std::{
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
+use system::SystemSocket;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::AsyncWrite,
     net::{TcpStream, UnixStream},
+    task::coop,
 };
 
 /// The transport of a connection.
@@ -47,14 +50,29 @@ impl Io {
     }
 
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut read = ReadBuf::new(buf);
         match self {
-            Self::Tcp(stream) => ready!(Pin::new(stream).poll_read(cx, &mut read))?,
-            Self::Unix(stream) => ready!(Pin::new(stream).poll_read(cx, &mut read))?,
-            Self::Layered(io) => return io.poll_read(cx, buf),
-            Self::Tls(tls) => return tls.poll_read(cx, buf),
+            Self::Tcp(stream) => system::poll_read(stream, cx, buf),
+            Self::Unix(stream) => system::poll_read(stream, cx, buf),
+            Self::Layered(io) => io.poll_read(cx, buf),
+            Self::Tls(tls) => tls.poll_read(cx, buf),
         }
-        Poll::Ready(Ok(read.filled().len()))
+    }
+
+    /// Whether a read would find nothing, as far as the runtime knows. Of layers it is not known.
+    fn is_quiet(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => system::is_quiet(stream),
+            Self::Unix(stream) => system::is_quiet(stream),
+            Self::Layered(_) | Self::Tls(_) => false,
+        }
+    }
+
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => SystemSocket::poll_read_ready(stream, cx),
+            Self::Unix(stream) => SystemSocket::poll_read_ready(stream, cx),
+            Self::Layered(_) | Self::Tls(_) => Poll::Ready(Ok(())),
+        }
     }
 
     /// Whether there is something to read, an end or an error: an octet of it is lost. Asks the system only when the
@@ -72,8 +90,8 @@ impl Io {
 
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, data),
+            Self::Tcp(stream) => system::poll_write(stream, cx, data),
+            Self::Unix(stream) => system::poll_write(stream, cx, data),
             Self::Layered(io) => io.poll_write(cx, data),
             Self::Tls(tls) => tls.poll_write(cx, data),
         }
@@ -85,8 +103,8 @@ impl Io {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Self::Tcp(stream) => system::poll_write_vectored(stream, cx, parts),
+            Self::Unix(stream) => system::poll_write_vectored(stream, cx, parts),
             Self::Layered(io) => {
                 let first = parts.iter().find(|part| !part.is_empty());
                 io.poll_write(cx, first.map_or(&[][..], |part| part))
@@ -120,6 +138,8 @@ pub struct Socket {
     received: Cell<u64>,
     sent: Cell<u64>,
     ended: Cell<bool>,
+    /// The task that the runtime wakes when something arrives, by the address that its waker has; 0: none for sure.
+    awaited_by: Cell<usize>,
 }
 
 impl Socket {
@@ -131,6 +151,7 @@ impl Socket {
             received: Cell::new(0),
             sent: Cell::new(0),
             ended: Cell::new(false),
+            awaited_by: Cell::new(0),
         }
     }
 
@@ -172,6 +193,7 @@ impl Socket {
     /// its last, or there are `max` already.
     pub fn poll_fill(&self, cx: &mut Context<'_>, max: usize) -> Poll<io::Result<usize>> {
         let mut io = self.io.borrow_mut();
+        ready!(self.poll_arrival(&io, cx))?;
         let read = ready!(self.input.borrow_mut().poll_fill(max, |room| io.poll_read(cx, room)))?;
         if let Some(read) = read {
             self.received.set(self.received.get() + read as u64);
@@ -198,6 +220,29 @@ impl Socket {
         self.received.set(self.received.get() + read as u64);
         self.ended.set(read == 0 && !buf.is_empty());
         Poll::Ready(Ok(read))
+    }
+
+    /// Ready when a read may find something. A task is polled for many reasons: while nothing has arrived since it was
+    /// told to wait, it need not be noted again, which takes a lock.
+    fn poll_arrival(&self, io: &Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A waker that is registered lives, so its address is nobody else's.
+        let task = cx.waker().data().addr();
+        let awaited_by = self.awaited_by.take();
+        if !io.is_quiet() {
+            return Poll::Ready(Ok(()));
+        }
+        if awaited_by != task {
+            // Without budget the runtime registers nothing: it calls again.
+            let is_registered = coop::has_budget_remaining();
+            if io.poll_read_ready(cx)?.is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            if !is_registered {
+                return Poll::Pending;
+            }
+        }
+        self.awaited_by.set(task);
+        Poll::Pending
     }
 
     /// [`Self::poll_fill`] as a future.
@@ -261,6 +306,7 @@ impl Socket {
     /// For a connection that waits for nothing: whether the peer has closed it or sent something unasked, of which an
     /// octet is lost. Costs no system call while nothing has arrived.
     pub fn is_stale(&self) -> bool {
+        self.awaited_by.set(0);
         self.ended.get() || self.buffered() > 0 || self.io.borrow_mut().has_input()
     }
 

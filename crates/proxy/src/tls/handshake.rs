@@ -135,13 +135,14 @@ pub(crate) async fn accept(socket: Socket, context: &ServerContext) -> Result<Se
 }
 
 /// Makes a connection to a host that is called `hostname`; empty when it has no name. `protocol` is what is spoken on it:
-/// the application protocol to offer, unless the configuration has others.
+/// the application protocol to offer, unless the configuration has others; `protocols` are offered before all of them.
 pub(crate) async fn connect(
     io: Io,
     context: &ClientContext,
     hostname: &str,
     address: Option<IpAddr>,
     protocol: Option<&[u8]>,
+    protocols: &[String],
 ) -> Result<Secured, HandshakeFailure> {
     let state: Arc<ClientState> = context.state();
     let model = &context.model;
@@ -158,6 +159,7 @@ pub(crate) async fn connect(
         }
     };
     let protocols = match protocol {
+        _ if !protocols.is_empty() => protocols.iter().map(|name| name.as_bytes().to_vec()).collect(),
         Some(protocol) if config.alpn_protocols.is_empty() => vec![protocol.to_vec()],
         _ => config.alpn_protocols.clone(),
     };

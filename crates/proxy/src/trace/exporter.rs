@@ -171,13 +171,7 @@ impl Exporter {
 }
 
 /// Sends a message to a collector. `method`: of the gRPC service.
-async fn send(
-    clusters: &Clusters,
-    collector: &Collector,
-    method: &str,
-    content_type: &str,
-    body: Bytes,
-) -> Outcome {
+async fn send(clusters: &Clusters, collector: &Collector, method: &str, content_type: &str, body: Bytes) -> Outcome {
     match collector {
         Collector::Grpc { cluster, authority, metadata, timeout } => {
             let authority = if authority.is_empty() { cluster } else { authority };

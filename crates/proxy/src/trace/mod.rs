@@ -124,10 +124,7 @@ fn resource(provider: &Provider) -> Vec<(String, String)> {
 }
 
 impl CompiledSampler {
-    fn build(
-        model: &Sampler,
-        share: &impl Fn(&sota_config::matcher::FractionalPercent) -> FractionalPercent,
-    ) -> Self {
+    fn build(model: &Sampler, share: &impl Fn(&sota_config::matcher::FractionalPercent) -> FractionalPercent) -> Self {
         match model {
             Sampler::AlwaysOn => Self::AlwaysOn,
             Sampler::ParentBased(root) => Self::ParentBased(Box::new(Self::build(root, share))),

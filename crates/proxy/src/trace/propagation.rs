@@ -218,7 +218,9 @@ mod tests {
         assert_eq!(single(&format!("{long}-1")), Found::Trace(trace(Some(true))));
         let parent = Found::Trace(Incoming { parent_id: Some(5), ..trace(Some(false)) });
         assert_eq!(single(&format!("{long}-0-0000000000000005")), parent);
-        for bad in ["", "x", "1-2", &format!("{long}-7"), &format!("{long}-1-x"), &format!("{long}-1-0000000000000005-")] {
+        for bad in
+            ["", "x", "1-2", &format!("{long}-7"), &format!("{long}-1-x"), &format!("{long}-1-0000000000000005-")]
+        {
             assert_eq!(single(bad), Found::Malformed, "{bad}");
         }
         let multi = [("x-b3-traceid", "8448eb211c80319c"), ("x-b3-spanid", "b7ad6b7169203331"), ("x-b3-flags", "1")];

@@ -10,6 +10,7 @@ use super::{
     load_balancer::{Choice, LoadBalancer},
     metadata_match::MetadataMatch,
     original_dst::{self, OriginalHost},
+    outlier::HostResult,
     overload::{Outcome, Overload},
     stats::{ClusterStats, ResponseStats},
     subsets::{Candidates, Outcome as SubsetOutcome},
@@ -292,6 +293,16 @@ impl Cluster {
             host.counters().rq_timeout.inc();
         }
         self.config.report(host.host(), outcome);
+    }
+
+    /// Notes what became of a use of a host: for outlier detection and overload protection, where the cluster has them.
+    pub fn note_result(&self, host: &WorkerHost, result: HostResult) {
+        self.config.note_result(host.host(), result);
+    }
+
+    /// Notes that a host says of itself that it fails its health checks (`x-envoy-immediate-health-check-fail`).
+    pub fn fail_health_check(&self, host: &WorkerHost) {
+        self.config.fail_check(host.host());
     }
 
     /// Takes over the newest host set. Done before each choice; a command may ask for it where nothing is chosen.

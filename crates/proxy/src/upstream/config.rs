@@ -4,18 +4,21 @@ use super::{
     balancing::Balancing,
     circuit_breaker::{CircuitBreaker, Resource},
     dns::ResolverSettings,
+    health_check::HealthChecker,
     host::{Host, HostSpec, HostState},
     host_set::HostSet,
     load_balancer::Table,
     original_dst::{OriginalHost, OriginalHosts},
+    outlier::{HostResult, Outlier},
     overload::{Outcome, Overload},
+    slow_start::Parts,
     stats::DiscoveryStats,
 };
 use crate::tls::ClientContext;
 use sota_config::{
     ConfigErrors, Node,
     address::Address,
-    cluster::{Cluster as Model, Discovery, LoadAssignment},
+    cluster::{Cluster as Model, Discovery, HealthStatus, LoadAssignment},
     load_balancer::LbPolicy,
 };
 use sota_plugin::{
@@ -54,6 +57,8 @@ pub struct ClusterConfig {
     is_refreshing: AtomicBool,
     deadline_header: Option<HeaderName>,
     overload: Option<Overload>,
+    outlier: Option<Outlier>,
+    health_checker: Option<Arc<HealthChecker>>,
     resolver: Option<ResolverSettings>,
     tls: Option<Arc<ClientContext>>,
     /// By metadata of hosts; the first that matches counts.
@@ -70,6 +75,8 @@ struct Across {
     health: AtomicU64,
     /// Hosts of ORIGINAL_DST.
     original: OriginalHosts,
+    /// There was a connection to a host.
+    has_had_connections: AtomicBool,
 }
 
 /// What became of asking a control plane for endpoints.
@@ -118,6 +125,12 @@ impl ClusterConfig {
         };
         let overload = model.overload.as_ref().map(Overload::read).transpose();
         let overload = overload.map_err(|error| errors.push(error)).ok().flatten();
+        if overload.is_some() && model.outlier_detection.is_some() {
+            let reason = "sota.clusters.overload ejects hosts already: they exclude each other";
+            errors.push(cx.error("outlier_detection", Default::default(), reason));
+        }
+        let outlier = model.outlier_detection.as_ref().map(|options| Outlier::new(options, cx.runtime));
+        let health_checker = HealthChecker::build(model, cx).map_err(|error| errors.push(error)).ok().flatten();
         let deadline_header = model.deadline_header.as_ref().map(|name| HeaderName::parse(name.as_bytes())).transpose();
         let deadline_header = deadline_header.map_err(|reason| {
             let reason = format!("deadline header: {reason}");
@@ -158,6 +171,8 @@ impl ClusterConfig {
             is_refreshing: AtomicBool::new(false),
             deadline_header,
             overload,
+            outlier,
+            health_checker: health_checker.map(Arc::new),
             resolver,
             tls,
             tls_matches,
@@ -257,6 +272,9 @@ impl ClusterConfig {
             Some(overload) => overload.publish(&scope),
             None => self.forget_overload(),
         }
+        if let Some(outlier) = &self.outlier {
+            outlier.publish(&scope);
+        }
         let mut first = false;
         let stats = self.stats.get_or_init(|| {
             first = true;
@@ -288,7 +306,7 @@ impl ClusterConfig {
         let mut old: HashMap<&PeerAddress, &Arc<Host>> =
             before.hosts().iter().map(|host| (host.address(), host)).collect();
         let (mut added, mut changed) = (0, false);
-        let next: Vec<Arc<Host>> = specs
+        let mut next: Vec<Arc<Host>> = specs
             .into_iter()
             .map(|spec| match old.remove(&spec.address) {
                 Some(host) if *host.spec() == spec => Arc::clone(host),
@@ -298,12 +316,25 @@ impl ClusterConfig {
                 }
                 None => {
                     added += 1;
-                    let state = hosts.known.get(&spec.address).cloned().unwrap_or_default();
+                    let state = match hosts.known.get(&spec.address) {
+                        Some(known) => Arc::clone(known),
+                        None => self.new_state(&spec),
+                    };
                     state.set(HostState::REMOVED, false);
                     Arc::new(Host::new(spec, state))
                 }
             })
             .collect();
+        for host in &next {
+            if host.state().set(HostState::PENDING_REMOVAL, false) {
+                changed = true;
+            }
+        }
+        let kept = self.keep_healthy(&mut old);
+        for host in kept {
+            changed |= host.state().set(HostState::PENDING_REMOVAL, true);
+            next.push(host);
+        }
         for host in old.values() {
             host.state().set(HostState::REMOVED, true);
         }
@@ -323,6 +354,55 @@ impl ClusterConfig {
         }
         self.replace(&mut hosts, next);
         true
+    }
+
+    /// The state of a new host: where hosts are checked, it is not well before it was.
+    fn new_state(&self, spec: &HostSpec) -> Arc<HostState> {
+        let state = Arc::<HostState>::default();
+        if let Some(slow_start) = &self.model.lb_config.slow_start {
+            state.set_part(slow_start.least_part());
+        }
+        if self.health_checker.is_some() && !spec.is_unchecked() {
+            state.set(HostState::FAILED_CHECK | HostState::UNCHECKED, true);
+            state.set(HostState::PENDING_CHECK, self.model.lb_config.ignore_new_hosts_until_first_hc);
+        }
+        state
+    }
+
+    /// Hosts that discovery has dropped and that stay, as their checks say that they are well. They leave `dropped`.
+    fn keep_healthy(&self, dropped: &mut HashMap<&PeerAddress, &Arc<Host>>) -> Vec<Arc<Host>> {
+        if self.health_checker.is_none() || self.model.ignore_health_on_host_removal {
+            return Vec::new();
+        }
+        let mut kept = Vec::new();
+        dropped.retain(|_, host| {
+            let failed = host.state().has(HostState::FAILED_CHECK) || host.spec().health == HealthStatus::Unhealthy;
+            let goes = failed || host.spec().is_unchecked();
+            if !goes {
+                kept.push(Arc::clone(host));
+            }
+            goes
+        });
+        kept
+    }
+
+    /// Takes account of what checks have found: hosts that discovery has dropped go when they fail.
+    pub(super) fn apply_health(&self) {
+        let mut hosts = self.lock();
+        let is_over = |host: &Arc<Host>| {
+            host.state().has(HostState::PENDING_REMOVAL) && host.state().has(HostState::FAILED_CHECK)
+        };
+        let (over, next): (Vec<_>, Vec<_>) = hosts.set.hosts().iter().cloned().partition(is_over);
+        for host in &over {
+            host.state().set(HostState::REMOVED, true);
+        }
+        if !over.is_empty()
+            && let Some(stats) = self.stats.get()
+        {
+            stats.membership_change.inc();
+        }
+        self.replace(&mut hosts, next);
+        hosts.health = self.across.health.fetch_add(1, Ordering::AcqRel) + 1;
     }
 
     /// Takes the endpoints over that a control plane has brought. Whether anything changed.
@@ -433,9 +513,71 @@ impl ClusterConfig {
         }
     }
 
+    /// Notes what became of a use of a host, where somebody wants to know. On any thread.
+    pub(super) fn note_result(self: &Arc<Self>, host: &Host, result: HostResult) {
+        if let Some(outlier) = &self.outlier {
+            outlier.note(host.state(), result);
+        }
+        if self.overload.is_some() {
+            let outcome = match result {
+                HostResult::Connected => return,
+                HostResult::ConnectFailed => Outcome::TransportFailure,
+                HostResult::Timeout(_) => Outcome::Timeout,
+                _ => Outcome::Answered,
+            };
+            self.report(host, outcome);
+        }
+    }
+
+    /// The outlier detection, when there is one.
+    pub(super) fn outlier(&self) -> Option<&Outlier> {
+        self.outlier.as_ref()
+    }
+
+    /// The active health checks, when there are some.
+    pub(super) fn health_checker(&self) -> Option<&Arc<HealthChecker>> {
+        self.health_checker.as_ref()
+    }
+
+    /// The answer of a host to a request said that it fails its health checks. On any thread.
+    pub(super) fn fail_check(&self, host: &Host) {
+        if let Some(checker) = &self.health_checker
+            && !host.spec().is_unchecked()
+        {
+            host.state().set(HostState::EXCLUDED | HostState::ASKED_TO_FAIL, true);
+            checker.wake.notify_one();
+        }
+    }
+
+    /// Whether the first checks of all its hosts are done, if it has any.
+    pub(super) fn is_checked(&self) -> bool {
+        self.health_checker.is_none() || !self.hosts().hosts().iter().any(|host| host.state().has(HostState::UNCHECKED))
+    }
+
+    /// Notes that a connection to a host was begun.
+    pub(super) fn note_connection(&self) {
+        if !self.across.has_had_connections.load(Ordering::Relaxed) {
+            self.across.has_had_connections.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether there was ever a connection to a host, those of checks not counted.
+    pub(super) fn has_had_connections(&self) -> bool {
+        self.across.has_had_connections.load(Ordering::Relaxed)
+    }
+
+    /// What a predecessor of this cluster has found out of its hosts in ways that this one has not.
     fn forget_overload(&self) {
         let hosts = self.hosts();
-        if hosts.hosts().iter().filter(|host| Overload::forget(host.state())).count() > 0 {
+        let forget = |host: &&Arc<Host>| {
+            let state = host.state();
+            let was_overloaded = Overload::forget(state);
+            let was_ejected = self.outlier.is_none() && state.set(HostState::EJECTED, false);
+            let is_unchecked = self.health_checker.is_none() || host.spec().is_unchecked();
+            let was_checked = is_unchecked && state.set(HostState::OF_CHECKS, false);
+            was_overloaded || was_ejected || was_checked
+        };
+        if hosts.hosts().iter().filter(forget).count() > 0 {
             self.refresh();
         }
     }
@@ -452,9 +594,19 @@ impl ClusterConfig {
 
     /// What connections to a host are encrypted with, if they are.
     pub(super) fn tls(&self, host: &HostSpec) -> Option<&Arc<ClientContext>> {
-        let matches = |criteria: &[(String, Node)]| {
-            criteria.iter().all(|(key, wanted)| host.transport_match(key) == Some(wanted))
-        };
+        self.tls_by(|key| host.transport_match(key))
+    }
+
+    /// The same for a check of the host, whose own metadata may count instead.
+    pub(super) fn check_tls(&self, host: &HostSpec, own: Option<&[(String, Node)]>) -> Option<&Arc<ClientContext>> {
+        match own {
+            Some(own) => self.tls_by(|key| own.iter().find(|(name, _)| name == key).map(|(_, value)| value)),
+            None => self.tls(host),
+        }
+    }
+
+    fn tls_by<'n>(&self, value: impl Fn(&str) -> Option<&'n Node>) -> Option<&Arc<ClientContext>> {
+        let matches = |criteria: &[(String, Node)]| criteria.iter().all(|(key, wanted)| value(key) == Some(wanted));
         match self.tls_matches.iter().find(|(criteria, _)| matches(criteria)) {
             Some((_, context)) => context.as_ref(),
             None => self.tls.as_ref(),
@@ -481,6 +633,9 @@ impl ClusterConfig {
             stats.note_subsets(hosts.set.subsets(), before.subsets());
         }
         self.version.fetch_add(1, Ordering::Release);
+        if let Some(checker) = &self.health_checker {
+            checker.wake.notify_one();
+        }
     }
 
     fn is_original(&self) -> bool {
@@ -495,6 +650,7 @@ impl ClusterConfig {
         stats.membership_total.set(set.hosts().len().cast_signed() as i64);
         stats.membership_healthy.set(set.healthy().cast_signed() as i64);
         stats.membership_degraded.set(set.degraded().cast_signed() as i64);
+        stats.membership_excluded.set(set.excluded().cast_signed() as i64);
         if let Some(figures) = set.last_table().and_then(Table::figures) {
             stats.note_table(figures);
         }

@@ -1,9 +1,10 @@
 //! A host: what discovery says of it, and the state that outlives updates of the cluster.
 
-use super::overload::HostOverload;
+use super::{config::literal_address, outlier::HostOutlier, overload::HostOverload, slow_start::WHOLE};
 use sota_config::{
     Node,
     cluster::{Endpoint, HealthStatus, LocalityEndpoints},
+    health_check::EndpointHealthCheck,
 };
 use sota_plugin::{
     info::PeerAddress,
@@ -22,6 +23,8 @@ const MOST_PRIORITIES: u32 = 128;
 pub struct HostSpec {
     /// Where it is.
     pub address: PeerAddress,
+    /// Other addresses of the same host, tried when the first takes long or fails.
+    pub additional_addresses: Arc<[PeerAddress]>,
     /// Its name, for `host_rewrite: auto`; empty when it has none.
     pub hostname: Arc<str>,
     /// Its share, from 1.
@@ -36,6 +39,8 @@ pub struct HostSpec {
     pub health: HealthStatus,
     /// Metadata, for matching and logs.
     pub metadata: Option<Arc<Node>>,
+    /// How it is checked, where it says so itself.
+    pub health_check: Option<Arc<EndpointHealthCheck>>,
 }
 
 impl HostSpec {
@@ -43,6 +48,7 @@ impl HostSpec {
     pub fn new(address: PeerAddress, endpoint: &Endpoint, of: &LocalityEndpoints, locality: &Arc<[String; 3]>) -> Self {
         Self {
             address,
+            additional_addresses: endpoint.additional_addresses.iter().filter_map(literal_address).collect(),
             hostname: endpoint.hostname.as_str().into(),
             weight: endpoint.weight.max(1),
             priority: of.priority.min(MOST_PRIORITIES),
@@ -50,6 +56,7 @@ impl HostSpec {
             locality_weight: of.weight.unwrap_or(0),
             health: endpoint.health,
             metadata: endpoint.metadata.clone(),
+            health_check: endpoint.health_check.clone(),
         }
     }
 }
@@ -58,6 +65,11 @@ impl HostSpec {
 const TRANSPORT_MATCH: &str = "envoy.transport_socket_match";
 
 impl HostSpec {
+    /// Whether it is left out of active health checks.
+    pub(super) fn is_unchecked(&self) -> bool {
+        self.health_check.as_ref().is_some_and(|check| check.disabled)
+    }
+
     /// What its metadata says for the choice of its transport.
     pub(super) fn transport_match(&self, key: &str) -> Option<&Node> {
         let metadata = self.metadata.as_ref()?;
@@ -109,9 +121,35 @@ impl Host {
         self.spec.weight
     }
 
+    /// Its share as it is now, in thousandths: a part of it in slow start.
+    pub(super) fn effective_weight(&self) -> u64 {
+        u64::from(self.spec.weight) * u64::from(WHOLE - self.state.held_back.load(Relaxed).min(WHOLE - 1))
+    }
+
     /// What it shares with the hosts of the same address before and after it.
     pub fn state(&self) -> &Arc<HostState> {
         &self.state
+    }
+
+    /// Where it is checked: at its own address, unless it says otherwise.
+    pub(super) fn check_address(&self) -> PeerAddress {
+        let own = || self.spec.address.clone();
+        let Some(check) = &self.spec.health_check else { return own() };
+        let mut address = check.address.as_ref().and_then(literal_address).unwrap_or_else(own);
+        if let (PeerAddress::Ip(address), Some(port)) = (&mut address, check.port) {
+            address.set_port(port);
+        }
+        address
+    }
+
+    /// Whether it does not count for how many hosts there are: it waits for its first check, or has asked for that.
+    pub(super) fn is_excluded(&self) -> bool {
+        self.state.flags() & (HostState::PENDING_CHECK | HostState::EXCLUDED) != 0
+    }
+
+    /// Percent of success in the last interval of outlier detection: of answers and of connections, if it was compared.
+    pub fn success_rates(&self) -> [Option<f64>; 2] {
+        self.state.outlier.ejection().success_rates
     }
 
     /// How far it may be used now.
@@ -149,13 +187,25 @@ impl Host {
             HealthStatus::Degraded => "/degraded_eds_health",
             HealthStatus::Unknown | HealthStatus::Healthy => "",
         };
-        let named = [
-            (HostState::FAILED_CHECK, "/failed_active_hc"),
-            (HostState::EJECTED, "/failed_outlier_check"),
-            (HostState::DEGRADED_CHECK, "/degraded_active_hc"),
-        ];
-        let mut text: String = named.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name).collect();
-        text.push_str(eds);
+        let (failed_eds, draining, degraded_eds) = match eds {
+            "/failed_eds_health" => (eds, "", ""),
+            "/eds_status_draining" => ("", eds, ""),
+            _ => ("", "", eds),
+        };
+        let of_state = |flag: u32, name: &'static str| if flags & flag != 0 { name } else { "" };
+        let text = [
+            of_state(HostState::FAILED_CHECK, "/failed_active_hc"),
+            of_state(HostState::EJECTED, "/failed_outlier_check"),
+            failed_eds,
+            of_state(HostState::DEGRADED_CHECK, "/degraded_active_hc"),
+            degraded_eds,
+            of_state(HostState::PENDING_REMOVAL, "/pending_dynamic_removal"),
+            of_state(HostState::PENDING_CHECK, "/pending_active_hc"),
+            of_state(HostState::EXCLUDED, "/excluded_via_immediate_hc_fail"),
+            of_state(HostState::CHECK_TIMEOUT, "/active_hc_timeout"),
+            draining,
+        ]
+        .concat();
         if text.is_empty() { "healthy".to_owned() } else { text }
     }
 }
@@ -167,7 +217,10 @@ pub struct HostState {
     /// Requests that run on all workers; kept for balancers that ask.
     active: AtomicU32,
     counters: Mutex<Counters>,
+    /// How much of its weight it does not have yet, in thousandths.
+    held_back: AtomicU32,
     overload: HostOverload,
+    outlier: HostOutlier,
 }
 
 #[derive(Debug, Default)]
@@ -186,6 +239,27 @@ impl HostState {
     pub const DEGRADED_CHECK: u32 = 4;
     /// No host set has it any more.
     pub(super) const REMOVED: u32 = 8;
+    /// New, and not to be counted before its first check.
+    pub const PENDING_CHECK: u32 = 16;
+    /// Failing by its own word, and not to be counted.
+    pub const EXCLUDED: u32 = 32;
+    /// Its last check was not answered in time.
+    pub const CHECK_TIMEOUT: u32 = 64;
+    /// Discovery has dropped it; it stays until it fails a check.
+    pub const PENDING_REMOVAL: u32 = 128;
+    /// Its first check has not been told yet.
+    pub(super) const UNCHECKED: u32 = 256;
+    /// A worker has heard that it fails.
+    pub(super) const ASKED_TO_FAIL: u32 = 512;
+
+    /// What active health checks say.
+    pub(super) const OF_CHECKS: u32 = Self::FAILED_CHECK
+        | Self::DEGRADED_CHECK
+        | Self::PENDING_CHECK
+        | Self::EXCLUDED
+        | Self::CHECK_TIMEOUT
+        | Self::UNCHECKED
+        | Self::ASKED_TO_FAIL;
 
     const FAILED: u32 = Self::FAILED_CHECK | Self::EJECTED;
 
@@ -217,6 +291,16 @@ impl HostState {
 
     pub(super) fn sub_active(&self) {
         self.active.fetch_sub(1, Relaxed);
+    }
+
+    /// How much of its weight it has, in thousandths from 1; whether that changed.
+    pub(super) fn set_part(&self, part: u32) -> bool {
+        let held_back = WHOLE.saturating_sub(part);
+        self.held_back.swap(held_back, Relaxed) != held_back
+    }
+
+    pub(super) fn outlier(&self) -> &HostOutlier {
+        &self.outlier
     }
 
     pub(super) fn overload(&self) -> &HostOverload {

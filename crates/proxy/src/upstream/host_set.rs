@@ -44,6 +44,8 @@ pub struct PriorityHosts {
     /// The healthy and the degraded ones by locality, where localities are drawn by their weights.
     pub(super) localities: Option<Box<[Localities; 2]>>,
     pub(super) load: PriorityLoad,
+    /// Hosts that do not count for how many there are.
+    excluded: u32,
 }
 
 impl PriorityHosts {
@@ -54,7 +56,7 @@ impl PriorityHosts {
 
     fn availability(&self) -> Availability {
         Availability {
-            total: self.all.hosts.len() as u32,
+            total: (self.all.hosts.len() as u32).saturating_sub(self.excluded),
             healthy: self.healthy.hosts.len() as u32,
             degraded: self.degraded.hosts.len() as u32,
         }
@@ -87,7 +89,7 @@ pub(super) struct ViewOptions<'a> {
 impl List {
     pub(super) fn new(set: &[Arc<Host>], hosts: Vec<u32>, cursor: &Arc<AtomicUsize>) -> Self {
         let weights: Vec<u64> =
-            hosts.iter().filter_map(|i| set.get(*i as usize)).map(|host| host.weight().into()).collect();
+            hosts.iter().filter_map(|i| set.get(*i as usize)).map(|host| host.effective_weight()).collect();
         let weighted = weights.windows(2).any(|pair| pair[0] != pair[1]);
         let hosts: Arc<[u32]> = hosts.into();
         let order = match weighted {
@@ -124,10 +126,14 @@ impl View {
             }
         }
         let count = |hosts: &Vec<u32>| u32::try_from(hosts.len()).unwrap_or(u32::MAX);
+        let excluded = |all: &Vec<u32>| {
+            let is_excluded = |place: &&u32| hosts.get(**place as usize).is_some_and(|host| host.is_excluded());
+            u32::try_from(all.iter().filter(is_excluded).count()).unwrap_or(u32::MAX)
+        };
         let availability: Vec<_> = parts
             .iter()
             .map(|[all, healthy, degraded]| Availability {
-                total: count(all),
+                total: count(all) - excluded(all),
                 healthy: count(healthy),
                 degraded: count(degraded),
             })
@@ -246,7 +252,10 @@ impl PriorityHosts {
                 prepare(list);
             }
         }
-        Self { all, healthy, degraded, localities, load }
+        let excluded =
+            all.hosts.iter().filter(|place| hosts.get(**place as usize).is_some_and(|host| host.is_excluded()));
+        let excluded = u32::try_from(excluded.count()).unwrap_or(u32::MAX);
+        Self { all, healthy, degraded, localities, load, excluded }
     }
 }
 
@@ -282,6 +291,11 @@ impl HostSet {
     /// How many hosts are degraded.
     pub fn degraded(&self) -> usize {
         self.priorities().iter().map(|priority| priority.degraded.hosts.len()).sum()
+    }
+
+    /// How many hosts do not count.
+    pub(super) fn excluded(&self) -> usize {
+        self.priorities().iter().map(|priority| priority.excluded as usize).sum()
     }
 
     /// All hosts by priority.

@@ -107,7 +107,9 @@ impl Localities {
                 let whole = options.localities.hosts.get(&(priority, id)).copied().unwrap_or(members.len());
                 weight = (weight * members.len() as f64 / whole as f64).round();
             }
-            let available = (factor * group.len() as f64 / members.len() as f64).min(1.0);
+            let is_counted = |place: &&u32| hosts.get(**place as usize).is_none_or(|host| !host.is_excluded());
+            let counted = members.iter().filter(is_counted).count().max(1);
+            let available = (factor * group.len() as f64 / counted as f64).min(1.0);
             let effective = (weight * available * PARTS).round() as u64;
             if effective > 0 {
                 let cursor = before.and_then(|before| before.cursor_of(id)).unwrap_or_default();

@@ -11,17 +11,22 @@ mod clusters;
 mod config;
 pub mod conn_pool;
 mod dns;
+mod events;
 mod hash_policy;
+mod health_check;
 mod host;
 mod host_set;
 mod load_balancer;
 mod locality;
 mod metadata_match;
 mod original_dst;
+mod outlier;
+mod outlier_detector;
 mod overload;
 mod priority;
 mod schedule;
 mod services;
+mod slow_start;
 mod stats;
 mod subsets;
 
@@ -33,11 +38,12 @@ pub use conn_pool::{
     ConnectionFacts, Http2Place, HttpConnection, OwnConnection, PoolFailure, PoolFailureKind, TcpConnection,
     UpstreamConnection, WorkerHost,
 };
-pub use dns::{Discovery, check_resolver};
+pub use dns::{Discovery, DiscoveryCx, check_resolver};
 pub use hash_policy::{HashPolicies, RequestHash};
-pub use host::{Host, HostCounts, HostHealth, HostSpec};
+pub use host::{Host, HostCounts, HostHealth, HostSpec, HostState};
 pub use host_set::{HostSet, PriorityHosts};
 pub use metadata_match::MetadataMatch;
+pub use outlier::HostResult;
 pub use overload::Outcome;
 pub(crate) use services::for_extensions;
 pub use stats::ClusterStats;

@@ -67,6 +67,8 @@ impl OriginalHosts {
             locality_weight: 0,
             health: HealthStatus::Unknown,
             metadata: None,
+            health_check: None,
+            additional_addresses: Arc::default(),
         };
         let host = OriginalHost { host: Arc::new(Host::new(spec, Arc::default())), used: Arc::new(true.into()) };
         hosts.insert(address, host.clone());

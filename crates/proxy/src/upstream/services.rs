@@ -3,12 +3,14 @@
 use super::{
     cluster::{Cluster, LbContext},
     conn_pool::{PoolFailure, PoolFailureKind, RequestPermit, UpstreamConnection, WorkerHost},
+    outlier::HostResult,
     overload::Outcome,
 };
 use sota_config::Node;
 use sota_plugin::{
     LocalFuture,
     cx::WorkerCx,
+    http::StatusCode,
     info::PeerAddress,
     stream::{ConnectionIo, Stream},
     upstream::{
@@ -100,11 +102,11 @@ impl HostAccess {
                     UpstreamError::ConnectFailure(failure.reason.as_ref().into())
                 }
             };
-            self.cluster.report(&self.host, Outcome::TransportFailure);
+            self.cluster.note_result(&self.host, HostResult::ConnectFailed);
             error
         })?;
         if !is_pooled {
-            self.cluster.report(&self.host, Outcome::Answered);
+            self.cluster.note_result(&self.host, HostResult::ConnectedForGood);
         }
         let facts = ConnectionFacts {
             id: connection.id,
@@ -181,20 +183,21 @@ impl RequestServices for Request {
         match outcome {
             upstream::Outcome::Success => {
                 counters.rq_success.inc();
-                cluster.report(host, Outcome::Answered);
+                cluster.note_result(host, HostResult::RequestSucceeded);
             }
             upstream::Outcome::Error => {
                 counters.rq_error.inc();
-                cluster.report(host, Outcome::Answered);
+                cluster.note_result(host, HostResult::RequestFailed);
             }
             upstream::Outcome::Timeout => {
                 counters.rq_error.inc();
                 cluster.stats().upstream_rq_timeout.inc();
-                cluster.report(host, Outcome::Timeout);
+                counters.rq_timeout.inc();
+                cluster.note_result(host, HostResult::Timeout(StatusCode::GATEWAY_TIMEOUT));
             }
             upstream::Outcome::TransportFailure => {
                 counters.rq_error.inc();
-                cluster.report(host, Outcome::TransportFailure);
+                cluster.note_result(host, HostResult::ConnectFailed);
             }
             upstream::Outcome::NotConnected => counters.rq_error.inc(),
         }

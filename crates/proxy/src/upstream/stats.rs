@@ -157,6 +157,7 @@ pub(super) struct DiscoveryStats {
     pub(super) membership_total: SharedGauge,
     pub(super) membership_healthy: SharedGauge,
     pub(super) membership_degraded: SharedGauge,
+    pub(super) membership_excluded: SharedGauge,
     pub(super) max_host_weight: SharedGauge,
     /// Hosts that were given the cluster's own transport socket.
     pub(super) default_transport_matches: SharedCounter,
@@ -175,7 +176,7 @@ pub(super) struct DiscoveryStats {
     /// Size (rings only), fewest and most entries of a host in the table of a hashing policy.
     table: Option<(Option<SharedGauge>, [SharedGauge; 2])>,
     /// Not counted by anything yet; there because dashboards expect them.
-    _zero: [SharedGauge; 4],
+    _zero: [SharedGauge; 3],
 }
 
 impl DiscoveryStats {
@@ -189,6 +190,7 @@ impl DiscoveryStats {
             membership_total: scope.shared_gauge("membership_total"),
             membership_healthy: scope.shared_gauge("membership_healthy"),
             membership_degraded: scope.shared_gauge("membership_degraded"),
+            membership_excluded: scope.shared_gauge("membership_excluded"),
             max_host_weight: scope.shared_gauge("max_host_weight"),
             default_transport_matches: scope.shared_counter("default.total_match_count"),
             update_attempt: scope.shared_counter("update_attempt"),
@@ -216,8 +218,7 @@ impl DiscoveryStats {
                 }
                 _ => None,
             },
-            _zero: ["membership_excluded", "version", "warming_state", "upstream_rq_0rtt"]
-                .map(|name| scope.shared_gauge(name)),
+            _zero: ["version", "warming_state", "upstream_rq_0rtt"].map(|name| scope.shared_gauge(name)),
         }
     }
 

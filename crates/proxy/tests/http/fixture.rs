@@ -159,9 +159,11 @@ fn cluster(name: &str, hosts: &[SocketAddr]) -> Cluster {
     let endpoint = |host: &SocketAddr| Endpoint {
         address: Address::Ip { ip: host.ip(), port: host.port(), ipv4_compat: false },
         hostname: String::new(),
+        additional_addresses: Vec::new(),
         weight: 1,
         health: HealthStatus::Unknown,
         metadata: None,
+        health_check: None,
     };
     let endpoints = hosts.iter().map(endpoint).collect();
     let locality = LocalityEndpoints { locality: Default::default(), priority: 0, weight: None, endpoints };
@@ -185,6 +187,8 @@ fn cluster(name: &str, hosts: &[SocketAddr]) -> Cluster {
         transport_socket_matches: Vec::new(),
         metadata: None,
         dns_resolver: None,
+        health_check: None,
+        outlier_detection: None,
         close_connections_on_host_health_failure: false,
         ignore_health_on_host_removal: false,
         deadline_header: None,

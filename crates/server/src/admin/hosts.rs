@@ -4,10 +4,11 @@ use super::{Body, Reply, Request, TEXT, state::json_reply};
 use crate::server::Server;
 use regex::Regex;
 use serde_json::{Value, json};
+use sota_config::cluster::HealthStatus;
 use sota_plugin::{http::StatusCode, info::PeerAddress};
 use sota_proxy::{
     listener::BoundAddress,
-    upstream::{ClusterConfig, Host},
+    upstream::{ClusterConfig, Host, HostState},
 };
 use std::{fmt::Write, net::SocketAddr, sync::Arc};
 
@@ -33,6 +34,12 @@ fn cluster_text(cluster: &ClusterConfig) -> String {
     let (name, model) = (cluster.name(), cluster.model());
     let alias = if model.stat_name.is_empty() { &model.name } else { &model.stat_name };
     let mut out = format!("{name}::observability_name::{alias}\n");
+    if model.outlier_detection.is_some() {
+        for average in ["success_rate", "local_origin_success_rate"] {
+            let _ = writeln!(out, "{name}::outlier::{average}_average::-1");
+            let _ = writeln!(out, "{name}::outlier::{average}_ejection_threshold::-1");
+        }
+    }
     for (priority, limits) in ["default", "high"].iter().zip(&model.circuit_breakers) {
         for (what, limit) in [
             ("max_connections", limits.max_connections),
@@ -72,8 +79,9 @@ fn host_text(cluster: &str, host: &Host, out: &mut String) {
     }
     line("canary", &false);
     line("priority", &spec.priority);
-    line("success_rate", &-1);
-    line("local_origin_success_rate", &-1);
+    let [answers, connections] = host.success_rates().map(|rate| rate.unwrap_or(-1.0));
+    line("success_rate", &answers);
+    line("local_origin_success_rate", &connections);
 }
 
 fn cluster_json(cluster: &ClusterConfig) -> Value {
@@ -144,10 +152,15 @@ fn host_json(host: &Host) -> Value {
     let mut status = json!({
         "address": address_json(host.address()),
         "stats": stats,
-        "health_status": { "eds_health_status": "HEALTHY" },
+        "health_status": health_json(host),
         "weight": host.weight(),
         "locality": locality,
     });
+    for (name, rate) in ["success_rate", "local_origin_success_rate"].iter().zip(host.success_rates()) {
+        if let Some(rate) = rate {
+            status[name] = json!({ "value": rate });
+        }
+    }
     if spec.priority != 0 {
         status["priority"] = spec.priority.into();
     }
@@ -155,6 +168,32 @@ fn host_json(host: &Host) -> Value {
         status["hostname"] = (&**host.hostname()).into();
     }
     status
+}
+
+/// Flags that are set, and what discovery says.
+fn health_json(host: &Host) -> Value {
+    let mut status = serde_json::Map::new();
+    for (flag, name) in [
+        (HostState::FAILED_CHECK, "failed_active_health_check"),
+        (HostState::EJECTED, "failed_outlier_check"),
+        (HostState::DEGRADED_CHECK, "failed_active_degraded_check"),
+        (HostState::PENDING_REMOVAL, "pending_dynamic_removal"),
+        (HostState::PENDING_CHECK, "pending_active_hc"),
+        (HostState::EXCLUDED, "excluded_via_immediate_hc_fail"),
+        (HostState::CHECK_TIMEOUT, "active_hc_timeout"),
+    ] {
+        if host.state().has(flag) {
+            status.insert(name.into(), true.into());
+        }
+    }
+    let of_discovery = match host.spec().health {
+        HealthStatus::Unknown | HealthStatus::Healthy => "HEALTHY",
+        HealthStatus::Degraded => "DEGRADED",
+        HealthStatus::Draining => "DRAINING",
+        HealthStatus::Unhealthy | HealthStatus::Timeout => "UNHEALTHY",
+    };
+    status.insert("eds_health_status".into(), of_discovery.into());
+    Value::Object(status)
 }
 
 fn address_json(address: &PeerAddress) -> Value {

@@ -103,6 +103,8 @@ impl<T> Default for Named<T> {
 struct WarmingCluster {
     config: Arc<ClusterConfig>,
     discovery: Discovery,
+    /// It will be served once its hosts are checked.
+    awaits_checks: bool,
     version: String,
     generation: u64,
 }
@@ -456,7 +458,8 @@ impl Manager {
             });
         }
         let version = version.to_owned();
-        self.warming_clusters.insert(name.clone(), WarmingCluster { config, discovery, version, generation });
+        self.warming_clusters
+            .insert(name.clone(), WarmingCluster { config, discovery, version, generation, awaits_checks: false });
         if self.is_warm(&name) {
             self.serve_cluster(&name);
         }
@@ -466,9 +469,31 @@ impl Manager {
         let Some(cluster) = self.warming_clusters.get(name) else { return false };
         let (config, initialized) = (Arc::clone(&cluster.config), cluster.discovery.is_initialized());
         match self.endpoints_key(&config) {
-            Some(key) => self.endpoints.get(&key).is_some_and(|of| of.value.is_some() || of.is_late),
+            Some(key) => match self.endpoints.get(&key) {
+                Some(of) if of.is_late => true,
+                // Hosts that have come may have to be checked first.
+                Some(of) if of.value.is_some() && !initialized => {
+                    self.await_checks(name);
+                    false
+                }
+                of => of.is_some_and(|of| of.value.is_some()),
+            },
             None => initialized,
         }
+    }
+
+    /// Serves a cluster once each of its hosts was checked.
+    fn await_checks(&mut self, name: &str) {
+        let Some(cluster) = self.warming_clusters.get_mut(name).filter(|cluster| !cluster.awaits_checks) else {
+            return;
+        };
+        cluster.awaits_checks = true;
+        let (warm, events) = (cluster.discovery.initialized(), self.events.clone());
+        let (name, generation) = (name.to_owned(), cluster.generation);
+        tokio::task::spawn_local(async move {
+            warm.await;
+            let _ = events.send(Event::Warm(name, generation));
+        });
     }
 
     fn serve_cluster(&mut self, name: &str) {

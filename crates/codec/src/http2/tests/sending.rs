@@ -46,9 +46,10 @@ fn what_belongs_to_http1_does_not_leave() {
         ],
     );
     // As it came by HTTP/1: with its own spelling.
-    head.headers.load(b"X-Long-Name-With-Capitals: 1\r\n\r\n");
+    head.headers.begin_block();
     let span = |start, end| sota_plugin::http::Span { start, end };
-    head.headers.push_span(span(0, 25), span(27, 28), true).unwrap();
+    head.headers.push_span(None, span(0, 25), span(27, 28), true).unwrap();
+    head.headers.end_block(b"X-Long-Name-With-Capitals: 1\r\n\r\n");
     let long = format!("X-{}", "A".repeat(100));
     for (name, value) in [("Connection", "close"), ("te", "gzip"), ("content-length", "2"), (&long, "v")] {
         head.headers.append(name, value).unwrap();

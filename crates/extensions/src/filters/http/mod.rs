@@ -16,6 +16,7 @@ pub(crate) mod header_mutation;
 pub(crate) mod header_to_metadata;
 pub(crate) mod health_check;
 pub(crate) mod local_ratelimit;
+pub(crate) mod rbac;
 pub(crate) mod set_filter_state;
 pub(crate) mod set_metadata;
 mod slow_body;

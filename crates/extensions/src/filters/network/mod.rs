@@ -2,6 +2,7 @@
 
 pub(crate) mod direct_response;
 pub(crate) mod echo;
+pub(crate) mod rbac;
 pub(crate) mod redis_proxy;
 pub(crate) mod simple_line;
 pub(crate) mod zmq;

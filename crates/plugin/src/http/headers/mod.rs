@@ -274,33 +274,55 @@ impl Headers {
         self.entries.shrink_to(LARGE_ENTRIES);
     }
 
-    /// For parsers: empties the list and copies `block`, of which [`Self::push_span`] then takes fields.
+    /// For parsers: empties the list. What [`Self::push_span`] then adds stands in the block that [`Self::end_block`]
+    /// copies.
     #[inline]
-    pub fn load(&mut self, block: &[u8]) {
+    pub fn begin_block(&mut self) {
         self.clear();
-        self.buf.extend_from_slice(block);
         self.entries.reserve(USUAL_ENTRIES);
     }
 
-    /// For parsers: adds a field that stands in the loaded block. The parser has checked the grammar of both parts;
-    /// `is_line` says that the block reads exactly `name: value\r\n` there.
+    /// For parsers: adds a field, by places in the block. The parser has checked the grammar of both parts; `id` is what
+    /// [`HeaderId::find`] says of the name, and `is_line` that the block reads exactly `name: value\r\n` there.
     #[inline]
-    pub fn push_span(&mut self, name: Span, value: Span, is_line: bool) -> Result<(), InvalidField> {
-        let bytes = self.buf.get(name.start..name.end).ok_or(InvalidField::TooLarge)?;
-        debug_assert!(is_token(bytes));
-        debug_assert!(self.buf.get(value.start..value.end).is_some_and(|value| check_value(value).is_ok()));
-        debug_assert!(!is_line || self.buf.get(name.end..value.start) == Some(b": "));
-        debug_assert!(!is_line || self.buf.get(value.end..value.end + 2) == Some(b"\r\n"));
+    pub fn push_span(
+        &mut self,
+        id: Option<HeaderId>,
+        name: Span,
+        value: Span,
+        is_line: bool,
+    ) -> Result<(), InvalidField> {
         let entry = Entry {
-            id: HeaderId::find(bytes).map_or(OTHER, |id| id as u8),
+            id: id.map_or(OTHER, |id| id as u8),
             name: narrow(name.start)?,
             value: narrow(value.start)?,
             value_len: narrow(value.end.checked_sub(value.start).ok_or(InvalidField::Value)?)?,
-            name_len: u16::try_from(bytes.len()).map_err(|_| InvalidField::TooLarge)?,
+            name_len: name
+                .end
+                .checked_sub(name.start)
+                .and_then(|len| len.try_into().ok())
+                .ok_or(InvalidField::TooLarge)?,
             state: if is_line { State::Line } else { State::Parts },
         };
         self.push(entry);
         Ok(())
+    }
+
+    /// For parsers: the block in which the fields stand.
+    #[inline]
+    pub fn end_block(&mut self, block: &[u8]) {
+        self.buf.extend_from_slice(block);
+        debug_assert!(self.entries.iter().all(|entry| self.is_sound(entry)));
+    }
+
+    fn is_sound(&self, entry: &Entry) -> bool {
+        let (name, value) = (self.name(entry), self.value(entry));
+        let end = entry.value as usize + value.len();
+        let line = self.buf.get(entry.name as usize..end + 2).unwrap_or_default();
+        is_token(name)
+            && check_value(value).is_ok()
+            && HeaderId::find(name).map_or(OTHER, |id| id as u8) == entry.id
+            && (entry.state != State::Line || *line == [name, b": ", value, b"\r\n"].concat())
     }
 
     /// Writes every field as an HTTP/1 line.

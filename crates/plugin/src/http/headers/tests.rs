@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 fn load(block: &str) -> Headers {
     let mut headers = Headers::new();
-    headers.load(block.as_bytes());
+    headers.begin_block();
     let mut at = 0;
     for line in block.split_inclusive("\r\n") {
         let colon = line.find(':').unwrap();
@@ -14,9 +14,11 @@ fn load(block: &str) -> Headers {
         let start = at + colon + 1 + (text.len() - text.trim_start().len());
         let name = Span { start: at, end: at + colon };
         let is_line = line == format!("{}: {value}\r\n", &line[..colon]);
-        headers.push_span(name, Span { start, end: start + value.len() }, is_line).unwrap();
+        let id = HeaderId::find(&line.as_bytes()[..colon]);
+        headers.push_span(id, name, Span { start, end: start + value.len() }, is_line).unwrap();
         at += line.len();
     }
+    headers.end_block(block.as_bytes());
     headers
 }
 

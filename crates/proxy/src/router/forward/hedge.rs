@@ -1,7 +1,7 @@
 //! Attempts side by side: one that takes too long goes on while another begins, and the first good response counts.
 
-use super::{Answer, Forward, ForwardCx, State};
-use crate::{deadline::Deadline, wire::ResponseEvent};
+use super::{Answer, Forward, ForwardCx, State, note_answer};
+use crate::{deadline::Deadline, upstream::HostResult, wire::ResponseEvent};
 use sota_plugin::{
     filter::LocalReply,
     http::{ResponseHead, StatusCode},
@@ -74,9 +74,13 @@ impl Forward {
                     if self.retry.as_ref().is_some_and(|retry| retry.wants_retry_after(head)) =>
                 {
                     attempt.host.counters().rq_error.inc();
+                    note_answer(&self.cluster, &attempt.host, head);
                     self.lose(place);
                 }
                 Poll::Ready(Ok(event)) => {
+                    if matches!(event, ResponseEvent::Head { .. }) {
+                        note_answer(&self.cluster, &attempt.host, head);
+                    }
                     self.end_attempt(stream);
                     stream.deadlines.set(Deadline::BackOff, None);
                     self.take_hedged(place, stream);
@@ -88,6 +92,7 @@ impl Forward {
                 Poll::Ready(Err(_)) => {
                     attempt.closed_by_peer();
                     let host = Rc::clone(&attempt.host);
+                    self.cluster.note_result(&host, HostResult::ConnectFailed);
                     self.count_status(StatusCode::SERVICE_UNAVAILABLE, Some(&host), stream.info);
                     self.lose(place);
                 }

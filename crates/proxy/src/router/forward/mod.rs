@@ -31,7 +31,7 @@ use crate::{
     context::WorkerContext,
     deadline::{Deadline, Deadlines},
     trace::{AttemptSpan, Tracer},
-    upstream::{Cluster, Host, LbContext, PoolFailure, RetryPermit, WorkerHost},
+    upstream::{Cluster, Host, HostResult, LbContext, Outcome, PoolFailure, RetryPermit, WorkerHost},
     wire::{BodyError, Part, ResponseEvent, http1::ClientOptions, http2::StreamEnd},
 };
 use bytes::Bytes;
@@ -398,6 +398,7 @@ impl Forward {
                             && std::mem::replace(&mut self.has_continued, true) => {}
                     Ok(ResponseEvent::Informational) => return Poll::Ready(Ok(self.informed(stream))),
                     Ok(ResponseEvent::Head { end_stream }) => {
+                        note_answer(&self.cluster, &attempt.host, stream.response);
                         if !self.retries_after(end_stream, stream) {
                             return Poll::Ready(Ok(self.answered(end_stream, stream)));
                         }
@@ -478,6 +479,7 @@ impl Forward {
     ) -> Result<(), Box<LocalReply>> {
         match result {
             Ok(connection) => {
+                self.cluster.note_result(&host, HostResult::Connected);
                 match self.send(&host, connection, stream) {
                     Ok(()) => Ok(()),
                     // It ended between the two.
@@ -705,6 +707,9 @@ impl Forward {
                 ResetReason::ProtocolError
             }
         };
+        if let State::Active(attempt) = &self.state {
+            self.cluster.note_result(&attempt.host, HostResult::ConnectFailed);
+        }
         let (is_retry, transport) = (self.attempts > 1, String::new());
         let cause = self.cut_off(reason, &info.borrow()).into();
         Poll::Ready(Err(UpstreamFault { reason, transport, is_retry, is_late: true, cause }))
@@ -776,7 +781,10 @@ impl Forward {
     pub fn abandon(&mut self, stream: &mut ForwardCx<'_>) {
         match &self.state {
             State::Connecting(_) => self.cluster.stats().upstream_rq_cancelled.inc(),
-            State::Active(attempt) => self.note_given_up(attempt),
+            State::Active(attempt) => {
+                self.note_given_up(attempt);
+                self.cluster.report(&attempt.host, Outcome::Cancelled);
+            }
             _ => {}
         }
         self.drop_hedged(stream);
@@ -794,12 +802,14 @@ impl Forward {
         for (attempt, _) in &self.hedged {
             stats.upstream_rq_timeout.inc();
             attempt.host.counters().rq_timeout.inc();
+            self.note_timeout(&attempt.host);
             self.count_status(self.timeouts.response_code, Some(&attempt.host), info);
         }
         if let State::Active(attempt) = &self.state {
             stats.upstream_rq_timeout.inc();
             attempt.host.counters().rq_timeout.inc();
             if !self.has_responded {
+                self.note_timeout(&attempt.host);
                 self.count_status(self.timeouts.response_code, Some(&attempt.host), info);
             }
         } else if let State::Connecting(_) | State::BackOff = &self.state {
@@ -807,6 +817,11 @@ impl Forward {
             self.count_status(self.timeouts.response_code, None, info);
         }
         self.timeout_reply("response_timeout", self.too_late(info))
+    }
+
+    /// A host did not answer in time.
+    fn note_timeout(&self, host: &WorkerHost) {
+        self.cluster.note_result(host, HostResult::Timeout(self.timeouts.response_code));
     }
 
     fn timeout_reply(&self, details: &'static str, cause: String) -> Box<LocalReply> {
@@ -878,6 +893,18 @@ impl Forward {
                 ..LogEntry::new(stream.info, LogKind::UpstreamEnd)
             });
         }
+    }
+}
+
+/// Tells what a host has answered to those who judge it by that: a call that has ended in its head counts by its own status.
+fn note_answer(cluster: &Cluster, host: &WorkerHost, head: &ResponseHead) {
+    let status = match GrpcStatus::in_fields(&head.headers) {
+        Some(status) => StatusCode::from_u16(status.to_http()).unwrap_or(head.status),
+        None => head.status,
+    };
+    cluster.note_result(host, HostResult::Status(status));
+    if head.headers.get(HeaderId::XEnvoyImmediateHealthCheckFail).is_some() {
+        cluster.fail_health_check(host);
     }
 }
 

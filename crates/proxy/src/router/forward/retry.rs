@@ -8,7 +8,7 @@ use crate::{
         failure::{ResetReason, UpstreamFault},
         retry_state::BackOff,
     },
-    upstream::WorkerHost,
+    upstream::{HostResult, WorkerHost},
     wire::{ClientError, http2::StreamEnd},
 };
 use sota_config::route::RoutingPriority;
@@ -99,6 +99,7 @@ impl Forward {
         let State::Active(attempt) = &self.state else { return Ok(()) };
         let host = Rc::clone(&attempt.host);
         self.note_given_up(attempt);
+        self.note_timeout(&host);
         let is_started = !attempt.is_unsent();
         self.end_attempt(stream);
         if self.retries(ResetReason::LocalReset, is_started, Some(&host), stream) {
@@ -124,6 +125,9 @@ impl Forward {
         let is_started = matches!(&self.state, State::Active(attempt) if !attempt.is_unsent());
         let is_hedged = matches!(&self.state, State::Active(attempt) if attempt.is_hedged);
         let link = self.link(stream.deadlines);
+        if let Some(host) = host.filter(|_| reason != ResetReason::Overflow) {
+            self.cluster.note_result(host, HostResult::ConnectFailed);
+        }
         self.end_attempt(stream);
         if !is_hedged && self.retries(reason, is_started, host, stream) {
             self.was_timeout = false;

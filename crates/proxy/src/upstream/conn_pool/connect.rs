@@ -9,14 +9,20 @@ use sota_config::{
 };
 use sota_plugin::info::{PeerAddress, TlsInfo};
 use std::{
+    future::poll_fn,
     io,
     net::SocketAddr,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::Path,
+    pin::Pin,
     rc::Rc,
-    time::Instant,
+    task::{Context, Poll},
+    time::{Duration, Instant},
 };
 use tokio::net::{TcpStream, UnixStream};
+
+/// The next address is tried so much later (RFC 8305 §5, and Envoy).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(300);
 
 /// A connection that was made.
 pub(super) struct Connected {
@@ -43,14 +49,18 @@ pub(super) async fn connect(
 }
 
 async fn open_secured(context: &PoolContext, to: &Host, kind: Kind) -> Result<Connected, PoolFailure> {
-    let io = open(context, to.address()).await?;
+    let bind_failed = || context.stats.bind_errors.inc();
+    let io = match &*to.spec().additional_addresses {
+        [] => open(context.config.model(), to.address(), bind_failed).await?,
+        others => open_any(context, to.address(), others, &bind_failed).await?,
+    };
     let Some((tls, stats)) = context.tls(to) else { return Ok(Connected { io, tls: None }) };
     let protocol: Option<&[u8]> = match kind {
         Kind::Http1 => Some(b"http/1.1"),
         Kind::Http2 => Some(b"h2"),
         Kind::Tcp | Kind::Message => None,
     };
-    match Box::pin(tls::connect(io, tls, to.hostname(), to.address().ip(), protocol)).await {
+    match Box::pin(tls::connect(io, tls, to.hostname(), to.address().ip(), protocol, &[])).await {
         Ok(secured) => {
             stats.succeeded(&secured.info, false);
             Ok(Connected { io: secured.io, tls: Some(Rc::new(secured.info)) })
@@ -62,8 +72,80 @@ async fn open_secured(context: &PoolContext, to: &Host, kind: Kind) -> Result<Co
     }
 }
 
-async fn open(context: &PoolContext, to: &PeerAddress) -> Result<Io, PoolFailure> {
+/// Connects to whichever address answers first (RFC 8305): a further one is tried when the one before it has failed, or
+/// takes long. Families take turns, that of the first address first.
+async fn open_any(
+    context: &PoolContext,
+    first: &PeerAddress,
+    others: &[PeerAddress],
+    bind_failed: &impl Fn(),
+) -> Result<Io, PoolFailure> {
     let model = context.config.model();
+    let mut next = by_turns(first, others).into_iter();
+    let mut running = Vec::new();
+    let mut failure = None;
+    let timer = context.local.timer();
+    poll_fn(|cx| {
+        loop {
+            let mut place = 0;
+            let mut is_due = running.is_empty();
+            while let Some(attempt) = running.get_mut(place) {
+                match poll_boxed(attempt, cx) {
+                    Poll::Ready(Ok(io)) => return Poll::Ready(Ok(io)),
+                    Poll::Ready(Err(error)) => {
+                        failure = Some(error);
+                        drop(running.swap_remove(place));
+                        is_due = true;
+                    }
+                    Poll::Pending => place += 1,
+                }
+            }
+            if !is_due && (next.len() == 0 || timer.poll_expired(cx).is_pending()) {
+                return Poll::Pending;
+            }
+            match next.next() {
+                Some(address) => {
+                    running.push(Box::pin(open(model, address, bind_failed)));
+                    timer.set(Instant::now().checked_add(ATTEMPT_DELAY));
+                }
+                None if running.is_empty() => {
+                    let none = || PoolFailure::new(PoolFailureKind::LocalConnectionFailure, "");
+                    return Poll::Ready(Err(failure.take().unwrap_or_else(none)));
+                }
+                None => return Poll::Pending,
+            }
+        }
+    })
+    .await
+}
+
+fn poll_boxed<F: Future + ?Sized>(future: &mut Pin<Box<F>>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    future.as_mut().poll(cx)
+}
+
+/// The addresses, with families that take turns.
+fn by_turns<'a>(first: &'a PeerAddress, others: &'a [PeerAddress]) -> Vec<&'a PeerAddress> {
+    let is_v6 = |address: &PeerAddress| address.ip().is_some_and(|ip| ip.is_ipv6());
+    let all = || std::iter::once(first).chain(others);
+    let mut of_first = all().filter(|address| is_v6(address) == is_v6(first));
+    let mut of_other = all().filter(|address| is_v6(address) != is_v6(first));
+    let mut order = Vec::with_capacity(others.len() + 1);
+    loop {
+        let before = order.len();
+        order.extend(of_first.next());
+        order.extend(of_other.next());
+        if order.len() == before {
+            return order;
+        }
+    }
+}
+
+/// A connection without TLS. `bind_failed` is told when the source address cannot be had.
+pub(in crate::upstream) async fn open(
+    model: &Model,
+    to: &PeerAddress,
+    bind_failed: impl Fn(),
+) -> Result<Io, PoolFailure> {
     let immediate = |error: &io::Error| {
         let reason = format!("immediate connect error: {}|remote address:{to}", system_text(error));
         PoolFailure::new(PoolFailureKind::RemoteConnectionFailure, reason)
@@ -78,7 +160,7 @@ async fn open(context: &PoolContext, to: &PeerAddress) -> Result<Io, PoolFailure
             let socket = tcp_socket(model, *address).map_err(|error| local(&error))?;
             if let Some(source) = source(model, *address) {
                 bind(&socket, source).map_err(|error| {
-                    context.stats.bind_errors.inc();
+                    bind_failed();
                     let reason = format!("failed to bind to {source}: {}", system_text(&error));
                     PoolFailure::new(PoolFailureKind::LocalConnectionFailure, reason)
                 })?;
@@ -160,4 +242,18 @@ fn bind(socket: &Raw, source: SocketAddr) -> io::Result<()> {
 
 fn set_options(socket: &Raw, options: &[SocketOption], state: SocketState) -> io::Result<()> {
     socket_option::set_all(socket, options, state).map_err(|(_, error)| error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns() {
+        let address = |text: &str| PeerAddress::from(text.parse::<SocketAddr>().unwrap());
+        let first = address("10.0.0.1:1");
+        let others = ["10.0.0.2:1", "[::1]:1", "[::2]:1", "10.0.0.3:1", "[::3]:1"].map(address);
+        let order: Vec<_> = by_turns(&first, &others).into_iter().map(ToString::to_string).collect();
+        assert_eq!(order, ["10.0.0.1:1", "[::1]:1", "10.0.0.2:1", "[::2]:1", "10.0.0.3:1", "[::3]:1"]);
+    }
 }

@@ -14,6 +14,7 @@ mod tcp;
 mod wait;
 mod worker_host;
 
+pub(super) use connect::open;
 pub use connection::UpstreamConnection;
 pub use failure::{PoolFailure, PoolFailureKind};
 pub use http::{ConnectionFacts, HttpConnection, OwnConnection};
@@ -254,6 +255,7 @@ impl ConnPool {
 
     async fn connect(self: Rc<Self>, counted: Counted) {
         let host = Arc::clone(&self.host.borrow());
+        self.context.config.note_connection();
         let connecting = Connecting(&self.connecting);
         let result = connect::connect(&self.context, &host, self.kind, counted.began()).await;
         drop(connecting);

@@ -13,13 +13,14 @@ use super::{
     config::{ClusterConfig, literal_address},
     host::HostSpec,
 };
+use crate::local::Local;
 use resolver::{Answer, Failure, Resolver};
 use sota_config::{
     ConfigError, ExtensionConfig,
     address::Address,
     cluster::{Discovery as Kind, DnsConfig},
 };
-use sota_plugin::stats::Scope;
+use sota_plugin::access_log::LogFile;
 use std::{
     cell::{Cell, RefCell},
     mem,
@@ -38,10 +39,22 @@ pub fn check_resolver(config: &ExtensionConfig) -> Result<(), ConfigError> {
     ResolverSettings::read(config).map(|_| ())
 }
 
+/// What keeping the hosts of clusters needs of the main thread.
+#[derive(Clone)]
+pub struct DiscoveryCx<'a> {
+    /// Its own part, for connections that are made there.
+    pub local: &'a Rc<Local>,
+    /// The bootstrap's resolver, for clusters that name none.
+    pub resolver: Option<&'a ExtensionConfig>,
+    /// Where it is written which hosts are ejected, if anywhere.
+    pub outlier_log: Option<Arc<dyn LogFile>>,
+}
+
 /// Keeps a cluster's hosts as discovery says. Dropping it stops that.
 pub struct Discovery {
     tasks: Vec<JoinHandle<()>>,
     ready: Rc<Ready>,
+    config: Arc<ClusterConfig>,
 }
 
 #[derive(Default)]
@@ -59,11 +72,11 @@ impl Ready {
 
 impl Discovery {
     /// Starts what the cluster needs, within the main thread's runtime: resolving names, dropping unused original
-    /// destinations, probing ejected hosts. `root` is the main thread's root scope. Clusters that need nothing are
-    /// initialized at once. `default` is the bootstrap's resolver, for clusters that name none.
-    pub fn start(config: &Arc<ClusterConfig>, default: Option<&ExtensionConfig>, root: &Scope) -> Self {
-        config.publish(root);
-        let resolver = || match (config.resolver(), default.map(ResolverSettings::read)) {
+    /// destinations, checking hosts, ejecting them, probing ejected ones. Clusters that need nothing are initialized at
+    /// once.
+    pub fn start(config: &Arc<ClusterConfig>, cx: &DiscoveryCx<'_>) -> Self {
+        config.publish(&cx.local.stats);
+        let resolver = || match (config.resolver(), cx.resolver.map(ResolverSettings::read)) {
             (Some(own), _) => own.clone(),
             (None, Some(Ok(default))) => default,
             (None, Some(Err(error))) => {
@@ -89,20 +102,41 @@ impl Discovery {
         if config.overload().is_some() {
             tasks.push(tokio::task::spawn_local(super::overload::probe(Arc::clone(config))));
         }
-        Self { tasks, ready }
+        if config.outlier().is_some() {
+            let watch = super::outlier_detector::watch(Arc::clone(config), cx.outlier_log.clone());
+            tasks.push(tokio::task::spawn_local(watch));
+        }
+        if config.model().lb_config.slow_start.is_some() {
+            tasks.push(tokio::task::spawn_local(super::slow_start::run(Arc::clone(config))));
+        }
+        if config.health_checker().is_some() {
+            let checks = super::health_check::run(Arc::clone(config), Rc::clone(cx.local));
+            tasks.push(tokio::task::spawn_local(checks));
+        }
+        Self { tasks, ready, config: Arc::clone(config) }
     }
 
-    /// Whether there was a first answer or failure. As in Envoy the first of several names is enough.
+    /// Whether there was a first answer or failure, and every host was checked once, where hosts are. As in Envoy the
+    /// first of several names is enough.
     pub fn is_initialized(&self) -> bool {
-        self.ready.is.get()
+        self.ready.is.get() && self.config.is_checked()
     }
 
     /// Waits for [`Self::is_initialized`].
     pub fn initialized(&self) -> impl Future<Output = ()> + use<> {
-        let ready = Rc::clone(&self.ready);
+        let (ready, config) = (Rc::clone(&self.ready), Arc::clone(&self.config));
         async move {
             while !ready.is.get() {
                 ready.changed.notified().await;
+            }
+            let Some(checker) = config.health_checker() else { return };
+            loop {
+                let mut checked = std::pin::pin!(checker.checked.notified());
+                checked.as_mut().enable();
+                if config.is_checked() {
+                    return;
+                }
+                checked.await;
             }
         }
     }

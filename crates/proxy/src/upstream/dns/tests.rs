@@ -1,6 +1,6 @@
 use super::super::{
     ClusterConfig,
-    tests::{Worker, build, build_next, endpoint, eventually, model, on_worker},
+    tests::{Worker, build, build_next, discover, endpoint, eventually, model, on_worker},
 };
 use super::*;
 use sota_config::{
@@ -56,7 +56,7 @@ fn names(kind: Kind, server: &DnsServer, host: &str) -> Model {
 
 fn start(worker: &Worker, model: Model) -> (Arc<ClusterConfig>, Discovery) {
     let config = build(model);
-    let discovery = Discovery::start(&config, None, &worker.registry.shard());
+    let discovery = discover(worker, &config);
     (config, discovery)
 }
 
@@ -224,7 +224,7 @@ fn an_update_serves_the_hosts_it_had_until_the_names_are_resolved_anew() {
         let mut next = names(Kind::StrictDns(every(10)), &server, "app.test");
         next.connect_timeout = Duration::from_secs(1);
         let after = build_next(next, &before);
-        let discovery = Discovery::start(&after, None, &worker.registry.shard());
+        let discovery = discover(&worker, &after);
         assert_eq!(addresses(&after), ["10.0.0.1:80"]);
         discovery.initialized().await;
         assert_eq!(addresses(&after), ["10.0.0.2:80"]);

@@ -113,5 +113,5 @@ impl WeightedQueue {
 fn interval(host: &Host, bias: f64) -> f64 {
     let active = f64::from(host.state().active()) + 1.0;
     let active = if bias == 1.0 { active } else { active.powf(bias) };
-    active / f64::from(host.weight())
+    active / host.effective_weight() as f64
 }

@@ -83,7 +83,7 @@ fn failed_hosts_are_left_out_until_panic() {
         let config = build(model((1..=4).map(|n| named(n, 1)).collect()));
         let cluster = worker.cluster(&config);
         let fail = |n: usize, on| {
-            config.hosts().hosts()[n].state().set(host::HostState::FAILED_CHECK, on);
+            config.hosts().hosts()[n].state().set(HostState::FAILED_CHECK, on);
             config.refresh();
         };
         fail(0, true);
@@ -199,7 +199,7 @@ fn original_destinations() {
         assert_eq!(chosen(&connection, Some(&invalid)).as_deref(), Some("10.1.1.1:7"));
         assert_eq!(worker.stat("cluster.web.original_dst_host_invalid"), 1);
         assert_eq!((config.hosts().hosts().len(), worker.stat("cluster.web.membership_total")), (2, 2));
-        let discovery = Discovery::start(&config, None, &worker.registry.shard());
+        let discovery = discover(&worker, &config);
         assert!(discovery.is_initialized());
         eventually("unused hosts go", || config.hosts().hosts().is_empty()).await;
         assert_eq!(chosen(&connection, None).as_deref(), Some("10.1.1.1:7"));

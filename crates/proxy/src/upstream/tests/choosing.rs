@@ -58,7 +58,7 @@ fn localities_take_turns_by_weight_and_health() {
         };
         assert_eq!((count(1..=2), count(3..=3), count(4..=4)), (300, 100, 0));
         // Half of the locality is healthy; 140 % of that are 70 % of its weight: 2.1 of 3.1.
-        config.hosts().hosts()[0].state().set(host::HostState::FAILED_CHECK, true);
+        config.hosts().hosts()[0].state().set(HostState::FAILED_CHECK, true);
         config.refresh();
         let first = count(1..=2);
         assert!((268..=274).contains(&first), "{first}");
@@ -176,7 +176,7 @@ fn a_hash_keeps_its_host_until_that_is_gone_or_busy() {
             let hashes: Vec<u64> = (0..500).map(|n: u64| sota_plugin::hash::xx_hash64(&n.to_le_bytes(), 0)).collect();
             let before: Vec<u8> = hashes.iter().map(|hash| pick(*hash)).collect();
             assert_eq!(before, hashes.iter().map(|hash| pick(*hash)).collect::<Vec<_>>());
-            config.hosts().hosts()[0].state().set(host::HostState::FAILED_CHECK, true);
+            config.hosts().hosts()[0].state().set(HostState::FAILED_CHECK, true);
             config.refresh();
             let after: Vec<u8> = hashes.iter().map(|hash| pick(*hash)).collect();
             let moved = before.iter().zip(&after).filter(|(a, b)| **a != 1 && a != b).count();

@@ -73,7 +73,7 @@ fn an_extension_chooses() {
         assert_eq!(choose(Some("host-2")).as_deref(), Some("host-2"));
         assert_eq!(choose(None).as_deref(), Some("host-3"));
         assert_eq!(choose(Some("nobody")), None);
-        config.hosts().hosts()[2].state().set(host::HostState::FAILED_CHECK, true);
+        config.hosts().hosts()[2].state().set(HostState::FAILED_CHECK, true);
         config.refresh();
         assert_eq!(choose(None).as_deref(), Some("host-2"), "it was prepared anew");
         let error = build(by("unknown")).unwrap_err().to_string();

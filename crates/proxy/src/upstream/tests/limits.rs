@@ -171,7 +171,7 @@ fn a_failing_host_is_ejected_probed_tried_and_taken_back() {
         ]);
         let config = build(Model { overload: Some(options), ..model(vec![at(address), named(2, 1), named(3, 1)]) });
         let cluster = worker.cluster(&config);
-        let _discovery = Discovery::start(&config, None, &worker.registry.shard());
+        let _discovery = discover(&worker, &config);
         let bad = cluster.choose_host(&LbContext::default()).unwrap();
         assert_eq!(bad.host().address().port(), Some(port));
         cluster.report(&bad, Outcome::TransportFailure);

@@ -64,8 +64,20 @@ pub(super) fn build_next(model: Model, before: &ClusterConfig) -> Arc<ClusterCon
     with_factory(|cx| ClusterConfig::build_next(&Arc::new(model), Some(before), cx).unwrap())
 }
 
+pub(super) fn discover(worker: &Worker, config: &Arc<ClusterConfig>) -> Discovery {
+    Discovery::start(config, &DiscoveryCx { local: &worker.local, resolver: None, outlier_log: None })
+}
+
 pub(super) fn endpoint(address: Address) -> Endpoint {
-    Endpoint { address, hostname: String::new(), weight: 1, health: HealthStatus::Unknown, metadata: None }
+    Endpoint {
+        address,
+        additional_addresses: Vec::new(),
+        hostname: String::new(),
+        weight: 1,
+        health: HealthStatus::Unknown,
+        metadata: None,
+        health_check: None,
+    }
 }
 
 pub(super) fn at(address: SocketAddr) -> Endpoint {
@@ -99,6 +111,8 @@ pub(super) fn model(endpoints: Vec<Endpoint>) -> Model {
         transport_socket_matches: Vec::new(),
         metadata: None,
         dns_resolver: None,
+        health_check: None,
+        outlier_detection: None,
         close_connections_on_host_health_failure: false,
         ignore_health_on_host_removal: false,
         deadline_header: None,
@@ -110,6 +124,7 @@ pub(super) fn model(endpoints: Vec<Endpoint>) -> Model {
 /// A worker with its table, and all stats of the process.
 pub(super) struct Worker {
     pub(super) clusters: Clusters,
+    pub(super) local: Rc<Local>,
     pub(super) registry: Registry,
 }
 
@@ -151,7 +166,7 @@ pub(super) fn on_worker<F: Future<Output = ()>>(test: impl FnOnce(Rc<Worker>) ->
     runtime.block_on(async {
         let registry = Registry::new();
         let local = Local::new(0, Arc::new(Process::default()), registry.shard());
-        let worker = Rc::new(Worker { clusters: Clusters::new(&local), registry });
+        let worker = Rc::new(Worker { clusters: Clusters::new(&local), local: Rc::clone(&local), registry });
         let mut test = Box::pin(test(worker));
         let test = local.clocked(test.as_mut());
         tokio::time::timeout(Duration::from_secs(10), test).await.expect("the test takes too long");

@@ -87,7 +87,7 @@ fn hosts_that_fail_their_check_lose_their_connections_when_that_is_wanted() {
             let connection = own(&cluster, &host, 0).await.unwrap();
             get(&connection).await;
             connection.release();
-            host.host().state().set(host::HostState::FAILED_CHECK, true);
+            host.host().state().set(HostState::FAILED_CHECK, true);
             config.refresh();
             // The only host: it is chosen in panic.
             let host = cluster.choose_host(&LbContext::default()).unwrap();

@@ -1,9 +1,10 @@
 //! `envoy.filters.http.custom_response`: replaces responses, by what they and their requests are.
 
-mod tree;
+mod input;
 
-use crate::{data_source, format, header_options};
+use crate::{data_source, format, header_options, match_tree};
 use bytes::Bytes;
+use input::{Input, Subject};
 use sota_config::{ConfigError, Node, TypedConfig};
 use sota_plugin::{
     Extension, FactoryContext,
@@ -16,7 +17,9 @@ use sota_plugin::{
     matcher::HeaderMutations,
 };
 use std::{any::Any, sync::Arc};
-use tree::{Subject, Tree};
+
+/// Its leaves are handed to replies, which outlive the look-up.
+type Tree = match_tree::Tree<Input, Arc<Policy>>;
 
 /// The extension.
 pub(crate) static EXTENSION: Extension<dyn HttpFilterConfig> = Extension {
@@ -37,14 +40,14 @@ fn build_route(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Arc<dyn 
 }
 
 /// `envoy.extensions.filters.http.custom_response.v3.CustomResponse`
-fn read(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Tree<Policy>, ConfigError> {
+fn read(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Tree, ConfigError> {
     const FIELD: &str = "custom_response_matcher";
     let none = Node::map();
     let node = match config {
         TypedConfig::Value { node, .. } => node,
         _ => &none,
     };
-    Tree::read(node.field(FIELD), FIELD, &Policy::read, cx)
+    Tree::read(node.field(FIELD), FIELD, &|node, path, cx| Policy::read(node, path, cx).map(Arc::new), cx)
 }
 
 /// `envoy.extensions.http.custom_response.local_response_policy.v3.LocalResponsePolicy`
@@ -135,7 +138,7 @@ impl Policy {
 }
 
 struct Filter {
-    tree: Arc<Tree<Policy>>,
+    tree: Arc<Tree>,
     /// What comes is the filter's own reply.
     is_ours: bool,
 }
@@ -156,7 +159,7 @@ impl HttpFilter for Filter {
         }
         let subject = Subject { head, request: cx.request, info: cx.info };
         // The most specific level that knows what to do.
-        let levels: Vec<&Tree<Policy>> = cx.route_configs().collect();
+        let levels: Vec<&Tree> = cx.route_configs().collect();
         let levels = levels.into_iter().rev().chain([&*self.tree]);
         let policy = levels.into_iter().find_map(|tree| tree.find(&subject)).cloned();
         match policy {

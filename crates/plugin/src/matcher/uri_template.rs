@@ -1,8 +1,8 @@
 //! URI templates of paths: `/api/{version}/{rest=**}` (`envoy.path.match.uri_template.uri_template_matcher` and its
 //! rewriter). They become regular expressions, each variable a group.
 
+use super::{Regex, RegexSubstitution};
 use sota_config::ConfigError;
-use sota_plugin::matcher::{Regex, RegexSubstitution};
 use std::fmt::Write;
 
 /// What a glob takes of a path segment, as a character class: `pchar` of RFC 3986. Literals may have the same but `*`
@@ -13,7 +13,7 @@ const MAX_NAME: usize = 16;
 
 /// A template, parsed.
 #[derive(Debug)]
-pub(super) struct UriTemplate {
+pub struct UriTemplate {
     /// Its regular expression, without anchors.
     pattern: String,
     /// Its variables in the order of their groups.
@@ -22,7 +22,7 @@ pub(super) struct UriTemplate {
 
 impl UriTemplate {
     /// Fails with the reason for which this is no template.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let rest = text.strip_prefix('/').ok_or("a template begins with \"/\"")?;
         if !text.bytes().all(|c| c.is_ascii_graphic()) {
             return Err("a template holds only printable ASCII characters".to_owned());
@@ -49,12 +49,12 @@ impl UriTemplate {
     }
 
     /// The matcher of whole paths.
-    pub(super) fn matcher(&self) -> Result<Regex, ConfigError> {
+    pub fn matcher(&self) -> Result<Regex, ConfigError> {
         Regex::build(&self.pattern)
     }
 
     /// What makes a new path of one that matches: `rewrite` is text with variables in braces.
-    pub(super) fn rewriter(&self, rewrite: &str) -> Result<RegexSubstitution, String> {
+    pub fn rewriter(&self, rewrite: &str) -> Result<RegexSubstitution, String> {
         if !rewrite.starts_with('/') || rewrite.contains("//") {
             return Err("it has to begin with a slash and must not have two in a row".to_owned());
         }
