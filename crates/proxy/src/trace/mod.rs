@@ -17,6 +17,7 @@ use propagation::{Found, Incoming, Outgoing};
 use sota_config::{
     ConfigError, Mark,
     bootstrap::NodeInfo,
+    matcher::FractionalPercent as Share,
     tracing::{Decorator, OpenTelemetry, Provider, RouteTracing, Sampler, Tracing, Zipkin},
 };
 use sota_plugin::{
@@ -76,7 +77,7 @@ fn format(text: &str, field: &str) -> Result<Option<Format>, ConfigError> {
 impl TraceConfig {
     /// Fails for formats and names of fields that are wrong.
     pub fn build(model: &Tracing, cx: &FactoryContext<'_>) -> Result<Arc<Self>, ConfigError> {
-        let share = |config| FractionalPercent::build(config, cx.runtime);
+        let share = |config: &Share| FractionalPercent::build(config, cx.runtime);
         let provider = model.provider.as_ref();
         let sampler = provider.and_then(|provider| match &**provider {
             Provider::OpenTelemetry(otel) => otel.sampler.as_ref(),
@@ -124,7 +125,7 @@ fn resource(provider: &Provider) -> Vec<(String, String)> {
 }
 
 impl CompiledSampler {
-    fn build(model: &Sampler, share: &impl Fn(&sota_config::matcher::FractionalPercent) -> FractionalPercent) -> Self {
+    fn build(model: &Sampler, share: &impl Fn(&Share) -> FractionalPercent) -> Self {
         match model {
             Sampler::AlwaysOn => Self::AlwaysOn,
             Sampler::ParentBased(root) => Self::ParentBased(Box::new(Self::build(root, share))),
@@ -145,9 +146,7 @@ impl CompiledSampler {
 impl RouteTrace {
     /// Fails for formats and names of fields that are wrong.
     pub(crate) fn build(model: &RouteTracing, cx: &FactoryContext<'_>) -> Result<Self, ConfigError> {
-        let share = |config: &Option<sota_config::matcher::FractionalPercent>| {
-            config.as_ref().map(|config| FractionalPercent::build(config, cx.runtime))
-        };
+        let share = |config: &Option<Share>| config.as_ref().map(|config| FractionalPercent::build(config, cx.runtime));
         Ok(Self {
             client: share(&model.client_sampling),
             random: share(&model.random_sampling),
@@ -230,7 +229,7 @@ impl Tracer {
             if let Some(decorator) = route.and_then(|route| route.decorator.as_ref()).filter(|of| of.propagate) {
                 head.headers.set_sanitized(HeaderId::XEnvoyDecoratorOperation, decorator.operation.as_str());
             }
-        } else if let Some(operation) = head.headers.get_str(HeaderId::XEnvoyDecoratorOperation).map(Box::from) {
+        } else if let Some(operation) = head.headers.get_str(HeaderId::XEnvoyDecoratorOperation).map(Box::<str>::from) {
             head.headers.remove(HeaderId::XEnvoyDecoratorOperation);
             if !operation.is_empty() {
                 trace.operation = operation;
@@ -329,7 +328,7 @@ impl Tracer {
             if let Some(operation) = &trace.decorated {
                 headers.set_sanitized(HeaderId::XEnvoyDecoratorOperation, &**operation);
             }
-        } else if let Some(operation) = headers.get_str(HeaderId::XEnvoyDecoratorOperation).map(Box::from) {
+        } else if let Some(operation) = headers.get_str(HeaderId::XEnvoyDecoratorOperation).map(Box::<str>::from) {
             headers.remove(HeaderId::XEnvoyDecoratorOperation);
             if !operation.is_empty() {
                 trace.operation = operation;
@@ -497,11 +496,10 @@ fn random_trace() -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sota_config::matcher::FractionalPercent as Config;
     use sota_plugin::{http::Method, runtime::Runtime};
 
     fn share(numerator: u32) -> FractionalPercent {
-        FractionalPercent::build(&Config { numerator, denominator: 100, runtime_key: None }, &Arc::<Runtime>::default())
+        FractionalPercent::build(&Share { numerator, denominator: 100, runtime_key: None }, &Arc::<Runtime>::default())
     }
 
     #[test]

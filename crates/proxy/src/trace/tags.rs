@@ -34,7 +34,7 @@ impl Tags {
                 TagValue::RequestHeader(name, default) => {
                     let read = HeaderName::parse(name.as_bytes());
                     let name = read.map_err(|_| {
-                        ConfigError::new(&place(number), Mark::NONE, format!("{name:?} is no name of a field"))
+                        ConfigError::new(place(number), Mark::NONE, format!("{name:?} is no name of a field"))
                     })?;
                     Source::Header(name, default.as_str().into())
                 }
@@ -173,7 +173,7 @@ pub(super) fn events(span: &mut Span, info: &StreamInfo) {
 
 /// The URL that the client asked for, its path cut to so many octets.
 fn url(head: &RequestHead, longest_path: usize) -> String {
-    let path = head.headers.get(HeaderId::XEnvoyOriginalPath).unwrap_or(head.path());
+    let path = head.headers.get(HeaderId::XEnvoyOriginalPath).unwrap_or_else(|| head.path());
     let path = path.get(..longest_path).unwrap_or(path);
     let (host, path) = (String::from_utf8_lossy(head.authority()), String::from_utf8_lossy(path));
     format!("{}://{host}{path}", head.scheme.as_str())
