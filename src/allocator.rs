@@ -54,6 +54,13 @@ const ARENA_EAGER_COMMIT: c_int = 4;
 unsafe extern "C" {
     fn mi_malloc(size: usize) -> *mut c_void;
     fn mi_option_set(option: c_int, value: c_long);
+    fn mi_collect(force: bool);
+}
+
+/// Gives memory back to the system that this thread has freed.
+pub(crate) fn collect() {
+    // SAFETY: takes a switch; may be called by any thread at any time.
+    unsafe { mi_collect(true) };
 }
 
 /// Runs when the binary is loaded: `main` would be too late, as the runtime has allocated by then.

@@ -225,3 +225,59 @@ fn intervals_without_traffic_are_longer() {
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(proxy.stat("cluster.web.health_check.attempt"), 1, "the interval began before the first request");
 }
+
+#[test]
+fn a_host_that_discovery_drops_stays_until_it_fails() {
+    let (good, leaving) = (Arc::new(AtomicU16::new(200)), Arc::new(AtomicU16::new(200)));
+    let (a, b) = (origin("a", &good), origin("b", &leaving));
+    let folder = sota_testkit::temp_dir();
+    let (clusters, endpoints) = (folder.path().join("cds.yaml"), folder.path().join("eds.yaml"));
+    let write_endpoints = |hosts: &[&Origin]| {
+        let host = |host: &&Origin| {
+            format!(
+                "{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {}}}}}}}}}",
+                host.port()
+            )
+        };
+        let hosts: Vec<_> = hosts.iter().map(host).collect();
+        let text = format!(
+            "resources:\n- {{\"@type\": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment, cluster_name: web, \
+             endpoints: [{{lb_endpoints: [{}]}}]}}\n",
+            hosts.join(", ")
+        );
+        let next = endpoints.with_extension("next");
+        fs::write(&next, text).unwrap();
+        fs::rename(&next, &endpoints).unwrap();
+    };
+    write_endpoints(&[&a, &b]);
+    let cluster = format!(
+        "resources:\n- {{\"@type\": type.googleapis.com/envoy.config.cluster.v3.Cluster, name: web, type: EDS, \
+         eds_cluster_config: {{eds_config: {{resource_api_version: V3, path_config_source: {{path: {}}}}}}}, \
+         common_lb_config: {{healthy_panic_threshold: {{value: 0}}}}, \
+         health_checks: [{{{QUICK}, http_health_check: {{path: /hc}}}}]}}\n",
+        endpoints.display()
+    );
+    fs::write(&clusters, cluster).unwrap();
+    let text = config("", "", &[]);
+    let listeners = text.split("  clusters:\n").next().unwrap();
+    let listeners = listeners.replace("virtual_hosts:", "validate_clusters: false\n            virtual_hosts:");
+    let text = format!(
+        "dynamic_resources: {{cds_config: {{resource_api_version: V3, path_config_source: {{path: {}}}}}}}\n{listeners}",
+        clusters.display()
+    );
+    let proxy = ProxyProcess::start(BINARY, &text);
+    // The cluster was not served before its hosts were checked.
+    assert_eq!(answers(&proxy, 4), ["a", "a", "b", "b"]);
+    write_endpoints(&[&a]);
+    wait_flags(&proxy, b.address(), "/pending_dynamic_removal");
+    assert_eq!(answers(&proxy, 4), ["a", "a", "b", "b"]);
+    leaving.store(500, Ordering::SeqCst);
+    wait_flags(&proxy, b.address(), "absent");
+    assert_eq!(answers(&proxy, 2), ["a"; 2]);
+    // One that comes is not used before it was checked, and good at once then.
+    leaving.store(200, Ordering::SeqCst);
+    write_endpoints(&[&a, &b]);
+    wait_flags(&proxy, b.address(), "healthy");
+    wait_healthy(&proxy, 2);
+    assert_eq!(answers(&proxy, 2), ["a", "b"]);
+}

@@ -4,6 +4,7 @@
 mod checks;
 mod grpc;
 mod outliers;
+mod overload;
 mod spread;
 
 use sota_testkit::{ProxyProcess, get, wait_until};

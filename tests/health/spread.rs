@@ -10,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-#[test]
-fn a_host_that_is_well_again_gets_its_part_little_by_little() {
+/// A host that is well again gets its part little by little.
+fn begins_slowly(policy: &str) {
     let status = Arc::new(AtomicU16::new(500));
     let shared = Arc::clone(&status);
     let a = Origin::named("a");
@@ -19,27 +19,34 @@ fn a_host_that_is_well_again_gets_its_part_little_by_little() {
         "/hc" => Reply::status(shared.load(Ordering::SeqCst), ""),
         _ => Reply::ok("b"),
     });
-    for policy in ["round_robin_lb_config", "lb_policy: LEAST_REQUEST\n    least_request_lb_config"] {
-        status.store(500, Ordering::SeqCst);
-        let fields = format!(
-            "{policy}: {{slow_start_config: {{slow_start_window: 3s}}}}\n    \
-             common_lb_config: {{healthy_panic_threshold: {{value: 0}}}}\n    \
-             health_checks: [{{timeout: 1s, interval: 0.1s, no_traffic_interval: 0.1s, unhealthy_threshold: 1, \
-             healthy_threshold: 1, http_health_check: {{path: /hc}}}}]"
-        );
-        // The origin `a` answers checks too.
-        let config = config("", &fields, &[a.address(), b.address()]);
-        let proxy = ProxyProcess::start_with(BINARY, &config, &["--concurrency", "1"]);
-        assert_eq!(answers(&proxy, 3), ["a"; 3]);
-        // Nothing shows when the window of `a` is over.
-        std::thread::sleep(Duration::from_secs(3));
-        status.store(200, Ordering::SeqCst);
-        wait_healthy(&proxy, 2);
-        let of_b = |requests| answers(&proxy, requests).iter().filter(|name| *name == "b").count();
-        let first = of_b(40);
-        assert!((1..=12).contains(&first), "{first} of 40 at the beginning");
-        wait_until("both have the same", LIMIT, || of_b(40) == 20);
-    }
+    let fields = format!(
+        "{policy}: {{slow_start_config: {{slow_start_window: 3s}}}}\n    \
+         common_lb_config: {{healthy_panic_threshold: {{value: 0}}}}\n    \
+         health_checks: [{{timeout: 1s, interval: 0.1s, no_traffic_interval: 0.1s, unhealthy_threshold: 1, \
+         healthy_threshold: 1, http_health_check: {{path: /hc}}}}]"
+    );
+    // The origin `a` answers checks too.
+    let config = config("", &fields, &[a.address(), b.address()]);
+    let proxy = ProxyProcess::start_with(BINARY, &config, &["--concurrency", "1"]);
+    assert_eq!(answers(&proxy, 3), ["a"; 3]);
+    // Nothing shows when the window of `a` is over.
+    std::thread::sleep(Duration::from_secs(3));
+    status.store(200, Ordering::SeqCst);
+    wait_healthy(&proxy, 2);
+    let of_b = |requests| answers(&proxy, requests).iter().filter(|name| *name == "b").count();
+    let first = of_b(40);
+    assert!((1..=12).contains(&first), "{first} of 40 at the beginning");
+    wait_until("both have the same", LIMIT, || of_b(40) == 20);
+}
+
+#[test]
+fn slow_start_with_round_robin() {
+    begins_slowly("round_robin_lb_config");
+}
+
+#[test]
+fn slow_start_with_least_request() {
+    begins_slowly("lb_policy: LEAST_REQUEST\n    least_request_lb_config");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::{
     access_log::AccessLog, address::Address, cluster::Cluster, config_source::DynamicResources,
     extension::ExtensionConfig, listener::Listener, matcher::StringMatcher, node::Node, route::RouteConfiguration,
-    secret::Secret,
+    secret::Secret, source::Source,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -39,7 +39,7 @@ pub struct Bootstrap {
     /// `cluster_manager.upstream_bind_config`.
     pub upstream_bind_config: Option<crate::address::BindConfig>,
     /// The document as read and normalised, for `/config_dump`.
-    pub source: Option<Arc<Node>>,
+    pub source: Option<Arc<Source>>,
 }
 
 /// `envoy.config.core.v3.Node`.

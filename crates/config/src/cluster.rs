@@ -9,6 +9,7 @@ use crate::{
     load_balancer::{LbConfig, LbPolicy},
     node::Node,
     outlier_detection::OutlierDetection,
+    source::Source,
     tls::{TransportMatch, UpstreamTls},
 };
 use std::{sync::Arc, time::Duration};
@@ -26,6 +27,9 @@ pub struct Cluster {
     pub load_assignment: LoadAssignment,
     /// For a connection to be made; default 5 s.
     pub connect_timeout: Duration,
+    /// `preconnect_policy.per_upstream_preconnect_ratio`: connections of HTTP/1 to a host for each request that it has;
+    /// from 1, the default, which makes none before they are needed.
+    pub preconnect_ratio: f64,
     /// Soft limit of bytes buffered for a connection; default 1 MiB.
     pub per_connection_buffer_limit_bytes: u32,
     /// How a host is chosen.
@@ -68,7 +72,7 @@ pub struct Cluster {
     /// The extension `sota.clusters.overload` (the original's ejection loop), when configured.
     pub overload: Option<ExtensionConfig>,
     /// The cluster as read, for `/config_dump`.
-    pub source: Option<Arc<Node>>,
+    pub source: Option<Arc<Source>>,
 }
 
 /// Which HTTP is spoken with a cluster's hosts.

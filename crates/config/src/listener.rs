@@ -5,7 +5,7 @@ use crate::{
     address::{Address, CidrRange, SocketOption, TcpKeepalive},
     extension::ExtensionConfig,
     http::HttpConnectionManager,
-    node::Node,
+    source::Source,
     tcp_proxy::TcpProxy,
     tls::DownstreamTls,
 };
@@ -61,7 +61,7 @@ pub struct Listener {
     /// Not counted by and not refused for the process-wide connection limit.
     pub ignore_global_conn_limit: bool,
     /// The listener as read, for `/config_dump`. Equal documents give equal listeners.
-    pub source: Option<Arc<Node>>,
+    pub source: Option<Arc<Source>>,
 }
 
 /// Which way traffic through a listener goes.

@@ -10,6 +10,7 @@ use crate::{
     },
     node::Node,
     retry::{GrpcTimeout, InternalRedirectPolicy, MirrorPolicy, RetryPolicy},
+    source::Source,
     tracing::RouteTracing,
     upgrade::RouteUpgrade,
 };
@@ -41,7 +42,7 @@ pub struct RouteConfiguration {
     /// Filter configuration for all.
     pub typed_per_filter_config: Vec<PerFilterConfig>,
     /// The configuration as read, for `/config_dump`.
-    pub source: Option<Arc<Node>>,
+    pub source: Option<Arc<Source>>,
 }
 
 /// A virtual host.

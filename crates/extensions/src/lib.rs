@@ -34,8 +34,10 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         registry.listener_filters.add(extension)?;
     }
     for extension in [
+        &network::connection_limit::EXTENSION,
         &network::direct_response::EXTENSION,
         &network::echo::EXTENSION,
+        &network::local_ratelimit::EXTENSION,
         &network::rbac::EXTENSION,
         &network::redis_proxy::EXTENSION,
         &network::simple_line::EXTENSION,
@@ -44,6 +46,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         registry.network_filters.add(extension)?;
     }
     for extension in [
+        &http::admission_control::EXTENSION,
         &http::bandwidth_limit::EXTENSION,
         &http::buffer::EXTENSION,
         &http::compressor::EXTENSION,

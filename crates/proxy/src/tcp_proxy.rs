@@ -6,7 +6,7 @@ use crate::{
     cause,
     context::WorkerContext,
     downstream::Downstream,
-    socket::Socket,
+    socket::{Socket, Splice, SpliceError, Spliced},
     timer::Timer,
     upstream::{Cluster, HashPolicies, HostResult, LbContext, MetadataMatch, TcpConnection},
 };
@@ -236,7 +236,7 @@ impl TcpProxy {
         let deadline = self.context.local.timer();
         deadline.set(model.max_downstream_connection_duration.and_then(|time| Instant::now().checked_add(time)));
         let drain_deadline = self.context.local.timer();
-        let limit = downstream.buffer_limit.clamp(SMALL, LARGE);
+        let limit = downstream.buffer_limit.max(SMALL);
         let sent = |n| self.stats.downstream_cx_rx_bytes_total.add(n);
         let returned = |n| self.stats.downstream_cx_tx_bytes_total.add(n);
         let mut up = pin!(copy(&downstream.socket, upstream, limit, &clock, sent));
@@ -344,6 +344,8 @@ impl Activity {
 /// Moves bytes from one socket to the other until the one has sent its last, which the other is then told.
 async fn copy(from: &Socket, to: &Socket, limit: usize, clock: &Activity, moved: impl Fn(u64)) -> Result<(), Failed> {
     let mut size = SMALL;
+    let mut splice = Splice::new(limit);
+    let mut is_splicing = false;
     poll_fn(|cx| {
         loop {
             while from.buffered() > 0 {
@@ -354,12 +356,27 @@ async fn copy(from: &Socket, to: &Socket, limit: usize, clock: &Activity, moved:
             if from.has_ended() {
                 return to.poll_shutdown(cx).map_err(|_| Failed::Writing);
             }
+            if is_splicing {
+                match ready!(splice.poll_step(cx, from, to)) {
+                    Ok(Spliced::Moved(written)) => {
+                        moved(written as u64);
+                        clock.note();
+                        // For a little it is not worth its system calls: that is copied until there is more again.
+                        is_splicing = splice.is_under_way() || written >= SMALL;
+                    }
+                    Ok(Spliced::Ended | Spliced::Refused) => is_splicing = false,
+                    Err(SpliceError::Reading(_)) => return Poll::Ready(Err(Failed::Reading)),
+                    Err(SpliceError::Writing(_)) => return Poll::Ready(Err(Failed::Writing)),
+                }
+                continue;
+            }
             // What is encrypted may wait to be sent.
             let _ = to.poll_flush(cx).map_err(|_| Failed::Writing)?;
             let read = ready!(from.poll_fill(cx, size)).map_err(|_| Failed::Reading)?;
             // Whoever fills a small buffer has more to say.
             if read == size {
-                size = limit;
+                size = limit.min(LARGE);
+                is_splicing = splice.is_possible(from, to);
             }
         }
     })

@@ -1,7 +1,25 @@
 //! Memory of the process that it does not need: huge pages, and pages of its files that only the start has used.
 #![allow(unsafe_code, reason = "the system is told with prctl(2) and madvise(2)")]
 
-use std::{fs, ops::Range};
+use std::{fs, ops::Range, sync::OnceLock};
+
+/// How the allocator is told to give back what it keeps for later; there is one allocator in a process.
+static COLLECT: OnceLock<fn()> = OnceLock::new();
+
+/// Names the function that has the allocator give memory back that it keeps for later. A binary that has no such
+/// function does without.
+pub fn set_allocator_collect(collect: fn()) {
+    // A second one would be for the same allocator.
+    let _ = COLLECT.set(collect);
+}
+
+/// Gives memory of this thread back that was needed to read a configuration. An allocator does so by itself only where
+/// memory is asked for again, which a process that has all it wants does not.
+pub(crate) fn release_memory() {
+    if let Some(collect) = COLLECT.get() {
+        collect();
+    }
+}
 
 /// Tells the system to give this process ordinary pages; where it refuses, the process is a little larger. The
 /// allocator would be given memory in steps of 2 MiB, of which a proxy with many small buffers touches a part only.

@@ -208,7 +208,8 @@ impl Change {
         }
         inputs.secrets.replace_named(&current.secrets);
         if let Some(source) = &bootstrap.source {
-            errors.iter_mut().filter(|e| e.mark == Mark::NONE).for_each(|e| e.mark = source.mark_at(&e.path));
+            let document = source.node();
+            errors.iter_mut().filter(|e| e.mark == Mark::NONE).for_each(|e| e.mark = document.mark_at(&e.path));
         }
         Err(ConfigErrors(errors))
     }

@@ -313,6 +313,7 @@ impl Server {
         tracing::info!(target: "main", "serving with {} workers", self.concurrency);
         self.own_stats.initialization_time_ms.record(millis(self.started.elapsed()));
         memory::release_files();
+        memory::release_memory();
     }
 
     /// Until a signal says that it is over, and everything has been finished.

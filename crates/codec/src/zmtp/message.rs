@@ -33,15 +33,25 @@ impl Frame<'_> {
 }
 
 /// A message: one or more frames, side by side in one piece of memory.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Message {
+    /// The frames, and behind them whatever was there before.
     bytes: Vec<u8>,
     ends: SmallVec<[usize; 4]>,
 }
 
+impl PartialEq for Message {
+    fn eq(&self, other: &Self) -> bool {
+        self.frames().eq(other.frames())
+    }
+}
+
+impl Eq for Message {}
+
 impl Message {
     /// Adds a frame.
     pub fn push(&mut self, payload: &[u8]) {
+        self.bytes.truncate(self.payload_bytes());
         self.bytes.extend_from_slice(payload);
         self.ends.push(self.bytes.len());
     }
@@ -65,7 +75,12 @@ impl Message {
 
     /// Octets of all payloads.
     pub fn payload_bytes(&self) -> usize {
-        self.bytes.len()
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// Its memory, for [`Assembler::lend`].
+    pub fn into_memory(self) -> Vec<u8> {
+        self.bytes
     }
 }
 
@@ -80,10 +95,12 @@ impl<'a> FromIterator<&'a [u8]> for Message {
 }
 
 /// Makes whole messages of the pieces. What it holds is bounded by the limits that the connection applied to them,
-/// and its memory by twice of what has come: never by a length that was only announced.
+/// and its memory by twice of what has come, or by [what was lent](Self::lend): never by a length that was only announced.
 #[derive(Debug, Default)]
 pub struct Assembler {
     message: Message,
+    /// Octets of the message that have come.
+    filled: usize,
 }
 
 impl Assembler {
@@ -91,22 +108,57 @@ impl Assembler {
     /// connection ends before, nothing of the message is ever seen.
     pub fn push(&mut self, frame: &Frame<'_>) -> Option<Message> {
         let bytes = &mut self.message.bytes;
-        if !frame.is_last() && bytes.capacity() - bytes.len() < frame.payload.len() {
-            // At most doubled, and not beyond what the frame is to have: the usual growth would go over that.
-            let missing = usize::try_from(frame.length - frame.offset).unwrap_or(usize::MAX);
-            bytes.reserve_exact(bytes.len().clamp(frame.payload.len(), missing.max(frame.payload.len())));
+        let end = self.filled + frame.payload.len();
+        if let Some(room) = bytes.get_mut(self.filled..end) {
+            room.copy_from_slice(frame.payload);
+        } else {
+            bytes.truncate(self.filled);
+            if !frame.is_last() && bytes.capacity() < end {
+                // At most doubled, and not beyond what the frame is to have: the usual growth would go over that.
+                let missing = usize::try_from(frame.length - frame.offset).unwrap_or(usize::MAX);
+                bytes.reserve_exact(bytes.len().clamp(frame.payload.len(), missing.max(frame.payload.len())));
+            }
+            bytes.extend_from_slice(frame.payload);
         }
-        bytes.extend_from_slice(frame.payload);
+        self.filled = end;
         if !frame.is_last() {
             return None;
         }
-        self.message.ends.push(self.message.bytes.len());
-        (!frame.more).then(|| std::mem::take(&mut self.message))
+        self.message.ends.push(end);
+        (!frame.more).then(|| {
+            self.filled = 0;
+            std::mem::take(&mut self.message)
+        })
+    }
+
+    /// Puts the message that is being made into this memory, if that is larger than its own: whoever has carried a large
+    /// message spares the next one to grow step by step.
+    pub fn lend(&mut self, mut memory: Vec<u8>) {
+        let front = self.message.bytes.get(..self.filled).unwrap_or_default();
+        if memory.len() > self.message.bytes.capacity()
+            && let Some(room) = memory.get_mut(..self.filled)
+        {
+            room.copy_from_slice(front);
+            self.message.bytes = memory;
+        }
+    }
+
+    /// Memory that was lent and not used yet, to receive into, at most `most` octets of it: the next of the frame that
+    /// has begun, of which there must be more than that. [`Self::advance`] says how many have come.
+    pub fn room(&mut self, most: usize) -> &mut [u8] {
+        let room = self.message.bytes.get_mut(self.filled..).unwrap_or_default();
+        let most = most.min(room.len());
+        room.get_mut(..most).unwrap_or_default()
+    }
+
+    /// So many octets have come into the [room](Self::room).
+    pub fn advance(&mut self, octets: usize) {
+        self.filled = (self.filled + octets).min(self.message.bytes.len());
     }
 
     /// Whether a message has begun and is not whole.
     pub fn is_within(&self) -> bool {
-        !self.message.bytes.is_empty() || !self.message.ends.is_empty()
+        self.filled > 0 || !self.message.ends.is_empty()
     }
 
     /// Octets of memory that are held.
@@ -134,6 +186,23 @@ mod tests {
         assert_eq!((message.frame_count(), message.payload_bytes()), (3, 6));
         assert_eq!(message, [&b""[..], b"hello", b"x"].into_iter().collect());
         assert_eq!(message.frames().len(), 3);
+    }
+
+    #[test]
+    fn memory_that_is_lent_keeps_what_has_come() {
+        let piece = |payload, offset, length, more| Frame { payload, offset, length, more };
+        let mut assembler = Assembler::default();
+        assert_eq!(assembler.push(&piece(b"id", 0, 2, true)), None);
+        assembler.lend(vec![1; 1000]);
+        assembler.lend(vec![2; 10]);
+        assert_eq!(assembler.push(&piece(&[7; 400], 0, 800, false)), None);
+        assembler.room(300).fill(7);
+        assembler.advance(300);
+        assert_eq!(assembler.capacity(), 1000);
+        let message = assembler.push(&piece(&[7; 100], 700, 800, false)).unwrap();
+        assert_eq!((message.frame(0), message.frame(1)), (Some(&b"id"[..]), Some(&[7; 800][..])));
+        assert_eq!((message.payload_bytes(), message.into_memory().len()), (802, 1000));
+        assert_eq!(assembler.room(1).len(), 0, "nothing was lent to the next");
     }
 
     #[test]

@@ -125,6 +125,23 @@ impl Connection {
         Ok(Step::Piece { at: Place::Input(start..*at), offset, length, more })
     }
 
+    /// Octets of the message frame that is being received which come next and are given as they are: those may be read
+    /// to where they shall lie, if the codec is [told](Self::skip_received).
+    pub fn payload_left(&self) -> u64 {
+        let open = self.open.as_ref().filter(|open| open.kind == Kind::Message && self.is_ready());
+        open.map_or(0, |open| open.length - open.have)
+    }
+
+    /// So many octets of [`Self::payload_left`], fewer than all, were received without [`Self::recv`].
+    pub fn skip_received(&mut self, octets: u64) {
+        let left = self.payload_left();
+        debug_assert!(octets < left, "the end of a frame is for `recv`");
+        if let Some(open) = self.open.as_mut().filter(|_| octets < left) {
+            open.have += octets;
+            self.heartbeat.heard();
+        }
+    }
+
     fn gather_kind(&mut self, input: &[u8], at: &mut usize) -> Option<(Kind, Place)> {
         let kind = self.open.as_ref()?.kind;
         self.gather(input, at).map(|place| (kind, place))

@@ -15,7 +15,7 @@ use super::{
     tls,
 };
 use sota_config::{
-    ConfigErrors, Node,
+    ConfigErrors, Node, Source,
     bootstrap::{Admin, Bootstrap, NodeInfo},
 };
 use std::{
@@ -92,7 +92,7 @@ fn translate(cx: &mut Cx<'_>, node: &Node, cluster_names: &HashSet<&str>) -> Boo
         upstream_bind_config: cx.with("cluster_manager", |cx| {
             cx.optional(manager, "upstream_bind_config", |cx, node| Some(bind_config(cx, node)))
         }),
-        source: Some(Arc::new(node.clone())),
+        source: Some(Arc::new(Source::with_marks(node))),
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::check::{TYPE_KEY, type_name};
 use sota_config::{
-    ExtensionConfig, Node,
+    ExtensionConfig, Node, Source,
     cluster::{Cluster, Discovery, DnsConfig, DnsLookupFamily, LoadAssignment, OriginalDstConfig, UpstreamProtocol},
     http::{Http1Options, Http2Options, HttpProtocolOptions},
 };
@@ -56,6 +56,7 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
         discovery,
         load_assignment,
         connect_timeout: cx.duration(node, "connect_timeout").unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+        preconnect_ratio: node.field("preconnect_policy").f64("per_upstream_preconnect_ratio").unwrap_or(1.0),
         per_connection_buffer_limit_bytes: node
             .u32("per_connection_buffer_limit_bytes")
             .unwrap_or(DEFAULT_BUFFER_LIMIT),
@@ -76,7 +77,7 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
         ignore_health_on_host_removal: node.bool("ignore_health_on_host_removal"),
         deadline_header: options.deadline_header,
         overload: options.overload,
-        source: Some(Arc::new(node.clone())),
+        source: Some(Arc::new(Source::new(node))),
     })
 }
 

@@ -175,11 +175,11 @@ impl<'a> Cx<'a> {
     ) -> Vec<T> {
         let items = node.list(key);
         self.with(key, |cx| {
-            items
-                .iter()
-                .enumerate()
-                .filter_map(|(index, item)| cx.with_part(&format!("[{index}]"), |cx| inside(cx, item)))
-                .collect()
+            // Exactly as much as is needed: most lists have one item, and the model is kept.
+            let mut found = Vec::with_capacity(items.len());
+            let items = items.iter().enumerate();
+            found.extend(items.filter_map(|(at, item)| cx.with_part(&format!("[{at}]"), |cx| inside(cx, item))));
+            found
         })
     }
 

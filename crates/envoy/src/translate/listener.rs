@@ -9,7 +9,7 @@ use super::{
     filter_chain_overlap,
 };
 use sota_config::{
-    ExtensionConfig, Mark, Node, TypedConfig,
+    ExtensionConfig, Mark, Node, Source, TypedConfig,
     listener::{FilterChain, Listener, ListenerFilter, ListenerFilterPredicate, TrafficDirection},
 };
 use std::{sync::Arc, time::Duration};
@@ -68,7 +68,7 @@ pub(super) fn listener(cx: &mut Cx<'_>, node: &Node) -> Option<Listener> {
         },
         access_log: cx.each(node, "access_log", access_log),
         ignore_global_conn_limit: node.bool("ignore_global_conn_limit"),
-        source: Some(Arc::new(node.clone())),
+        source: Some(Arc::new(Source::new(node))),
     };
     first.map(|_| listener)
 }

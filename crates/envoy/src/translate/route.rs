@@ -3,7 +3,7 @@
 use super::{context::Cx, extension::any_extension, header_mutations, mirror::mirrors, virtual_host};
 use crate::check::{TYPE_KEY, type_name};
 use sota_config::{
-    Node,
+    Node, Source,
     route::{PerFilterConfig, RouteConfiguration},
 };
 use std::{collections::HashSet, sync::Arc};
@@ -49,7 +49,7 @@ pub(super) fn route_configuration(cx: &mut Cx<'_>, node: &Node, validate_by_defa
         max_direct_response_body_size_bytes,
         mirrors: mirrors(cx, node, scope),
         typed_per_filter_config: per_filter_config(cx, node),
-        source: Some(Arc::new(node.clone())),
+        source: Some(Arc::new(Source::new(node))),
     }
 }
 

@@ -172,6 +172,10 @@ impl ScopeCore {
         let member = Arc::new(Member::new(self.clone(), new()));
         let kinds =
             (0..).map_while(|index| member.values().cell(index)).fold(0, |kinds, cell| kinds | bit(cell.kind()));
+        if content.entries.is_empty() {
+            // Many scopes have one family and nothing else.
+            content.entries.reserve_exact(1);
+        }
         content.entries.push(Entry { key, shard, kinds, state: State::Held(weak(&member)), base: Box::default() });
         member
     }

@@ -63,6 +63,11 @@ impl Scope {
         Group(self.core.member(Key::group::<T>(), self.shard, None, Default::default))
     }
 
+    /// A family of stats with several writers: the same cells for every shard. All of them are of the shared kinds.
+    pub fn shared_group<T: StatGroup>(&self) -> Group<T> {
+        Group(self.core.member(Key::group::<T>(), SHARED, None, Default::default))
+    }
+
     /// A counter of one writer.
     pub fn counter(&self, name: &'static str) -> Counter {
         self.single(Cow::Borrowed(name), self.shard, Default::default)

@@ -169,8 +169,10 @@ impl WorkerChain {
     /// The same behind the handshake.
     fn serve_plain(self: Rc<Self>, mut downstream: Downstream) -> LocalFuture<()> {
         if !self.filters.is_empty() {
-            let Some(filtered) = self.filtered(downstream) else { return Box::pin(ready(())) };
-            downstream = filtered;
+            downstream = match self.filtered(downstream) {
+                Ok(filtered) => filtered,
+                Err(closes) => return closes,
+            };
         }
         match &self.terminal {
             Terminal::Http(manager) => Box::pin(Rc::clone(manager).serve(downstream)),
@@ -183,8 +185,9 @@ impl WorkerChain {
         }
     }
 
-    /// Puts the filters between the socket and the terminal. `None`: one of them closed the connection.
-    fn filtered(&self, downstream: Downstream) -> Option<Downstream> {
+    /// Puts the filters between the socket and the terminal. An error: one of them closes the connection, once this is
+    /// ready.
+    fn filtered(&self, downstream: Downstream) -> Result<Downstream, LocalFuture<()>> {
         let filters: Vec<Box<dyn NetworkFilter>> = self
             .filters
             .iter()
@@ -195,6 +198,6 @@ impl WorkerChain {
             .collect();
         let Downstream { socket, info, drain, buffer_limit } = downstream;
         let io = FilteredIo::new(filters, socket, Rc::clone(&info), self.context.cx.clone(), buffer_limit)?;
-        Some(Downstream { socket: Socket::new(Io::Layered(Box::new(io))), info, drain, buffer_limit })
+        Ok(Downstream { socket: Socket::new(Io::Layered(Box::new(io))), info, drain, buffer_limit })
     }
 }

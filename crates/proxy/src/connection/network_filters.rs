@@ -9,9 +9,10 @@ use sota_plugin::{
     info::ConnectionInfo,
 };
 use std::{
+    future::ready,
     io,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{self, Context, Poll},
 };
 
 /// Octets that are read from the socket in one go.
@@ -44,14 +45,14 @@ struct Stage {
 }
 
 impl FilteredIo {
-    /// Tells every filter of the connection. `None`: one of them closed it.
+    /// Tells every filter of the connection. An error: one of them closes it, once this is ready.
     pub(super) fn new(
         filters: Vec<Box<dyn NetworkFilter>>,
         socket: Socket,
         info: Rc<ConnectionInfo>,
         worker: WorkerCx,
         limit: usize,
-    ) -> Option<Self> {
+    ) -> Result<Self, LocalFuture<()>> {
         let stage = |filter| Stage { filter, held_in: BytesMut::new(), held_out: BytesMut::new() };
         let filters = filters.into_iter().map(stage).collect();
         let mut io = Self {
@@ -69,11 +70,19 @@ impl FilteredIo {
         for stage in &mut io.filters {
             let mut cx = ConnectionCx { info: &io.info, worker: &io.worker };
             match stage.filter.on_new_connection(&mut cx) {
-                NetworkStatus::Close | NetworkStatus::CloseAfter(_) => return None,
+                NetworkStatus::Close => return Err(Box::pin(ready(()))),
+                NetworkStatus::CloseAfter(delay) => {
+                    let sleep = io.worker.sleep(delay);
+                    return Err(Box::pin(async move {
+                        sleep.await;
+                        // Until now nobody has read from it.
+                        drop(io);
+                    }));
+                }
                 NetworkStatus::Continue | NetworkStatus::StopIteration => {}
             }
         }
-        Some(io)
+        Ok(io)
     }
 
     /// Sends bytes from the client through the filters.
@@ -117,7 +126,7 @@ impl FilteredIo {
 
     fn poll_drain_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.writable.is_empty() {
-            let written = ready!(self.socket.poll_write(cx, &self.writable))?;
+            let written = task::ready!(self.socket.poll_write(cx, &self.writable))?;
             let _ = self.writable.split_to(written.min(self.writable.len()));
         }
         Poll::Ready(Ok(()))
@@ -133,10 +142,10 @@ impl ConnectionIo for FilteredIo {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         while self.readable.is_empty() && !self.read_end {
             if let Some(closing) = &mut self.closing {
-                ready!(closing.as_mut().poll(cx));
+                task::ready!(closing.as_mut().poll(cx));
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
-            let read = if self.socket.buffered() > 0 { 1 } else { ready!(self.socket.poll_fill(cx, READ_SIZE))? };
+            let read = if self.socket.buffered() > 0 { 1 } else { task::ready!(self.socket.poll_fill(cx, READ_SIZE))? };
             let data = self.socket.with_input(|bytes| (bytes.len(), BytesMut::from(bytes)));
             self.filter_in(data, read == 0)?;
             if self.closing.is_some() {
@@ -156,7 +165,7 @@ impl ConnectionIo for FilteredIo {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_drain_writable(cx))?;
+        task::ready!(self.poll_drain_writable(cx))?;
         self.filter_out(BytesMut::from(buf), false)?;
         // They are taken: what the socket does not want yet is sent before the next.
         let _ = self.poll_drain_writable(cx)?;
@@ -172,7 +181,7 @@ impl ConnectionIo for FilteredIo {
             self.write_end = true;
             self.filter_out(BytesMut::new(), true)?;
         }
-        ready!(self.poll_drain_writable(cx))?;
+        task::ready!(self.poll_drain_writable(cx))?;
         self.socket.poll_shutdown(cx)
     }
 }

@@ -27,6 +27,8 @@ struct Node {
 type Routes = SmallVec<[usize; 1]>;
 
 const ROOT: usize = 0;
+/// So many nodes are not made room for in advance.
+const FEW: usize = 4;
 
 impl Default for PathTree {
     fn default() -> Self {
@@ -91,6 +93,10 @@ impl PathTree {
 
     fn add_child(&mut self, parent: usize, label: &[u8]) -> usize {
         let child = self.nodes.len();
+        if child < FEW {
+            // Most virtual hosts have a route or two, and there may be thousands of them.
+            self.nodes.reserve_exact(1);
+        }
         self.nodes.push(Node { label: label.into(), ..Node::default() });
         let children = &mut self.nodes[parent].children;
         let at = children.partition_point(|(first, _)| *first < label[0]);

@@ -4,9 +4,11 @@
 //! writing borrow the socket for the length of one poll, so the two directions of a connection can be two futures of
 //! one task.
 
+mod splice;
 mod system;
 mod tls;
 
+pub use splice::{Splice, SpliceError, Spliced};
 pub use tls::TlsStream;
 pub(crate) use tls::Wire;
 

@@ -11,7 +11,7 @@ use sota_plugin::{
     stats::{CounterCell, GaugeCell},
 };
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
@@ -48,8 +48,15 @@ impl HostSpec {
     pub fn new(address: PeerAddress, endpoint: &Endpoint, of: &LocalityEndpoints, locality: &Arc<[String; 3]>) -> Self {
         Self {
             address,
-            additional_addresses: endpoint.additional_addresses.iter().filter_map(literal_address).collect(),
-            hostname: endpoint.hostname.as_str().into(),
+            additional_addresses: match &*endpoint.additional_addresses {
+                [] => Arc::default(),
+                addresses => addresses.iter().filter_map(literal_address).collect(),
+            },
+            hostname: match endpoint.hostname.as_str() {
+                // Shared by all that have none.
+                "" => Arc::default(),
+                name => name.into(),
+            },
             weight: endpoint.weight.max(1),
             priority: of.priority.min(MOST_PRIORITIES),
             locality: Arc::clone(locality),
@@ -149,7 +156,7 @@ impl Host {
 
     /// Percent of success in the last interval of outlier detection: of answers and of connections, if it was compared.
     pub fn success_rates(&self) -> [Option<f64>; 2] {
-        self.state.outlier.ejection().success_rates
+        self.state.outlier.get().map_or([None; 2], |outlier| outlier.ejection().success_rates)
     }
 
     /// How far it may be used now.
@@ -220,14 +227,21 @@ pub struct HostState {
     /// How much of its weight it does not have yet, in thousandths.
     held_back: AtomicU32,
     overload: HostOverload,
-    outlier: HostOutlier,
+    /// Made when somebody watches the host.
+    outlier: OnceLock<Box<HostOutlier>>,
 }
 
 #[derive(Debug, Default)]
 struct Counters {
-    /// Counts of workers that dropped their part.
-    gone: HostCounts,
+    /// Counts of workers that dropped their part, if any did.
+    gone: Option<Box<HostCounts>>,
     workers: Vec<Arc<HostCounters>>,
+}
+
+impl Counters {
+    fn gone(&self) -> HostCounts {
+        self.gone.as_deref().copied().unwrap_or_default()
+    }
 }
 
 impl HostState {
@@ -300,7 +314,7 @@ impl HostState {
     }
 
     pub(super) fn outlier(&self) -> &HostOutlier {
-        &self.outlier
+        self.outlier.get_or_init(Box::default)
     }
 
     pub(super) fn overload(&self) -> &HostOverload {
@@ -317,7 +331,7 @@ impl HostState {
     /// The counters of all workers together.
     pub fn counts(&self) -> HostCounts {
         let counters = self.lock();
-        counters.workers.iter().fold(counters.gone, |sum, worker| sum.plus(worker))
+        counters.workers.iter().fold(counters.gone(), |sum, worker| sum.plus(worker))
     }
 
     fn lock(&self) -> MutexGuard<'_, Counters> {
@@ -389,7 +403,7 @@ pub(super) struct WorkerCounters {
 impl Drop for WorkerCounters {
     fn drop(&mut self) {
         let mut all = self.state.lock();
-        all.gone = all.gone.plus(&self.counters);
+        all.gone = Some(Box::new(all.gone().plus(&self.counters)));
         all.workers.retain(|other| !Arc::ptr_eq(other, &self.counters));
     }
 }

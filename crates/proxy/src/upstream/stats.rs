@@ -8,9 +8,12 @@ use sota_config::{
 use sota_plugin::{
     http::StatusCode,
     stat_group,
-    stats::{Counter, Histogram, Scope, SharedCounter, SharedGauge, Unit},
+    stats::{Counter, Group, Histogram, Scope, SharedCounter, SharedGauge, Unit},
 };
-use std::cell::{OnceCell, RefCell};
+use std::{
+    cell::{OnceCell, RefCell},
+    ops::Deref,
+};
 
 stat_group! {
     /// `cluster.<name>.`: what a worker counts.
@@ -150,33 +153,50 @@ stat_group! {
     }
 }
 
+stat_group! {
+    /// `cluster.<name>.`: what all threads count together of every cluster.
+    pub(super) struct MembershipStats {
+        membership_change: shared_counter,
+        membership_total: shared_gauge,
+        membership_healthy: shared_gauge,
+        membership_degraded: shared_gauge,
+        membership_excluded: shared_gauge,
+        max_host_weight: shared_gauge,
+        /// Hosts that were given the cluster's own transport socket.
+        default_transport_matches = "default.total_match_count": shared_counter,
+        update_attempt: shared_counter,
+        update_success: shared_counter,
+        update_failure: shared_counter,
+        update_empty: shared_counter,
+        update_no_rebuild: shared_counter,
+        lb_subsets_active: shared_gauge,
+        lb_subsets_created: shared_counter,
+        lb_subsets_removed: shared_counter,
+        /// Not counted by anything yet, as the next two; there because dashboards expect them.
+        version: shared_gauge,
+        warming_state: shared_gauge,
+        upstream_rq_0rtt: shared_gauge,
+    }
+}
+
 /// What all threads count together: discovery and membership.
 #[derive(Debug)]
 pub(super) struct DiscoveryStats {
-    pub(super) membership_change: SharedCounter,
-    pub(super) membership_total: SharedGauge,
-    pub(super) membership_healthy: SharedGauge,
-    pub(super) membership_degraded: SharedGauge,
-    pub(super) membership_excluded: SharedGauge,
-    pub(super) max_host_weight: SharedGauge,
-    /// Hosts that were given the cluster's own transport socket.
-    pub(super) default_transport_matches: SharedCounter,
-    pub(super) update_attempt: SharedCounter,
-    pub(super) update_success: SharedCounter,
-    pub(super) update_failure: SharedCounter,
+    membership: Group<MembershipStats>,
     /// What was refused and what came too late; of clusters with endpoint discovery.
     pub(super) discovery: Option<[SharedCounter; 2]>,
-    pub(super) update_empty: SharedCounter,
-    pub(super) update_no_rebuild: SharedCounter,
-    lb_subsets_active: SharedGauge,
-    lb_subsets_created: SharedCounter,
-    lb_subsets_removed: SharedCounter,
     /// Clusters with subsets only.
     lb_subsets_duplicates: Option<SharedGauge>,
     /// Size (rings only), fewest and most entries of a host in the table of a hashing policy.
     table: Option<(Option<SharedGauge>, [SharedGauge; 2])>,
-    /// Not counted by anything yet; there because dashboards expect them.
-    _zero: [SharedGauge; 3],
+}
+
+impl Deref for DiscoveryStats {
+    type Target = MembershipStats;
+
+    fn deref(&self) -> &MembershipStats {
+        &self.membership
+    }
 }
 
 impl DiscoveryStats {
@@ -186,23 +206,9 @@ impl DiscoveryStats {
             (size.map(|name| scope.shared_gauge(name)), names.map(|name| scope.shared_gauge(name)))
         };
         Self {
-            membership_change: scope.shared_counter("membership_change"),
-            membership_total: scope.shared_gauge("membership_total"),
-            membership_healthy: scope.shared_gauge("membership_healthy"),
-            membership_degraded: scope.shared_gauge("membership_degraded"),
-            membership_excluded: scope.shared_gauge("membership_excluded"),
-            max_host_weight: scope.shared_gauge("max_host_weight"),
-            default_transport_matches: scope.shared_counter("default.total_match_count"),
-            update_attempt: scope.shared_counter("update_attempt"),
-            update_success: scope.shared_counter("update_success"),
-            update_failure: scope.shared_counter("update_failure"),
+            membership: scope.shared_group(),
             discovery: matches!(model.discovery, Discovery::Eds { .. })
                 .then(|| ["update_rejected", "init_fetch_timeout"].map(|name| scope.shared_counter(name))),
-            update_empty: scope.shared_counter("update_empty"),
-            update_no_rebuild: scope.shared_counter("update_no_rebuild"),
-            lb_subsets_active: scope.shared_gauge("lb_subsets_active"),
-            lb_subsets_created: scope.shared_counter("lb_subsets_created"),
-            lb_subsets_removed: scope.shared_counter("lb_subsets_removed"),
             lb_subsets_duplicates: model
                 .lb_config
                 .subsets
@@ -218,7 +224,6 @@ impl DiscoveryStats {
                 }
                 _ => None,
             },
-            _zero: ["version", "warming_state", "upstream_rq_0rtt"].map(|name| scope.shared_gauge(name)),
         }
     }
 

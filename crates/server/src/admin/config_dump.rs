@@ -159,8 +159,10 @@ impl Piece {
             Self::Bootstrap(bootstrap, mask) => {
                 let mut out = ",\n   \"bootstrap\": ".to_owned();
                 match &bootstrap.source {
-                    // Writing to a string does not fail.
-                    Some(node) => drop(sota_envoy::dump_json(&mask.trim(node, BOOTSTRAP), BOOTSTRAP, 3, &mut out)),
+                    Some(source) => {
+                        // Writing to a string does not fail.
+                        let _ = sota_envoy::dump_json(&mask.trim(&source.node(), BOOTSTRAP), BOOTSTRAP, 3, &mut out);
+                    }
                     None => out.push_str("{}"),
                 }
                 out
@@ -215,9 +217,9 @@ fn fields_text(
         field("version_info", out);
         let _ = write!(out, "{}", serde_json::Value::from(version.as_str()));
     }
-    if let (Some(below), Some(node)) = (mask.below(list.key), &entry.resource) {
+    if let (Some(below), Some(source)) = (mask.below(list.key), &entry.resource) {
         field(list.key, out);
-        let _ = sota_envoy::dump_json_any(&below.trim(node, list.message), list.message, indent + 1, out);
+        let _ = sota_envoy::dump_json_any(&below.trim(&source.node(), list.message), list.message, indent + 1, out);
     }
     if let (Some(_), Some(time)) = (mask.below("last_updated"), entry.last_updated) {
         field("last_updated", out);

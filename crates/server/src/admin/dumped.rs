@@ -2,7 +2,7 @@
 
 use crate::{resources::ActiveListener, server::Server};
 use sota_config::{
-    Node, Value,
+    Node, Source, Value,
     cluster::Discovery,
     http::RouteSource,
     listener::{FilterChain, NetworkFilterKind},
@@ -48,7 +48,7 @@ pub(super) struct Entry {
     pub(super) name: Option<String>,
     /// The version that a control plane gave it.
     pub(super) version: Option<String>,
-    pub(super) resource: Option<Arc<Node>>,
+    pub(super) resource: Option<Arc<Source>>,
     pub(super) last_updated: Option<SystemTime>,
 }
 
@@ -248,7 +248,7 @@ fn endpoints_of(server: &Server, wanted: &Wanted<'_>, is_dynamic: bool) -> Vec<E
     server.resources.each_cluster(|cluster| {
         let is_eds = matches!(cluster.config.model().discovery, Discovery::Eds { .. });
         if is_eds == is_dynamic && wanted(cluster.config.name()) {
-            let resource = Some(Arc::new(load_assignment(&cluster.config)));
+            let resource = Some(Arc::new(Source::new(&load_assignment(&cluster.config))));
             found.push(Entry { name: None, version: None, resource, last_updated: None });
         }
     });

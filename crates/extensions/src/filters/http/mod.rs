@@ -1,5 +1,6 @@
 //! HTTP filters.
 
+pub(crate) mod admission_control;
 pub(crate) mod bandwidth_limit;
 pub(crate) mod buffer;
 pub(crate) mod compressor;

@@ -1,7 +1,9 @@
 //! Network filters.
 
+pub(crate) mod connection_limit;
 pub(crate) mod direct_response;
 pub(crate) mod echo;
+pub(crate) mod local_ratelimit;
 pub(crate) mod rbac;
 pub(crate) mod redis_proxy;
 pub(crate) mod simple_line;

@@ -67,6 +67,7 @@ impl OwnConnection {
         match RequestPermit::take(pool) {
             Some(permit) => {
                 connection.begin_request();
+                pool.preconnect();
                 Ok(Self { permit, connection, reused })
             }
             None => {

@@ -27,7 +27,7 @@ pub(super) use worker_host::{HostPools, RequestPermit};
 use super::{
     circuit_breaker::{CircuitBreaker, Resource},
     config::ClusterConfig,
-    host::{Host, HostCounters, HostState},
+    host::{Host, HostCounters, HostHealth, HostState},
     stats::ClusterStats,
 };
 use crate::{
@@ -113,6 +113,7 @@ impl PoolContext {
             && own.tcp_keepalive == other.tcp_keepalive
             && own.transport_socket == other.transport_socket
             && own.transport_socket_matches == other.transport_socket_matches
+            && own.preconnect_ratio == other.preconnect_ratio
             && own.close_connections_on_host_health_failure == other.close_connections_on_host_health_failure
             && own.lb_policy.counts_requests() == other.lb_policy.counts_requests()
     }
@@ -243,14 +244,42 @@ impl ConnPool {
                 }
                 self.breaker().take_anyway(Resource::Connections);
             }
-            let counted = Counted::new(self);
-            self.connecting.set(self.connecting.get() + 1);
-            let pool = Rc::clone(self);
-            self.context.local.spawn(false, async move { pool.connect(counted).await });
+            self.begin_connecting();
             if !allowed {
                 return;
             }
         }
+    }
+
+    /// Makes connections before they are needed, where that is wanted: so many for each request of HTTP/1, to hosts that
+    /// are well. A few at a time, as in Envoy.
+    fn preconnect(self: &Rc<Self>) {
+        const AT_ONCE: usize = 3;
+        let ratio = self.context.config.model().preconnect_ratio;
+        if ratio <= 1.0 || self.kind != Kind::Http1 || self.draining.get() {
+            return;
+        }
+        for _ in 0..AT_ONCE {
+            let spare = self.idle.borrow().len() + self.connecting.get();
+            let active = self.connections.get().saturating_sub(spare);
+            let wanted = (self.waiting.borrow().len() + active) as f64 * ratio;
+            let is_enough = wanted <= (spare + active) as f64;
+            if is_enough
+                || self.host.borrow().health() != HostHealth::Healthy
+                || !self.breaker().take(Resource::Connections)
+            {
+                return;
+            }
+            self.begin_connecting();
+        }
+    }
+
+    /// The circuit breaker has let it through already.
+    fn begin_connecting(self: &Rc<Self>) {
+        let counted = Counted::new(self);
+        self.connecting.set(self.connecting.get() + 1);
+        let pool = Rc::clone(self);
+        self.context.local.spawn(false, async move { pool.connect(counted).await });
     }
 
     async fn connect(self: Rc<Self>, counted: Counted) {

@@ -221,3 +221,23 @@ fn source_address_unix_sockets_and_tcp() {
         assert_eq!(worker.stat("cluster.unix.upstream_cx_active"), 0);
     });
 }
+
+#[test]
+fn connections_are_made_before_they_are_needed_where_that_is_wanted() {
+    let origin = Origin::named("one");
+    on_worker(|worker| async move {
+        let ahead = Model { preconnect_ratio: 2.0, ..model(vec![at(origin.address())]) };
+        let cluster = worker.cluster(&build(ahead));
+        let first = connect(&cluster).await.unwrap();
+        eventually("there is another", || origin.connections() == 2).await;
+        let second = connect(&cluster).await.unwrap();
+        eventually("there are two for each", || origin.connections() == 4).await;
+        get(&first).await;
+        get(&second).await;
+        first.release();
+        second.release();
+        let third = connect(&cluster).await.unwrap();
+        get(&third).await;
+        assert_eq!((third.reused, origin.connections()), (true, 4), "there were enough");
+    });
+}

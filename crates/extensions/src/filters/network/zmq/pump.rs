@@ -7,7 +7,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 use sota_codec::zmtp::{self, Assembler, Credentials, Event, Message, Options, Peer, ZmtpError};
 use sota_plugin::{LocalFuture, cx::WorkerCx, filter::Connection, stream::Stream};
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::Future,
     io::{self, IoSlice},
     pin::{Pin, pin},
@@ -23,6 +23,8 @@ const READ_SIZE: usize = 256 * 1024;
 const CHUNK: usize = 64 * 1024;
 /// A payload of so many octets is written from where it lies, without being copied behind its header.
 const LARGE: usize = 16 * 1024;
+/// The memory of large messages that were sent is kept for the next ones, so much of it on each worker.
+const KEPT: usize = 5 * 1024 * 1024;
 /// Rounds of reading and writing before other tasks get their turn.
 const ROUNDS: usize = 8;
 /// The codec is told of time in steps of at least this.
@@ -117,6 +119,7 @@ impl From<ZmtpError> for End {
 pub(super) struct Scratch {
     input: Cell<Vec<u8>>,
     moving: Cell<Option<Box<Moving>>>,
+    messages: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Scratch {
@@ -124,6 +127,21 @@ impl Scratch {
         let mut input = self.input.take();
         input.resize(READ_SIZE, 0);
         input
+    }
+
+    fn take_message(&self) -> Option<Vec<u8>> {
+        self.messages.borrow_mut().pop()
+    }
+
+    /// Keeps the memory of a message that nobody else sends.
+    fn give_message(&self, message: Arc<Message>) {
+        let is_large = message.payload_bytes() > CHUNK;
+        if let Some(memory) = is_large.then(|| Arc::into_inner(message)).flatten().map(Message::into_memory) {
+            let mut messages = self.messages.borrow_mut();
+            if messages.iter().map(Vec::len).sum::<usize>() + memory.len() <= KEPT {
+                messages.push(memory);
+            }
+        }
     }
 }
 
@@ -283,6 +301,15 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
         if self.ended || moving.out.len() - moving.written > CHUNK || !self.has_room(cx) {
             return Ok(false);
         }
+        // The end of a frame goes by the codec.
+        let left = usize::try_from(self.zmtp.payload_left().saturating_sub(1)).unwrap_or(usize::MAX);
+        let room = moving.assembler.room(left.min(READ_SIZE));
+        if left > CHUNK && room.len() > CHUNK {
+            let Some(read) = self.poll_read(room, cx)? else { return Ok(false) };
+            moving.assembler.advance(read);
+            self.zmtp.skip_received(read as u64);
+            return Ok(true);
+        }
         let mut input = self.surroundings.scratch.take_input();
         // Within a long message more of it is read at once; what is held back of others is less than that.
         let most = if moving.assembler.capacity() > CHUNK { READ_SIZE } else { CHUNK };
@@ -292,19 +319,23 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
     }
 
     fn read(&mut self, moving: &mut Moving, input: &mut [u8], cx: &mut Context<'_>) -> Result<bool, End> {
-        let read = match Pin::new(self.io.stream()).poll_read(cx, input) {
-            Poll::Pending => return Ok(false),
-            Poll::Ready(Err(error)) => return Err(End::Io(error)),
-            Poll::Ready(Ok(0)) => {
-                self.ended = true;
-                return Ok(true);
-            }
-            Poll::Ready(Ok(read)) => read,
-        };
+        let Some(read) = self.poll_read(input, cx)? else { return Ok(false) };
         let bytes = input.get(..read).unwrap_or_default();
         let taken = self.take(moving, bytes, cx)?;
         moving.held.extend_from_slice(bytes.get(taken..).unwrap_or_default());
         Ok(true)
+    }
+
+    /// Octets that have come, 0 at the end; `None`: it has to be waited for.
+    fn poll_read(&mut self, room: &mut [u8], cx: &mut Context<'_>) -> Result<Option<usize>, End> {
+        match Pin::new(self.io.stream()).poll_read(cx, room) {
+            Poll::Pending => Ok(None),
+            Poll::Ready(Err(error)) => Err(End::Io(error)),
+            Poll::Ready(Ok(read)) => {
+                self.ended |= read == 0;
+                Ok(Some(read))
+            }
+        }
     }
 
     fn has_room(&mut self, cx: &mut Context<'_>) -> bool {
@@ -324,6 +355,14 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
             match event {
                 Event::NeedMore | Event::Blocked => return Ok(at),
                 Event::Frame(frame) => {
+                    let is_large = frame.length > CHUNK as u64;
+                    if is_large
+                        && frame.is_first()
+                        && !frame.is_last()
+                        && let Some(memory) = self.surroundings.scratch.take_message()
+                    {
+                        moving.assembler.lend(memory);
+                    }
                     if let Some(message) = moving.assembler.push(&frame) {
                         self.handler.on_message(message)?;
                     }
@@ -419,7 +458,9 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
             let _ = self.zmtp.send_frame(payload, more, &mut moving.out);
             sending.frame += 1;
         }
-        moving.sending = None;
+        if let Some(sent) = moving.sending.take() {
+            self.surroundings.scratch.give_message(sent.message);
+        }
         self.handler.on_sent();
     }
 
