@@ -430,7 +430,7 @@ fn every_failure_says_its_cause() {
 fn the_recorder_finds_requests() {
     let ok = Origin::http(|request| match request.target() {
         "/slow" => {
-            Reply::silence().wait(Duration::from_millis(160)).send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            Reply::default().wait(Duration::from_millis(160)).send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
         }
         _ => Reply::ok(""),
     });
