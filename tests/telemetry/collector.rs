@@ -11,15 +11,15 @@ use std::{
 type Calls = Arc<Mutex<Vec<(String, Bytes)>>>;
 
 /// The collector. It stops with the value.
-pub struct Collector {
-    pub address: SocketAddr,
+pub(crate) struct Collector {
+    pub(crate) address: SocketAddr,
     calls: Calls,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Collector {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -40,14 +40,14 @@ impl Collector {
     }
 
     /// The messages of calls whose path ends so, decoded.
-    pub fn messages<M: prost::Message + Default>(&self, path: &str) -> Vec<M> {
+    pub(crate) fn messages<M: prost::Message + Default>(&self, path: &str) -> Vec<M> {
         let calls = self.calls.lock().unwrap();
         let wanted = calls.iter().filter(|(called, _)| called.ends_with(path));
         wanted.map(|(_, message)| M::decode(message.clone()).unwrap()).collect()
     }
 
     /// Waits until the calls whose path ends so have brought what `find` looks for.
-    pub fn wait<M: prost::Message + Default, T>(&self, path: &str, find: impl Fn(Vec<M>) -> Option<T>) -> T {
+    pub(crate) fn wait<M: prost::Message + Default, T>(&self, path: &str, find: impl Fn(Vec<M>) -> Option<T>) -> T {
         let mut found = None;
         sota_testkit::wait_until(path, Duration::from_secs(20), || {
             found = find(self.messages(path));
