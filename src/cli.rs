@@ -1,5 +1,6 @@
 //! The command line: `start`, `validate`, `explain`, `support`. A binary with extensions of its own hands its registry to [`run`].
 
+use crate::envoy_cli::{self, EnvoyArgs, Mode};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sota_plugin::{Registry, extension::DuplicateExtension};
 use sota_server::{COMPONENTS, ConfigOptions, ExplainOptions, LevelFilter, LogFormat, Options, parse_level};
@@ -17,6 +18,9 @@ struct Cli {
 enum Command {
     /// Start the proxy
     Start(Box<StartArgs>),
+    /// Take Envoy's command line; the same as a link named "envoy" to this program
+    #[command(disable_version_flag = true)]
+    Envoy(Box<EnvoyArgs>),
     /// Check a configuration without opening a socket
     Validate(ConfigArgs),
     /// Say what would become of a request, step by step and with reasons
@@ -34,6 +38,9 @@ struct ConfigArgs {
     /// The configuration: YAML, JSON, or protobuf (.pb)
     #[arg(short = 'c', long = "config-path", value_name = "FILE")]
     config: PathBuf,
+    /// A document of Envoy's dialect that is merged over the file
+    #[arg(long, value_name = "YAML")]
+    config_yaml: Option<String>,
     /// The dialect: envoy, sota, or one of an extension; without it the document's keys tell
     #[arg(short = 't', long = "config-type", value_name = "NAME")]
     dialect: Option<String>,
@@ -179,7 +186,7 @@ enum Format {
     Json,
 }
 
-fn level(name: &str) -> Result<LevelFilter, String> {
+pub(crate) fn level(name: &str) -> Result<LevelFilter, String> {
     parse_level(name).ok_or_else(|| "the levels are trace, debug, info, warning, error and off".to_owned())
 }
 
@@ -194,7 +201,7 @@ fn component(text: &str) -> Result<(String, LevelFilter), String> {
 /// Runs the command line and returns the exit code: 0 done, 1 bad configuration or a start that failed, 2 bad usage.
 /// `registry` makes the extensions that the binary has.
 pub fn run(registry: impl FnOnce() -> Result<Registry, DuplicateExtension>) -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(envoy_cli::arguments(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors.
@@ -202,6 +209,12 @@ pub fn run(registry: impl FnOnce() -> Result<Registry, DuplicateExtension>) -> E
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    if let Command::Envoy(arguments) = &cli.command
+        && let Some(text) = arguments.answer()
+    {
+        println!("{text}");
+        return ExitCode::SUCCESS;
+    }
     if let Command::Support { format } = cli.command {
         print!(
             "{}",
@@ -222,6 +235,14 @@ pub fn run(registry: impl FnOnce() -> Result<Registry, DuplicateExtension>) -> E
     };
     match cli.command {
         Command::Start(arguments) => sota_server::start(arguments.options(), registry),
+        Command::Envoy(arguments) => match arguments.options() {
+            Ok((options, Mode::Serve)) => sota_server::start(options, registry),
+            Ok((options, Mode::Validate)) => sota_server::validate(&options, registry),
+            Err(reason) => {
+                eprintln!("{reason}");
+                ExitCode::from(2)
+            }
+        },
         Command::Validate(config) => {
             sota_server::validate(&Options { config: config.options(), ..Options::default() }, registry)
         }
@@ -253,6 +274,8 @@ impl ConfigArgs {
             allow_unknown_static_fields: self.allow_unknown_static_fields,
             allow_unsupported: self.allow_unsupported,
             strict: self.strict,
+            overlays: self.config_yaml.into_iter().collect(),
+            reject_unknown_dynamic_fields: false,
         }
     }
 }

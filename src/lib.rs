@@ -11,6 +11,7 @@
 //! ```
 
 pub mod cli;
+mod envoy_cli;
 
 use sota_plugin::{Registry, extension::DuplicateExtension};
 

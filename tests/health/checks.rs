@@ -1,7 +1,7 @@
 //! Active health checks.
 
 use super::{BINARY, LIMIT, answers, config, flags, wait_flags, wait_healthy};
-use sota_testkit::{Origin, ProxyProcess, Reply, get, wait_until};
+use sota_testkit::{Client, Origin, ProxyProcess, Reply, get, wait_until};
 use std::{
     fs,
     net::SocketAddr,
@@ -280,4 +280,48 @@ fn a_host_that_discovery_drops_stays_until_it_fails() {
     wait_flags(&proxy, b.address(), "healthy");
     wait_healthy(&proxy, 2);
     assert_eq!(answers(&proxy, 2), ["a", "b"]);
+}
+
+#[test]
+fn connections_of_tcp_proxies_end_with_the_health_of_their_host() {
+    let status = Arc::new(AtomicU16::new(200));
+    let checked = origin("checked", &status);
+    let host = Origin::raw(|mut peer| {
+        while let Ok(octets) = peer.read_some(64) {
+            if octets.is_empty() || peer.send(&octets).is_err() {
+                return;
+            }
+        }
+    });
+    let text = format!(
+        "static_resources:
+  listeners:
+  - name: main
+    address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.tcp_proxy
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: tcp
+          cluster: web
+  clusters:
+  - name: web
+    type: STATIC
+    close_connections_on_host_health_failure: true
+    health_checks: [{{{QUICK}, http_health_check: {{path: /hc}}}}]
+    load_assignment: {{cluster_name: web, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: \
+         {{address: 127.0.0.1, port_value: {}}}}}, health_check_config: {{port_value: {}}}}}}}]}}]}}
+",
+        host.port(),
+        checked.port()
+    );
+    let proxy = ProxyProcess::start(BINARY, &text);
+    let mut client = Client::connect(proxy.listener("main"));
+    client.send("ping").unwrap();
+    assert_eq!(client.read_exactly(4).0, b"ping");
+    status.store(500, Ordering::SeqCst);
+    let (rest, _) = client.read_to_end();
+    assert!(rest.is_empty());
+    assert_eq!(flags(&proxy, host.address()), "/failed_active_hc");
 }

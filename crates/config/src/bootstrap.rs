@@ -38,6 +38,12 @@ pub struct Bootstrap {
     pub local_cluster_name: Option<String>,
     /// `cluster_manager.upstream_bind_config`.
     pub upstream_bind_config: Option<crate::address::BindConfig>,
+    /// Downstream connections that there may be at once, of the monitor
+    /// `envoy.resource_monitors.global_downstream_max_connections` of the overload manager.
+    pub max_downstream_connections: Option<u64>,
+    /// How lines of the process's log look (`application_log_config.log_format`): a pattern with spdlog's flags. Of the
+    /// JSON form, the JSON text whose values are such patterns.
+    pub log_pattern: Option<String>,
     /// The document as read and normalised, for `/config_dump`.
     pub source: Option<Arc<Source>>,
 }

@@ -80,6 +80,7 @@ pub fn fuzz_load(data: &[u8]) {
             allow_unsupported: allow,
             strict: false,
             elsewhere: true,
+            overlays: &[],
             extensions: &NoExtensions,
         };
         match load(data, name, &options) {

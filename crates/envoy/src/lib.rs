@@ -12,6 +12,7 @@ mod dump;
 mod field_mask;
 pub mod fuzzing;
 mod load;
+mod merge;
 mod native;
 mod render;
 mod secrets;

@@ -2,7 +2,9 @@
 
 use crate::{
     check::{CheckOptions, check, check_wire},
+    merge::merge,
     native, parse_text,
+    table::Message,
     text::MAX_TEXT_BYTES,
     translate::{self, PathMap},
 };
@@ -36,6 +38,8 @@ pub struct LoadOptions<'a> {
     /// The file may be meant for another host: what is missing on this one, such as a file that it names, is a warning
     /// (`validate`).
     pub elsewhere: bool,
+    /// Documents of Envoy's dialect that are merged over the file, in this order (`--config-yaml`).
+    pub overlays: &'a [String],
     /// The registered extensions.
     pub extensions: &'a dyn Extensions,
 }
@@ -185,6 +189,9 @@ fn finish(
     dialect: &str,
     options: &LoadOptions<'_>,
 ) -> Result<Loaded, ConfigErrors> {
+    let mut all = findings.0;
+    let merged = (!options.overlays.is_empty()).then(|| overlaid(node, options, &mut all));
+    let (node, findings) = (merged.as_ref().unwrap_or(node), ConfigErrors(all));
     let (bootstrap, more) = translate::bootstrap(node, (options.strict, options.elsewhere), paths, &findings);
     let mut all = findings.0;
     for finding in more.0 {
@@ -199,4 +206,31 @@ fn finish(
         return Err(all);
     }
     Ok(Loaded { bootstrap, warnings: all, dialect: dialect.to_owned() })
+}
+
+/// The checked document with the overlays merged over it. What is wrong in an overlay has its path and no place, as that
+/// would be one of another text.
+fn overlaid(node: &Node, options: &LoadOptions<'_>, findings: &mut Vec<ConfigError>) -> Node {
+    let mut merged = node.clone();
+    let claims = |url: &str| options.extensions.claims(url);
+    let mut note = |errors: Vec<ConfigError>| {
+        findings.extend(errors.into_iter().map(|error| ConfigError {
+            mark: Mark::NONE,
+            reason: format!("{} (in --config-yaml)", error.reason),
+            ..error
+        }));
+    };
+    for text in options.overlays {
+        match parse_text(text.as_bytes()) {
+            Ok(document) => {
+                let (newer, found) = check(&document, BOOTSTRAP, &check_options(options, false, &claims));
+                note(found.0);
+                if let Some(message) = Message::find(BOOTSTRAP) {
+                    merge(&mut merged, &newer, message);
+                }
+            }
+            Err(errors) => note(errors.0),
+        }
+    }
+    merged
 }

@@ -119,6 +119,8 @@ enum End {
     Idle,
     TooLong,
     Draining,
+    /// The host fails its health checks.
+    HostFailed,
 }
 
 /// One side of a proxied connection.
@@ -145,7 +147,7 @@ impl TcpProxy {
         let stream_id = self.context.local.process.next_stream_id();
         let mut info = StreamInfo::new(Rc::clone(&downstream.info), stream_id, None);
         if let Some(upstream) = Box::pin(self.connect(&downstream, &mut info)).await {
-            let end = self.forward(&downstream, &upstream.socket).await;
+            let end = self.forward(&downstream, &upstream).await;
             info.upstream.wire_bytes_received = upstream.socket.bytes_received();
             info.upstream.wire_bytes_sent = upstream.socket.bytes_sent();
             if matches!(end, Err(End::Failed(Side::Upstream))) {
@@ -230,7 +232,8 @@ impl TcpProxy {
     }
 
     /// Moves bytes until both sides have sent their last, or something ends it before.
-    async fn forward(&self, downstream: &Downstream, upstream: &Socket) -> Result<(), End> {
+    async fn forward(&self, downstream: &Downstream, connection: &TcpConnection) -> Result<(), End> {
+        let upstream = &connection.socket;
         let model = &self.config.model;
         let clock = Activity::new(self.context.local.timer(), model.idle_timeout);
         let deadline = self.context.local.timer();
@@ -260,6 +263,9 @@ impl TcpProxy {
             if deadline.poll_expired(cx).is_ready() {
                 return Poll::Ready(Err(End::TooLong));
             }
+            if connection.host_failure.as_ref().is_some_and(|failure| failure.poll_draining(cx).is_ready()) {
+                return Poll::Ready(Err(End::HostFailed));
+            }
             // A proxied connection has no place where it could be ended politely: it may go on for the drain time.
             if !draining && downstream.drain.poll_draining(cx).is_ready() {
                 draining = true;
@@ -282,7 +288,7 @@ impl TcpProxy {
                 upstream.closed_by_peer();
                 return downstream.socket.reset_on_close();
             }
-            Err(End::Draining) => return,
+            Err(End::Draining | End::HostFailed) => return,
             Err(End::Idle) => {
                 // Envoy has no termination details for this.
                 return self.stats.idle_timeout.inc();

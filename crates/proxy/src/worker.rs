@@ -25,6 +25,8 @@ pub enum WorkerCommand {
     SetCluster(Arc<ClusterConfig>),
     /// Forget this cluster; running streams finish.
     RemoveCluster(String),
+    /// Look at the hosts of this cluster without waiting for the next choice.
+    RefreshCluster(Arc<str>),
     /// Serve a connection that another worker accepted.
     Adopt(Adopted),
     /// Accept no more on the listeners that this picks.
@@ -146,6 +148,11 @@ fn run(
                 WorkerCommand::RemoveListener(name) => listeners.remove(&name),
                 WorkerCommand::SetCluster(config) => context.clusters.set(&config),
                 WorkerCommand::RemoveCluster(name) => context.clusters.remove(&name),
+                WorkerCommand::RefreshCluster(name) => {
+                    if let Some(cluster) = context.clusters.get(&name) {
+                        cluster.refresh();
+                    }
+                }
                 WorkerCommand::Adopt(adopted) => listeners.adopt(adopted),
                 WorkerCommand::StopAccepting(which) => listeners.stop_accepting(which),
                 WorkerCommand::Drain(which) => listeners.drain(which),

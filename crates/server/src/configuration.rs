@@ -22,8 +22,13 @@ pub(crate) struct Refused(pub String);
 /// Reads the file. What is only odd comes back as text beside the model. `elsewhere`: it may be meant for another host,
 /// so what is missing on this one is odd and no error.
 pub(crate) fn read(options: &ConfigOptions, registry: &Registry, elsewhere: bool) -> Result<(Loaded, String), Refused> {
-    let name = options.path.display().to_string();
-    let bytes = read_file(&options.path).map_err(|error| Refused(format!("{name}: {error}")))?;
+    let (name, bytes) = if options.path.as_os_str().is_empty() {
+        ("--config-yaml".to_owned(), b"static_resources: {}\n".to_vec())
+    } else {
+        let name = options.path.display().to_string();
+        let bytes = read_file(&options.path).map_err(|error| Refused(format!("{name}: {error}")))?;
+        (name, bytes)
+    };
     let extensions = RegisteredExtensions(registry);
     let load = LoadOptions {
         dialect: options.dialect.as_deref(),
@@ -31,6 +36,7 @@ pub(crate) fn read(options: &ConfigOptions, registry: &Registry, elsewhere: bool
         allow_unsupported: options.allow_unsupported,
         strict: options.strict,
         elsewhere,
+        overlays: &options.overlays,
         extensions: &extensions,
     };
     match sota_envoy::load(&bytes, &name, &load) {

@@ -4,6 +4,7 @@ mod admin;
 mod configuration;
 mod explain;
 mod log_files;
+mod log_pattern;
 mod logging;
 mod memory;
 mod options;
@@ -16,6 +17,7 @@ pub mod stats;
 mod xds;
 
 pub use explain::{ExplainOptions, explain};
+pub use log_pattern::Pattern;
 pub use logging::{COMPONENTS, LogFormat, parse_level};
 pub use memory::set_allocator_collect;
 pub use options::{ConfigOptions, Options, default_concurrency};

@@ -3,6 +3,7 @@
 //! A component is the target of an event, such as `http` or `upstream`; levels can change while the process runs
 //! (`/logging`).
 
+use crate::log_pattern::{Entry, Pattern};
 use jiff::Timestamp;
 use std::{
     collections::BTreeMap,
@@ -46,14 +47,16 @@ pub const COMPONENTS: &[&str] = &[
     "zmq",
 ];
 
-/// Text or JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// How a line looks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum LogFormat {
     /// `[time][thread][level][component] message`
     #[default]
     Text,
     /// One object a line.
     Json,
+    /// As a pattern says.
+    Pattern(Pattern),
 }
 
 /// The levels that may be named: `trace`, `debug`, `info`, `warning` (or `warn`), `error`, `critical`, `off`.
@@ -88,7 +91,7 @@ pub(crate) struct Logging(Arc<Inner>);
 struct Inner {
     levels: RwLock<BTreeMap<&'static str, LevelFilter>>,
     default: RwLock<LevelFilter>,
-    format: LogFormat,
+    format: RwLock<LogFormat>,
     path: Option<PathBuf>,
     file: Mutex<Option<File>>,
 }
@@ -105,7 +108,7 @@ impl Logging {
         let logging = Self(Arc::new(Inner {
             levels: RwLock::new(COMPONENTS.iter().map(|name| (*name, level)).collect()),
             default: RwLock::new(level),
-            format,
+            format: RwLock::new(format),
             path,
             file: Mutex::new(file),
         }));
@@ -141,6 +144,11 @@ impl Logging {
         drop(levels);
         tracing::callsite::rebuild_interest_cache();
         true
+    }
+
+    /// From now on lines look so.
+    pub(crate) fn set_format(&self, format: LogFormat) {
+        *self.0.format.write().unwrap_or_else(PoisonError::into_inner) = format;
     }
 
     /// Opens the file again, for rotation by renaming.
@@ -193,16 +201,28 @@ impl<S: Subscriber> Layer<S> for Logging {
             Level::ERROR => "error",
         };
         let thread = std::thread::current();
-        let line = self.0.format.line(level, metadata.target(), thread.name().unwrap_or("?"), &text.0);
+        let format = self.0.format.read().unwrap_or_else(PoisonError::into_inner);
+        let line = match &*format {
+            LogFormat::Pattern(pattern) => pattern.line(&Entry {
+                time: Timestamp::now(),
+                level,
+                component: metadata.target(),
+                file: metadata.file().unwrap_or_default(),
+                line: metadata.line().unwrap_or_default(),
+                message: &text.0,
+            }),
+            other => other.line(level, metadata.target(), thread.name().unwrap_or("?"), &text.0),
+        };
+        drop(format);
         self.write(&line);
     }
 }
 
 impl LogFormat {
-    fn line(self, level: &str, component: &str, thread: &str, message: &str) -> String {
+    fn line(&self, level: &str, component: &str, thread: &str, message: &str) -> String {
         let now = Timestamp::now();
         match self {
-            Self::Text => {
+            Self::Text | Self::Pattern(_) => {
                 let time = now.strftime("%Y-%m-%d %H:%M:%S%.3f");
                 format!("[{time}][{thread}][{level}][{component}] {message}\n")
             }

@@ -40,7 +40,7 @@ pub struct Options {
 /// How a configuration file is read.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigOptions {
-    /// The file.
+    /// The file; empty when the overlays are all there is.
     pub path: PathBuf,
     /// The dialect by name; `None`: by the document's keys.
     pub dialect: Option<String>,
@@ -50,6 +50,10 @@ pub struct ConfigOptions {
     pub allow_unsupported: bool,
     /// What is missing on this host is an error.
     pub strict: bool,
+    /// Documents of Envoy's dialect that are merged over the file, in this order.
+    pub overlays: Vec<String>,
+    /// Unknown fields in what a control plane sends are errors.
+    pub reject_unknown_dynamic_fields: bool,
 }
 
 impl Default for Options {

@@ -359,7 +359,15 @@ impl Resources {
     /// Begins to look for the hosts of a cluster that is not served yet.
     pub(crate) fn start_discovery(&self, config: &Arc<ClusterConfig>) -> Discovery {
         let (resolver, outlier_log) = (self.resolver.borrow(), self.outlier_log.borrow().clone());
-        Discovery::start(config, &DiscoveryCx { local: &self.local, resolver: resolver.as_ref(), outlier_log })
+        let workers = Rc::clone(&self.workers);
+        let tell_workers = move |name: &Arc<str>| workers.publish(|| WorkerCommand::RefreshCluster(Arc::clone(name)));
+        let cx = DiscoveryCx {
+            local: &self.local,
+            resolver: resolver.as_ref(),
+            outlier_log,
+            tell_workers: Rc::new(tell_workers),
+        };
+        Discovery::start(config, &cx)
     }
 
     /// Tells the workers of a cluster, in the place of the one of its name.

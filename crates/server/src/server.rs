@@ -4,7 +4,8 @@ use crate::{
     admin,
     configuration::{self, Refused},
     log_files::{LogFiles, UnopenedLogs},
-    logging::Logging,
+    log_pattern::Pattern,
+    logging::{LogFormat, Logging},
     memory,
     options::{Options, default_concurrency},
     reload::Reload,
@@ -104,7 +105,7 @@ pub fn start(options: Options, registry: Registry) -> ExitCode {
     let logging = match Logging::install(
         options.log_level,
         &options.component_log_level,
-        options.log_format,
+        options.log_format.clone(),
         options.log_path.clone(),
     ) {
         Ok(logging) => logging,
@@ -120,6 +121,13 @@ pub fn start(options: Options, registry: Registry) -> ExitCode {
             tracing::warn!(target: "config", "{line}");
         }
         configuration::override_node(&mut loaded.bootstrap, &options);
+        if let Some(pattern) = &loaded.bootstrap.log_pattern {
+            let refused = |reason: String| Refused(format!("application_log_config: {reason}"));
+            if matches!(options.log_format, LogFormat::Pattern(_)) {
+                return Err(refused("the command line has a log format too; only one of them may".to_owned()));
+            }
+            logging.set_format(LogFormat::Pattern(Pattern::parse(pattern).map_err(refused)?));
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(Default::default())
@@ -146,6 +154,9 @@ pub fn validate(options: &Options, registry: Registry) -> ExitCode {
     let registry = Arc::new(registry);
     let build = || -> Result<String, Refused> {
         let (loaded, warnings) = configuration::read(&options.config, &registry, true)?;
+        if let Some(pattern) = &loaded.bootstrap.log_pattern {
+            Pattern::parse(pattern).map_err(|reason| Refused(format!("application_log_config: {reason}")))?;
+        }
         let logs = Arc::new(UnopenedLogs::default());
         let inputs = BuildInputs {
             registry,
@@ -203,7 +214,7 @@ impl Server {
         let runtime = RuntimeLayers::new(&bootstrap.layered_runtime);
         let runtime_stats: Group<RuntimeStats> = scope.child("runtime.").group();
         runtime_stats.loaded(&runtime);
-        process.set_max_connections(runtime.runtime.integer("overload.global_downstream_max_connections", 0));
+        process.set_max_connections(max_connections(&bootstrap, &runtime));
         let workers =
             Workers::start(concurrency, &process, || stats.shard()).map_err(failed("cannot start workers"))?;
         let workers = Rc::new(workers);
@@ -261,8 +272,7 @@ impl Server {
     /// Puts runtime values in force that are not read where they are used.
     pub(crate) fn apply_runtime(&self) {
         self.runtime_stats.loaded(&self.runtime);
-        let max = self.runtime.runtime.integer("overload.global_downstream_max_connections", 0);
-        self.process.set_max_connections(max);
+        self.process.set_max_connections(max_connections(&self.bootstrap.borrow(), &self.runtime));
     }
 
     /// Asks the process to end (`/quitquitquit`): as SIGINT does.
@@ -432,9 +442,17 @@ fn keep_what_needs_a_restart(served: &Bootstrap, new: &mut Bootstrap) -> Vec<&'s
         ("stats_config", keep(&served.stats_config, &mut new.stats_config)),
         ("stats_flush_interval", keep(&served.stats_flush_interval, &mut new.stats_flush_interval)),
         ("layered_runtime", keep(&served.layered_runtime, &mut new.layered_runtime)),
+        ("overload_manager", keep(&served.max_downstream_connections, &mut new.max_downstream_connections)),
+        ("application_log_config", keep(&served.log_pattern, &mut new.log_pattern)),
         ("typed_dns_resolver_config", keep(&served.dns_resolver, &mut new.dns_resolver)),
     ];
     kept.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+}
+
+/// The limit of downstream connections, 0 for none: of the overload manager, or of the runtime key that was there before.
+fn max_connections(bootstrap: &Bootstrap, runtime: &RuntimeLayers) -> u64 {
+    let by_runtime = || runtime.runtime.integer("overload.global_downstream_max_connections", 0);
+    bootstrap.max_downstream_connections.unwrap_or_else(by_runtime)
 }
 
 /// Whole milliseconds.

@@ -7,19 +7,21 @@ use super::{
     cluster::cluster,
     config_source::dynamic_resources,
     context::{Cx, PathMap},
-    extension::extension,
+    extension::{extension, message_name},
     listener::listener,
     listener_addresses,
     runtime::{layered_runtime, static_number},
     stats_config::stats_config,
     tls,
 };
+use crate::check::type_name;
 use sota_config::{
-    ConfigErrors, Node, Source,
+    ConfigErrors, Node, Source, Value,
     bootstrap::{Admin, Bootstrap, NodeInfo},
 };
 use std::{
     collections::{HashMap, HashSet},
+    fmt::Write,
     sync::Arc,
 };
 
@@ -65,6 +67,7 @@ fn translate(cx: &mut Cx<'_>, node: &Node, cluster_names: &HashSet<&str>) -> Boo
     let places: Vec<_> = listeners.iter().map(|(index, mark, listener)| (*index, *mark, listener)).collect();
     listener_addresses::check(cx, &places);
 
+    extensions(cx, node);
     let manager = node.field("cluster_manager");
     let local = manager.str("local_cluster_name");
     if !local.is_empty() && !cluster_names.contains(local) {
@@ -92,8 +95,100 @@ fn translate(cx: &mut Cx<'_>, node: &Node, cluster_names: &HashSet<&str>) -> Boo
         upstream_bind_config: cx.with("cluster_manager", |cx| {
             cx.optional(manager, "upstream_bind_config", |cx, node| Some(bind_config(cx, node)))
         }),
+        max_downstream_connections: cx
+            .with("overload_manager", |cx| max_connections(cx, node.field("overload_manager"))),
+        log_pattern: log_pattern(node.field("application_log_config").field("log_format")),
         source: Some(Arc::new(Source::with_marks(node))),
     }
+}
+
+/// The one monitor of the overload manager that is there; the check lets no other through but by `--allow-unsupported`.
+fn max_connections(cx: &mut Cx<'_>, manager: &Node) -> Option<u64> {
+    const MONITOR: &str = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig";
+    let mut found = None;
+    cx.each(manager, "resource_monitors", |cx, monitor| {
+        match message_name(monitor) {
+            Some(MONITOR) if found.is_some() => {
+                cx.field_error(monitor, "name", "there is a monitor of downstream connections already");
+            }
+            Some(MONITOR) => found = monitor.field("typed_config").uint("max_active_downstream_connections"),
+            _ => cx.field_error(monitor, "name", "only the monitor of downstream connections is supported"),
+        }
+        Some(())
+    });
+    found
+}
+
+/// What may stand in `bootstrap_extensions`.
+fn extensions(cx: &mut Cx<'_>, node: &Node) {
+    const INTERNAL_LISTENER: &str = "envoy.extensions.bootstrap.internal_listener.v3.InternalListener";
+    cx.each(node, "bootstrap_extensions", |cx, extension| {
+        let any = extension.field("typed_config");
+        let inner = type_name(any.str("type_url"));
+        let named = if inner.is_empty() { message_name(extension).unwrap_or_default() } else { inner };
+        if named != INTERNAL_LISTENER {
+            let reason =
+                format!("the bootstrap extension \"{}\" is not supported", extension.str("name").escape_debug());
+            cx.field_error(extension, "name", reason);
+        }
+        Some(())
+    });
+}
+
+/// Compat: Envoy too takes the JSON form as the pattern that its text is, with the keys in order.
+fn log_pattern(format: &Node) -> Option<String> {
+    if let Some(text) = format.get("text_format") {
+        return text.as_str().map(str::to_owned);
+    }
+    format.get("json_format").map(|node| {
+        let mut out = String::new();
+        write_json(node, &mut out);
+        out
+    })
+}
+
+fn write_json(node: &Node, out: &mut String) {
+    match &node.value {
+        Value::Map(entries) => {
+            let mut entries: Vec<_> = entries.iter().collect();
+            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+            for (index, (key, value)) in entries.into_iter().enumerate() {
+                let _ = write!(out, "{}{}:", if index == 0 { '{' } else { ',' }, quoted(key));
+                write_json(value, out);
+            }
+            out.push_str(if node.pairs().is_empty() { "{}" } else { "}" });
+        }
+        Value::List(items) => {
+            for (index, item) in items.iter().enumerate() {
+                out.push(if index == 0 { '[' } else { ',' });
+                write_json(item, out);
+            }
+            out.push_str(if items.is_empty() { "[]" } else { "]" });
+        }
+        Value::String(text) => out.push_str(&quoted(text)),
+        Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+        _ => match node.as_f64() {
+            Some(number) => {
+                let _ = write!(out, "{number}");
+            }
+            None => out.push_str("null"),
+        },
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
 }
 
 fn node_info(node: &Node) -> NodeInfo {

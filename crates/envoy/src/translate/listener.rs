@@ -67,7 +67,7 @@ pub(super) fn listener(cx: &mut Cx<'_>, node: &Node) -> Option<Listener> {
             _ => TrafficDirection::Unspecified,
         },
         access_log: cx.each(node, "access_log", access_log),
-        ignore_global_conn_limit: node.bool("ignore_global_conn_limit"),
+        ignore_global_conn_limit: node.bool("ignore_global_conn_limit") || node.bool("bypass_overload_manager"),
         source: Some(Arc::new(Source::new(node))),
     };
     first.map(|_| listener)

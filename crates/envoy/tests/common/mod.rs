@@ -95,6 +95,7 @@ pub fn options(extensions: &Registry) -> LoadOptions<'_> {
         allow_unsupported: false,
         strict: false,
         elsewhere: true,
+        overlays: &[],
         extensions,
     }
 }

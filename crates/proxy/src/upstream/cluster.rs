@@ -342,8 +342,9 @@ impl Cluster {
         let workers = set.hosts().iter().map(next).collect();
         *hosts = Hosts { set, workers };
         if self.config.model().close_connections_on_host_health_failure {
-            let failed = |worker: &&Rc<WorkerHost>| worker.host().state().has(HostState::FAILED_CHECK);
-            hosts.workers.iter().flatten().filter(failed).for_each(|worker| worker.pools().close_idle());
+            for worker in hosts.workers.iter().flatten() {
+                worker.pools().note_health(worker.host().state().has(HostState::FAILED_CHECK));
+            }
         }
         drop(hosts);
         self.version.set(version);

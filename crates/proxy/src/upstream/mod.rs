@@ -38,7 +38,7 @@ pub use conn_pool::{
     ConnectionFacts, Http2Place, HttpConnection, OwnConnection, PoolFailure, PoolFailureKind, TcpConnection,
     UpstreamConnection, WorkerHost,
 };
-pub use dns::{Discovery, DiscoveryCx, check_resolver};
+pub use dns::{Discovery, DiscoveryCx, TellWorkers, check_resolver};
 pub use hash_policy::{HashPolicies, RequestHash};
 pub use host::{Host, HostCounts, HostHealth, HostSpec, HostState};
 pub use host_set::{HostSet, PriorityHosts};

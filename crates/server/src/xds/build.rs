@@ -52,6 +52,7 @@ pub(super) enum Outcome<T> {
 pub(super) struct Builder {
     pub(super) inputs: BuildInputs,
     pub(super) allow_unsupported: bool,
+    pub(super) allow_unknown_fields: bool,
     /// Clusters that exist, for routes that want theirs checked.
     pub(super) clusters: Arc<HashSet<String>>,
 }
@@ -151,7 +152,7 @@ impl Builder {
         let claims = |url: &str| claims(&self.inputs.registry, url);
         let options = CheckOptions {
             static_config: false,
-            allow_unknown_fields: true,
+            allow_unknown_fields: self.allow_unknown_fields,
             allow_unsupported: self.allow_unsupported,
             relaxed: false,
             claims: &claims,

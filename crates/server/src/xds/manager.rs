@@ -381,6 +381,7 @@ impl Manager {
         Builder {
             inputs: self.server.inputs.clone(),
             allow_unsupported: self.server.options.config.allow_unsupported,
+            allow_unknown_fields: !self.server.options.config.reject_unknown_dynamic_fields,
             clusters: Arc::new(clusters),
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     upstream::host::{Host, HostCounters, WorkerCounters},
 };
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     rc::Rc,
     sync::Arc,
 };
@@ -68,7 +68,11 @@ impl WorkerHost {
     }
 
     pub(in crate::upstream) async fn tcp_connection(&self, priority: usize) -> Result<TcpConnection, PoolFailure> {
-        TcpConnection::acquire(self.pools.get(&self.host, Kind::Tcp, priority)).await
+        let mut connection = TcpConnection::acquire(self.pools.get(&self.host, Kind::Tcp, priority)).await?;
+        if self.pools.context.config.model().close_connections_on_host_health_failure {
+            connection.host_failure = Some(self.pools.failure.borrow().watch());
+        }
+        Ok(connection)
     }
 
     /// A connection of its own that is not counted as a request.
@@ -110,6 +114,9 @@ pub(in crate::upstream) struct HostPools {
     /// Those of extensions, by what is spoken.
     message: RefCell<Vec<(&'static str, Rc<ConnPool>)>>,
     draining: DrainSignal,
+    /// Given when the host fails its health checks, and then replaced.
+    failure: RefCell<DrainSignal>,
+    has_failed: Cell<bool>,
 }
 
 impl HostPools {
@@ -127,6 +134,8 @@ impl HostPools {
             tcp: Default::default(),
             message: RefCell::default(),
             draining: signal,
+            failure: RefCell::default(),
+            has_failed: Cell::new(false),
         })
     }
 
@@ -153,8 +162,20 @@ impl HostPools {
         pool
     }
 
+    /// The host fails its health checks, or does not: where that is new, everything to it is closed that is not in a
+    /// request.
+    pub(in crate::upstream) fn note_health(&self, failed: bool) {
+        if failed {
+            self.close_idle();
+        }
+        if failed && !self.has_failed.replace(failed) {
+            self.failure.take().begin();
+        }
+        self.has_failed.set(failed);
+    }
+
     /// Closes idle connections; the pools go on.
-    pub(in crate::upstream) fn close_idle(&self) {
+    fn close_idle(&self) {
         for pool in self.all() {
             drop(pool.idle.take());
             pool.shared.borrow().iter().for_each(|connection| connection.close_if_idle());

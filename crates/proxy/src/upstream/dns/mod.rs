@@ -39,6 +39,9 @@ pub fn check_resolver(config: &ExtensionConfig) -> Result<(), ConfigError> {
     ResolverSettings::read(config).map(|_| ())
 }
 
+/// Has the workers look at the hosts of the cluster of this name at once.
+pub type TellWorkers = Rc<dyn Fn(&Arc<str>)>;
+
 /// What keeping the hosts of clusters needs of the main thread.
 #[derive(Clone)]
 pub struct DiscoveryCx<'a> {
@@ -48,6 +51,8 @@ pub struct DiscoveryCx<'a> {
     pub resolver: Option<&'a ExtensionConfig>,
     /// Where it is written which hosts are ejected, if anywhere.
     pub outlier_log: Option<Arc<dyn LogFile>>,
+    /// Has the workers look at the hosts of a cluster at once.
+    pub tell_workers: TellWorkers,
 }
 
 /// Keeps a cluster's hosts as discovery says. Dropping it stops that.
@@ -110,7 +115,7 @@ impl Discovery {
             tasks.push(tokio::task::spawn_local(super::slow_start::run(Arc::clone(config))));
         }
         if config.health_checker().is_some() {
-            let checks = super::health_check::run(Arc::clone(config), Rc::clone(cx.local));
+            let checks = super::health_check::run(Arc::clone(config), Rc::clone(cx.local), Rc::clone(&cx.tell_workers));
             tasks.push(tokio::task::spawn_local(checks));
         }
         Self { tasks, ready, config: Arc::clone(config) }

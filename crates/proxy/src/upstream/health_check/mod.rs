@@ -13,6 +13,7 @@ mod tcp;
 
 use super::{
     config::ClusterConfig,
+    dns::TellWorkers,
     host::{Host, HostState},
 };
 use crate::{local::Local, tls::TlsStats};
@@ -133,10 +134,10 @@ struct Session {
 }
 
 /// Checks the hosts of a cluster for as long as it lives.
-pub(super) async fn run(config: Arc<ClusterConfig>, local: Rc<Local>) {
+pub(super) async fn run(config: Arc<ClusterConfig>, local: Rc<Local>, tell_workers: TellWorkers) {
     let Some(checker) = config.health_checker().cloned() else { return };
     let checks = Rc::new(Checks {
-        reporter: Reporter::new(&config),
+        reporter: Reporter::new(&config, tell_workers),
         stats: config.scope(&local.stats).child("health_check.").group(),
         tls_stats: OnceCell::new(),
         checker: Arc::clone(&checker),

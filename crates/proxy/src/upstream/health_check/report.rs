@@ -3,12 +3,17 @@
 use super::{Checks, Failure, Progress, Transition, progress::Event};
 use crate::upstream::{
     config::ClusterConfig,
+    dns::TellWorkers,
     events,
     host::{Host, HostState},
 };
 use serde_json::{Map, Value, json};
 use sota_config::health_check::HealthCheckKind;
-use std::{cell::RefCell, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::Notify;
 
 /// After one host set the next may come so much later.
@@ -20,13 +25,18 @@ pub(super) struct Reporter {
     /// Hosts that were checked for the first time.
     checked: RefCell<Vec<Arc<HostState>>>,
     has_sinks: bool,
+    /// A host has failed since the last time.
+    has_failed: Cell<bool>,
+    tell_workers: TellWorkers,
 }
 
 impl Reporter {
-    pub(super) fn new(config: &ClusterConfig) -> Self {
+    pub(super) fn new(config: &ClusterConfig, tell_workers: TellWorkers) -> Self {
         Self {
             changed: Notify::new(),
             checked: RefCell::default(),
+            has_failed: Cell::new(false),
+            tell_workers,
             has_sinks: config.health_checker().is_some_and(|checker| !checker.logs.is_empty()),
         }
     }
@@ -44,6 +54,9 @@ impl Checks {
             self.reporter.changed.notified().await;
             let checked = self.reporter.checked.take();
             self.config.apply_health();
+            if self.reporter.has_failed.take() && self.config.model().close_connections_on_host_health_failure {
+                (self.reporter.tell_workers)(self.config.name());
+            }
             for state in &checked {
                 state.set(HostState::UNCHECKED, false);
             }
@@ -94,6 +107,9 @@ impl Checks {
         }
         let event = |event| self.log(host, event, failure, status);
         let transition = progress.fail(host.state(), &self.checker.model, failure, retriable, event);
+        if transition == Transition::Changed {
+            self.reporter.has_failed.set(true);
+        }
         self.note(host.state(), transition)
     }
 

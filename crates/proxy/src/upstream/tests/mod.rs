@@ -65,7 +65,10 @@ pub(super) fn build_next(model: Model, before: &ClusterConfig) -> Arc<ClusterCon
 }
 
 pub(super) fn discover(worker: &Worker, config: &Arc<ClusterConfig>) -> Discovery {
-    Discovery::start(config, &DiscoveryCx { local: &worker.local, resolver: None, outlier_log: None })
+    Discovery::start(
+        config,
+        &DiscoveryCx { local: &worker.local, resolver: None, outlier_log: None, tell_workers: Rc::new(|_| {}) },
+    )
 }
 
 pub(super) fn endpoint(address: Address) -> Endpoint {
