@@ -81,8 +81,9 @@ fn open_telemetry_over_grpc() {
     let (origin, collector) = (Origin::named("one"), Collector::start());
     let tags = "custom_tags: [{tag: lit, literal: {value: l}}, {tag: env, environment: {name: NO_SUCH_VARIABLE, default_value: d}}, \
                 {tag: req, request_header: {name: x-a, default_value: none}}, {tag: empty, request_header: {name: x-no}}, \
-                {tag: fmt, value: \"%PROTOCOL%\"}]";
-    let route = ", decorator: {operation: buy}, tracing: {custom_tags: [{tag: lit, literal: {value: of-route}}]}";
+                {tag: fmt, value: \"%PROTOCOL%\"}, \
+                {tag: meta, metadata: {kind: {route: {}}, metadata_key: {key: ns, path: [{key: a}]}, default_value: none}}]";
+    let route = ", metadata: {filter_metadata: {ns: {a: of-the-route}}}, decorator: {operation: buy}, tracing: {custom_tags: [{tag: lit, literal: {value: of-route}}]}";
     let text = config(
         origin.port(),
         &format!("{tags}, verbose: true, max_path_tag_length: 8, {}", otel(GRPC)),
@@ -129,6 +130,7 @@ fn open_telemetry_over_grpc() {
         ("env", "d"),
         ("req", "b"),
         ("fmt", "HTTP/1.1"),
+        ("meta", "of-the-route"),
         ("empty", ""),
     ] {
         assert_eq!(tag(&span, name), value, "{name} of {span:?}");
