@@ -16,7 +16,7 @@ const BY_DETAILS: &[(&str, &str)] = &[
         "the request target is an absolute URL, which is not allowed; see http_protocol_options.allow_absolute_url",
     ),
     ("cluster_not_found", "the route names a cluster that does not exist; see cluster_header, or add the cluster"),
-    ("codec_error", "the client broke HTTP/2, so its connection was closed; see the counters below http2."),
+    ("codec_error", "the client broke HTTP/2, so its connection was closed; see the http2 counters in /stats"),
     ("compression_failed", "the response could not be compressed; see the compressor filter and the log"),
     (
         "csrf_origin_mismatch",
