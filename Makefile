@@ -44,6 +44,7 @@ parity: ## the same bootstrap on Envoy 1.40 and on ours, compared (CASES="routin
 bench: all ## Envoy, nginx, HAProxy and ours, one worker on one core each (BENCH="--rounds 9")
 	@$(PYTHON) tests/run.py --prepare-only
 	@.venv/bin/python benches/run.py --sota ./sota-mesh $(BENCH)
+	$(CARGO) bench -q -p sota-proxy --bench recorder
 	@.venv/bin/python benches/zeromq.py --sota ./sota-mesh
 
 clean: ## remove what was built

@@ -119,6 +119,9 @@ struct StartArgs {
     /// Connections of a changed or removed filter chain may go on for so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     drain_time_s: u32,
+    /// Each worker keeps its last N requests for /requests of the admin interface; 0: none
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(0..=16384))]
+    recent_requests: u16,
     /// Read the configuration again whenever its file changes
     #[arg(long)]
     watch: bool,
@@ -294,6 +297,7 @@ impl StartArgs {
             drain_delay: seconds(self.drain_delay_s),
             shutdown_time: seconds(self.shutdown_time_s),
             drain_time: seconds(self.drain_time_s),
+            recent_requests: self.recent_requests.into(),
             watch: self.watch,
             admin_address_path: self.admin_address_path,
             service_node: self.service_node,

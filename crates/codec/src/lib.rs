@@ -21,5 +21,6 @@ pub mod http1;
 pub mod http2;
 pub mod http_inspect;
 pub mod proxy_protocol;
+pub mod protobuf;
 pub mod resp;
 pub mod zmtp;

@@ -7,6 +7,7 @@ use crate::{
     extension::ExtensionConfig,
     matcher::StringMatcher,
     route::{HeaderMutations, RouteConfiguration},
+    tracing::Tracing,
     upgrade::UpgradeConfig,
 };
 use std::{sync::Arc, time::Duration};
@@ -99,6 +100,10 @@ pub struct HttpConnectionManager {
     pub access_log_flush_interval: Option<Duration>,
     /// Log when a stream begins too.
     pub flush_access_log_on_new_request: bool,
+    /// Tracing; `None`: requests are not traced.
+    pub tracing: Option<Box<Tracing>>,
+    /// `x-request-id` says why a request is traced (`pack_trace_reason`); default true.
+    pub pack_trace_reason: bool,
     /// Changes to local replies.
     pub local_reply: LocalReplyConfig,
     /// Which upgrades pass, where routes do not say.

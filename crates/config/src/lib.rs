@@ -26,6 +26,7 @@ pub mod secret;
 pub mod source;
 pub mod tcp_proxy;
 pub mod tls;
+pub mod tracing;
 pub mod upgrade;
 
 pub use error::{ConfigError, ConfigErrors, Severity};

@@ -11,6 +11,7 @@ use crate::{
     node::Node,
     retry::{GrpcTimeout, InternalRedirectPolicy, MirrorPolicy, RetryPolicy},
     source::Source,
+    tracing::RouteTracing,
     upgrade::RouteUpgrade,
 };
 use std::{sync::Arc, time::Duration};
@@ -140,6 +141,8 @@ pub struct Route {
     pub stat_prefix: String,
     /// Overrides the virtual host's.
     pub request_body_buffer_limit: Option<u64>,
+    /// What it changes of traces (`tracing`, `decorator`).
+    pub tracing: Option<Box<RouteTracing>>,
 }
 
 /// Which requests a route takes: all parts must agree.

@@ -2,6 +2,7 @@
 
 use crate::{
     local::Local,
+    recorder::Recorder,
     upstream::{self, Clusters},
 };
 use sota_plugin::{
@@ -19,6 +20,8 @@ pub struct WorkerContext {
     pub clusters: Rc<Clusters>,
     /// The worker as extensions see it.
     pub cx: WorkerCx,
+    /// The last requests.
+    pub recorder: Recorder,
 }
 
 impl WorkerContext {
@@ -29,6 +32,7 @@ impl WorkerContext {
         Rc::new(Self {
             local: Rc::clone(local),
             clusters,
+            recorder: Recorder::new(local.process.recent_requests()),
             cx: WorkerCx::new(local.id, local.stats.clone(), Rc::new(services)),
         })
     }

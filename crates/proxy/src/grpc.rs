@@ -55,6 +55,8 @@ pub struct GrpcStream {
     outgoing: BytesMut,
     /// What came and is no whole message yet.
     incoming: BytesMut,
+    /// Nothing follows what waits.
+    ends: bool,
     has_head: bool,
     head: ResponseHead,
 }
@@ -88,6 +90,7 @@ impl GrpcStream {
             _place: place,
             outgoing: BytesMut::new(),
             incoming: BytesMut::new(),
+            ends: false,
             has_head: false,
             head: ResponseHead::default(),
         })
@@ -99,6 +102,25 @@ impl GrpcStream {
         self.outgoing.extend_from_slice(&[0]);
         self.outgoing.extend_from_slice(&length.to_be_bytes());
         self.outgoing.extend_from_slice(message);
+    }
+
+    /// One message there, one back. Give it a timeout: it has none of its own.
+    pub async fn unary(
+        cluster: &Rc<Cluster>,
+        path: &str,
+        authority: &str,
+        metadata: &[(String, String)],
+        message: &[u8],
+    ) -> Result<Bytes, GrpcError> {
+        let mut call = Self::open(cluster, path, authority, metadata).await?;
+        call.send(message);
+        call.ends = true;
+        let answer = call.message().await?;
+        match call.message().await {
+            Err(GrpcError::Status(GrpcStatus::OK, _)) => Ok(answer),
+            Err(error) => Err(error),
+            Ok(_) => Err(GrpcError::Malformed("there are two answers")),
+        }
     }
 
     /// Octets that wait to be sent.
@@ -118,6 +140,10 @@ impl GrpcStream {
         {
             sent.map_err(|error| GrpcError::Lost(error.to_string()))?;
             self.outgoing.clear();
+        }
+        if self.ends && self.outgoing.is_empty() {
+            self.ends = false;
+            self.stream.end(None).map_err(|error| GrpcError::Lost(error.to_string()))?;
         }
         while !self.has_head {
             match ready!(self.stream.poll_head(cx, &mut self.head)) {

@@ -9,7 +9,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -33,6 +33,8 @@ pub struct Process {
     max_connections: AtomicU64,
     /// In milliseconds.
     drain_time: AtomicU64,
+    /// Requests that each worker's flight recorder keeps.
+    recent_requests: AtomicUsize,
 }
 
 impl Process {
@@ -64,6 +66,16 @@ impl Process {
     /// Sets it.
     pub fn set_drain_time(&self, time: Duration) {
         self.drain_time.store(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How many requests each worker's flight recorder keeps; 0: none.
+    pub fn recent_requests(&self) -> usize {
+        self.recent_requests.load(Ordering::Relaxed)
+    }
+
+    /// Sets it, for workers that start later.
+    pub fn set_recent_requests(&self, count: usize) {
+        self.recent_requests.store(count, Ordering::Relaxed);
     }
 
     /// Sets the limit of downstream connections; 0 is none.

@@ -3,6 +3,7 @@
 use crate::{
     access_log::{AccessLogs, WorkerAccessLogs},
     buffer::{LARGE, SMALL},
+    cause,
     context::WorkerContext,
     downstream::Downstream,
     socket::{Socket, Splice, SpliceError, Spliced},
@@ -156,6 +157,10 @@ impl TcpProxy {
                 info.response_flags.set(ResponseFlag::UpstreamRemoteReset);
             }
             self.note_end(end, &downstream, &upstream);
+        }
+        if !info.response_flags.is_empty() {
+            let cluster = info.upstream.cluster.clone();
+            cause::note_tcp(cluster.as_deref(), &mut info);
         }
         info.bytes_received = downstream.socket.bytes_received();
         info.bytes_sent = downstream.socket.bytes_sent();

@@ -25,6 +25,8 @@ pub struct Options {
     pub shutdown_time: Duration,
     /// Connections of a changed or removed filter chain may go on for so long. Default 600 s.
     pub drain_time: Duration,
+    /// How many requests each worker keeps for `/requests`. Default 256; 0: none.
+    pub recent_requests: usize,
     /// Read the configuration again when its file changes.
     pub watch: bool,
     /// Where to write the admin interface's address once it is known.
@@ -66,6 +68,7 @@ impl Default for Options {
             drain_delay: Duration::from_secs(5),
             shutdown_time: Duration::from_secs(25),
             drain_time: Duration::from_secs(600),
+            recent_requests: 256,
             watch: false,
             admin_address_path: None,
             service_node: None,

@@ -209,6 +209,7 @@ impl Server {
         let scope = stats.shard();
         let process = Arc::new(Process::default());
         process.set_drain_time(options.drain_time);
+        process.set_recent_requests(options.recent_requests);
         let logs = LogFiles::start(&scope).map_err(failed("cannot start the log thread"))?;
         let runtime = RuntimeLayers::new(&bootstrap.layered_runtime);
         let runtime_stats: Group<RuntimeStats> = scope.child("runtime.").group();

@@ -83,6 +83,7 @@ fn listed_messages_can_be_reached() {
                 || name == "envoy.config.bootstrap.v3.Bootstrap"
                 || name.starts_with("envoy.service.discovery.v3.")
                 || name.starts_with("envoy.type.matcher.v3.Http")
+                || name.starts_with("envoy.config.trace.v3.")
                 || matches!(
                     name,
                     "envoy.config.rbac.v3.Action"

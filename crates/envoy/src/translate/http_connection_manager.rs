@@ -11,6 +11,7 @@ use super::{
     local_reply::local_reply,
     original_ip::original_ip_detection,
     route::route_configuration,
+    tracing::tracing,
     upgrade::upgrades,
 };
 use sota_config::{
@@ -135,6 +136,11 @@ pub(super) fn http_connection_manager(cx: &mut Cx<'_>, node: &Node) -> Option<Ht
         access_log_flush_interval,
         flush_access_log_on_new_request: node.bool("flush_access_log_on_new_request")
             || options.bool("flush_access_log_on_new_request"),
+        tracing: match node.has("tracing") {
+            true => Some(cx.optional(node, "tracing", tracing)?),
+            false => None,
+        },
+        pack_trace_reason: node.field("request_id_extension").field("typed_config").bool_or("pack_trace_reason", true),
         local_reply: cx.with("local_reply_config", |cx| local_reply(cx, node.field("local_reply_config"))),
         upgrades: upgrades(cx, node),
         http_filters,

@@ -40,6 +40,7 @@ mod runtime;
 mod stats_config;
 mod tcp_proxy;
 mod tls;
+mod tracing;
 mod upgrade;
 mod virtual_host;
 

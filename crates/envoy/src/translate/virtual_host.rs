@@ -11,6 +11,7 @@ use super::{
     route::{RouteScope, per_filter_config},
     route_action,
     route_match::route_match,
+    tracing::route_tracing,
 };
 use sota_config::{
     Node,
@@ -94,6 +95,7 @@ fn route(cx: &mut Cx<'_>, node: &Node, scope: RouteScope, virtual_host: &str) ->
         metadata: node.get("metadata").map(|metadata| Arc::new(metadata.clone())),
         stat_prefix: node.str("stat_prefix").to_owned(),
         request_body_buffer_limit: body_buffer_limit(cx, node),
+        tracing: route_tracing(cx, node),
     })
 }
 

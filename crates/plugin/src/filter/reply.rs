@@ -22,6 +22,8 @@ pub struct LocalReply {
     pub flag: Option<ResponseFlag>,
     /// Response code details.
     pub details: Details,
+    /// What happened and which setting would have helped, as one sentence. `None`: what the details are known to mean.
+    pub cause: Option<Box<str>>,
     /// Send it as the filter made it: neither the route's fields nor `local_reply_config` change it, and
     /// `%RESPONSE_CODE%` is not known before it has left. For answers that are no failures.
     pub verbatim: bool,
@@ -39,6 +41,7 @@ impl LocalReply {
             grpc_status: None,
             flag: None,
             details: details.into(),
+            cause: None,
             verbatim: false,
             close: false,
         }
@@ -48,6 +51,13 @@ impl LocalReply {
     #[must_use]
     pub fn flag(mut self, flag: ResponseFlag) -> Self {
         self.flag = Some(flag);
+        self
+    }
+
+    /// With the sentence that says what happened (`%SOTA_CAUSE%`).
+    #[must_use]
+    pub fn cause(mut self, cause: impl Into<Box<str>>) -> Self {
+        self.cause = Some(cause.into());
         self
     }
 

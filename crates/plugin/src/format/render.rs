@@ -51,6 +51,7 @@ pub(super) static PLAIN: &[(&str, Plain)] = &[
         "CONNECTION_TERMINATION_DETAILS",
         Plain::Text(|cx, out| text(cx.info.connection.termination_details.borrow().as_deref(), out)),
     ),
+    ("SOTA_CAUSE", Plain::Text(|cx, out| text(cx.info.cause.as_deref(), out))),
     ("CUSTOM_FLAGS", Plain::Text(|_, _| true)),
     ("LOCAL_REPLY_BODY", Plain::Text(|cx, out| text(Some(cx.local_reply_body), out))),
     ("ACCESS_LOG_TYPE", Plain::Text(|cx, out| text(Some(cx.kind.as_str()), out))),
@@ -67,8 +68,16 @@ pub(super) static PLAIN: &[(&str, Plain)] = &[
     ("STREAM_ID", Plain::Text(|cx, out| text(cx.info.request_id.as_deref(), out))),
     ("UNIQUE_ID", Plain::Text(unique_id)),
     ("CONNECTION_ID", Plain::Number(|cx| cx.info.connection.id)),
-    ("TRACE_ID", Plain::Absent),
-    ("SPAN_ID", Plain::Absent),
+    (
+        "TRACE_ID",
+        Plain::Text(|cx, out| text(cx.info.trace.as_ref().map(|trace| trace.trace_id_text()).as_deref(), out)),
+    ),
+    (
+        "SPAN_ID",
+        Plain::Text(|cx, out| {
+            text(cx.info.trace.as_ref().map(|trace| format!("{:016x}", trace.span_id)).as_deref(), out)
+        }),
+    ),
     // Sizes.
     ("BYTES_RECEIVED", Plain::Number(|cx| cx.info.bytes_received)),
     ("BYTES_SENT", Plain::Number(|cx| cx.info.bytes_sent)),

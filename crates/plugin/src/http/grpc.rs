@@ -29,6 +29,8 @@ const NAMES: [(&str, &str); 17] = [
 ];
 
 impl GrpcStatus {
+    /// 0: all went well.
+    pub const OK: Self = Self(0);
     /// 2: what there is nothing to say of.
     pub const UNKNOWN: Self = Self(2);
 

@@ -107,6 +107,8 @@ pub struct ConnectionInfo {
     pub local: PeerAddress,
     /// Whether `local` was restored.
     pub local_restored: bool,
+    /// The listener says that its traffic leaves this machine's service (`traffic_direction: OUTBOUND`).
+    pub is_outbound: bool,
     /// The server name of the TLS client hello, in lower case.
     pub server_name: Option<Box<str>>,
     /// `tls` or `raw_buffer`, as a listener filter saw it; empty when nobody looked.
@@ -147,6 +149,7 @@ impl ConnectionInfo {
             direct_local: local.clone(),
             local,
             local_restored: false,
+            is_outbound: false,
             server_name: None,
             transport_protocol: "",
             application_protocols: Vec::new(),

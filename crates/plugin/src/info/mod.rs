@@ -5,9 +5,11 @@ mod flags;
 mod state;
 mod stream;
 mod tls;
+mod trace;
 
 pub use connection::{ConnectionInfo, ConnectionSummary, PeerAddress, PeerCertificate, ProxyTlv};
 pub use flags::{ResponseFlag, ResponseFlags};
 pub use state::{FilterState, FilterStateValue, HashableString, Metadata};
 pub use stream::{Details, HostOverride, RouteInfo, StreamInfo, Timing, UpstreamAttempt, UpstreamInfo};
 pub use tls::{CertificateInfo, TlsInfo};
+pub use trace::TraceInfo;

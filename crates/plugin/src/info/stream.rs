@@ -1,6 +1,6 @@
 //! Facts about a stream: one request with its response, or one TCP connection that is proxied.
 
-use super::{ConnectionInfo, FilterState, Metadata, PeerAddress, ResponseFlags, TlsInfo};
+use super::{ConnectionInfo, FilterState, Metadata, PeerAddress, ResponseFlags, TlsInfo, TraceInfo};
 use crate::{
     http::{Protocol, StatusCode},
     rate_limit::RouteRateLimits,
@@ -52,6 +52,8 @@ pub struct StreamInfo {
     pub response_code_details: Option<Details>,
     /// What went wrong.
     pub response_flags: ResponseFlags,
+    /// The same as one sentence, with the setting that would have helped (`%SOTA_CAUSE%`). `None`: nothing failed.
+    pub cause: Option<Box<str>>,
     /// The route, once one is chosen.
     pub route: Option<Rc<dyn RouteInfo>>,
     /// The name of the virtual cluster that counts the request, if its virtual host has some.
@@ -70,6 +72,8 @@ pub struct StreamInfo {
     pub is_internal: bool,
     /// Whether the request is traced.
     pub is_traced: bool,
+    /// The trace that it belongs to, where there is a tracer.
+    pub trace: Option<Box<TraceInfo>>,
     /// The request came as a gRPC call, whatever filters have made of it.
     pub is_grpc: bool,
 }
@@ -98,6 +102,7 @@ impl StreamInfo {
             response_code: None,
             response_code_details: None,
             response_flags: ResponseFlags::default(),
+            cause: None,
             route: None,
             virtual_cluster: None,
             upstream: UpstreamInfo::default(),
@@ -107,6 +112,7 @@ impl StreamInfo {
             is_health_check: false,
             is_internal: false,
             is_traced: false,
+            trace: None,
             is_grpc: false,
         }
     }

@@ -6,6 +6,7 @@ use super::{
     stream::{Progress, Stop, Stream},
 };
 use crate::{
+    cause,
     deadline::Deadline,
     wire::http2::{ConnectionEnd, StreamEnd},
 };
@@ -45,6 +46,9 @@ impl Stream<'_> {
             let took = self.info.borrow().timing.since_start(now).as_millis();
             self.manager().stats.downstream_rq_time.record(u64::try_from(took).unwrap_or(u64::MAX));
         }
+        let request = self.request.borrow();
+        let request = self.has_request.get().then_some(&**request);
+        self.manager().context.recorder.record(&self.info.borrow(), request);
         self.log(LogKind::DownstreamEnd);
     }
 
@@ -72,12 +76,14 @@ impl Stream<'_> {
                     }
                 };
                 note_end(end, &mut info);
+                cause::note_end(&mut info);
                 Next::Drop
             }
             Err(Stop::Http2) => Next::RefuseHttp2,
             Err(Stop::Reset(details)) => {
                 stats.downstream_rq_tx_reset.inc();
                 info.response_code_details = Some(details.clone());
+                cause::note_end(&mut info);
                 if self.codec.ends_with_connection() {
                     // An orderly close would make what is missing look complete.
                     socket.reset_on_close();
@@ -109,19 +115,24 @@ impl Stream<'_> {
     /// Writes an entry to the access logs.
     pub(super) fn log(&self, kind: LogKind) {
         let logs = &self.connection.manager.access_logs;
-        if logs.is_empty() {
+        let tracer = self.manager().tracer.as_ref().filter(|_| kind == LogKind::DownstreamEnd);
+        if logs.is_empty() && tracer.is_none() {
             return;
         }
         let info = self.info.borrow();
         let (request, response) = (self.request.borrow(), self.response.borrow());
         let (trailers, reply) = (self.response_trailers.borrow(), self.reply_text.borrow());
-        logs.log(&LogEntry {
+        let entry = LogEntry {
             request: self.has_request.get().then_some(&**request),
             response: info.response_code.is_some().then_some(&**response),
             response_trailers: trailers.as_deref(),
             local_reply_body: std::str::from_utf8(&reply).unwrap_or_default(),
             ..LogEntry::new(&info, kind)
-        });
+        };
+        if let Some(tracer) = tracer {
+            tracer.finish(&entry, self.route.borrow().as_ref().and_then(|route| route.trace()));
+        }
+        logs.log(&entry);
     }
 
     /// The log flush interval is over.

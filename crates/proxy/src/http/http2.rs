@@ -6,6 +6,7 @@
 
 use super::{connection::Connection, stream::Stream};
 use crate::{
+    cause,
     deadline::{Deadline, Deadlines},
     wire::{
         ServerStream,
@@ -139,14 +140,13 @@ impl Session<'_> {
         self.connection.begin_request();
         manager.stats.downstream_rq_rx_reset.inc();
         manager.stats.downstream_rq_active.dec();
-        if manager.access_logs.is_empty() {
-            return;
-        }
         let id = manager.context.local.process.next_stream_id();
         let mut info = StreamInfo::new(Rc::clone(&self.connection.downstream.info), id, Some(Protocol::Http2));
         info.timing.end = Some(info.timing.start);
         info.response_flags.set(ResponseFlag::DownstreamProtocolError);
         info.response_code_details = Some(details.into());
+        cause::note_end(&mut info);
+        manager.context.recorder.record(&info, None);
         manager.access_logs.log(&LogEntry::new(&info, LogKind::DownstreamEnd));
     }
 }

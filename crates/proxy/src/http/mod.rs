@@ -29,6 +29,7 @@ use crate::{
     context::WorkerContext,
     downstream::Downstream,
     router::{DynamicRoutes, RequestMutations, RouteTable, Router, Routes},
+    trace::{TraceConfig, Tracer},
     wire::{
         http1::ServerOptions,
         http2::{Http2Stats, Options as Http2Options},
@@ -76,6 +77,7 @@ pub struct HttpConnectionManagerConfig {
     early_mutations: RequestMutations,
     forwarded: ForwardedRules,
     response_fields: ResponseFields,
+    trace: Option<Arc<TraceConfig>>,
 }
 
 struct FilterConfig {
@@ -117,6 +119,11 @@ impl HttpConnectionManagerConfig {
             errors.push(error.at(&format!("{}.early_header_mutation_extensions", cx.path), cx.mark));
             RequestMutations::default()
         });
+        let trace = model.tracing.as_ref().map(|tracing| TraceConfig::build(tracing, cx)).transpose();
+        let trace = trace.unwrap_or_else(|error| {
+            errors.push(error.at(&format!("{}.tracing", cx.path), cx.mark));
+            None
+        });
         let local_replies = take(LocalReplies::build(&model.local_reply, cx), &mut errors);
         let (Some(access_logs), Some(upstream_logs), Some(local_replies), true) =
             (access_logs, upstream_logs, local_replies, errors.is_empty())
@@ -138,6 +145,7 @@ impl HttpConnectionManagerConfig {
             early_mutations,
             forwarded: ForwardedRules::build(model, cx.node, machine_address::machine_address()),
             response_fields: ResponseFields::build(model),
+            trace,
             model: Arc::clone(model),
         }))
     }
@@ -272,6 +280,7 @@ pub struct HttpConnectionManager {
     filters: Vec<FilterFactory>,
     upgrades: Vec<UpgradeEntry<FilterFactory>>,
     router: Rc<Router>,
+    tracer: Option<Rc<Tracer>>,
     access_logs: WorkerAccessLogs,
     dates: DateCache,
     /// Heads of streams that have ended, with their memory.
@@ -309,6 +318,7 @@ impl HttpConnectionManager {
             is_enabled: upgrade.is_enabled,
             filters: upgrade.filters.as_deref().map(factories),
         });
+        let tracer = config.trace.as_ref().map(|config| Tracer::new(config, context));
         Rc::new(Self {
             context: Rc::clone(context),
             stats: cx.stats().child(&prefix).group(),
@@ -325,10 +335,12 @@ impl HttpConnectionManager {
                 respect_expected_rq_timeout: config.router.respect_expected_rq_timeout,
                 suppress_envoy_headers: config.router.suppress_envoy_headers,
                 upstream_logs: config.upstream_logs.for_worker(cx),
+                tracer: tracer.clone(),
                 machine_address: machine_address::machine_address(),
                 stats: cx.stats().clone(),
                 context: Rc::clone(context),
             }),
+            tracer,
             access_logs: config.access_logs.for_worker(cx),
             dates: DateCache::default(),
             heads: RefCell::default(),

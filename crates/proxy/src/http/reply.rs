@@ -5,7 +5,12 @@ use super::{
     local_reply::LocalResponse,
     stream::{Progress, Stop, Stream},
 };
-use crate::{deadline::Deadline, router::UpstreamFault, wire::WriteError};
+use crate::{
+    cause::{self, Span},
+    deadline::Deadline,
+    router::UpstreamFault,
+    wire::WriteError,
+};
 use bytes::Bytes;
 use sota_codec::http1::Http1Error;
 use sota_plugin::{
@@ -23,6 +28,7 @@ impl Stream<'_> {
         }
         self.connection.note_age();
         let stats = &self.connection.manager.stats;
+        let model = &self.connection.manager.config.model;
         let timed_out = match self.codec.is_request_complete() {
             true => StatusCode::GATEWAY_TIMEOUT,
             false => StatusCode::REQUEST_TIMEOUT,
@@ -32,16 +38,35 @@ impl Stream<'_> {
         }
         let reply = if deadlines.take_expired(Deadline::RequestHeaders) {
             stats.downstream_rq_header_timeout.inc();
-            LocalReply::new(StatusCode::REQUEST_TIMEOUT, "request header timeout", "request_header_timeout")
+            let reply =
+                LocalReply::new(StatusCode::REQUEST_TIMEOUT, "request header timeout", "request_header_timeout");
+            let limit = Span(model.request_headers_timeout.unwrap_or_default());
+            reply.cause(format!(
+                "the head of the request was not whole within request_headers_timeout ({limit}); the client is slow"
+            ))
         } else if deadlines.take_expired(Deadline::Request) {
             stats.downstream_rq_timeout.inc();
-            LocalReply::new(timed_out, "request timeout", "request_overall_timeout")
+            let limit = Span(model.request_timeout.unwrap_or_default());
+            LocalReply::new(timed_out, "request timeout", "request_overall_timeout").cause(format!(
+                "the request was not whole within request_timeout ({limit}); the client is slow, or its body large"
+            ))
         } else if deadlines.take_expired(Deadline::StreamIdle) {
             stats.downstream_rq_idle_timeout.inc();
-            LocalReply::new(timed_out, "stream timeout", "stream_idle_timeout").flag(ResponseFlag::StreamIdleTimeout)
+            let limit = Span(self.idle_timeout.get().unwrap_or_default());
+            let whom = match self.codec.is_request_complete() {
+                true => "nothing moved while the upstream was waited for",
+                false => "the client sent nothing of its request",
+            };
+            LocalReply::new(timed_out, "stream timeout", "stream_idle_timeout")
+                .flag(ResponseFlag::StreamIdleTimeout)
+                .cause(format!("{whom} for {limit}; see stream_idle_timeout, or idle_timeout of the route"))
         } else if deadlines.take_expired(Deadline::StreamDuration) {
             stats.downstream_rq_max_duration_reached.inc();
             let reply = LocalReply::new(timed_out, "downstream duration timeout", "max_duration_timeout");
+            let took = Span(self.info.borrow().timing.since_start(deadlines.now()));
+            let reply = reply.cause(format!(
+                "the stream lasted {took}, as long as max_stream_duration of its route or its connection manager allows"
+            ));
             LocalReply { grpc_status: Some(4), ..reply }
         } else if deadlines.take_expired(Deadline::Route) {
             match &mut *self.forward.borrow_mut() {
@@ -49,7 +74,7 @@ impl Stream<'_> {
                 None => return Ok(()),
             }
         } else if let Some(reply) =
-            self.forward.borrow_mut().as_mut().and_then(|forward| forward.idle_time_out(deadlines))
+            self.forward.borrow_mut().as_mut().and_then(|forward| forward.idle_time_out(deadlines, &self.info.borrow()))
         {
             *reply
         } else {
@@ -101,6 +126,7 @@ impl Stream<'_> {
         if let Some(flag) = reply.flag {
             info.response_flags.set(flag);
         }
+        cause::note(reply, &mut info);
         Stop::Reset(reply.details.clone())
     }
 
@@ -121,6 +147,7 @@ impl Stream<'_> {
         let request = self.has_request.get().then_some(&**request);
         let route = self.route.borrow();
         let mut info = self.info.borrow_mut();
+        cause::note(&reply, &mut info);
         let answer = match reply.verbatim {
             true => verbatim(&reply, request, &mut info),
             false => manager.config.local_replies.prepare(&reply, request, route.as_deref(), &mut info),

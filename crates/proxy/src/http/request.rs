@@ -150,6 +150,9 @@ impl<'c> Stream<'c> {
             return Err(Stop::Reply(Box::new(unready.reply(head))));
         }
         self.choose_route(head, &mut info);
+        if let Some(tracer) = &manager.tracer {
+            tracer.begin(head, &mut info, self.route.borrow().as_ref().and_then(|route| route.trace()));
+        }
         let is_refused = wants_tunnel && !self.prepare_tunnel(head);
         drop((request, info));
         self.make_filters();
@@ -220,7 +223,7 @@ impl<'c> Stream<'c> {
         stats.rq_total.inc();
         let Some(route) = self.route.borrow().clone() else {
             stats.no_route.inc();
-            return Err(Stop::Reply(Box::new(not_found())));
+            return Err(Stop::Reply(Box::new(self.no_route())));
         };
         let keep_original = !manager.router.suppress_envoy_headers;
         let mut request = self.request.borrow_mut();
@@ -254,6 +257,23 @@ impl<'c> Stream<'c> {
     }
 }
 
+impl Stream<'_> {
+    /// Nothing matches: says how far the search came.
+    fn no_route(&self) -> LocalReply {
+        let request = self.request.borrow();
+        let shown = |text: &[u8]| String::from_utf8_lossy(text.get(..100).unwrap_or(text)).into_owned();
+        let (host, path) = (shown(request.authority()), shown(request.path_only()));
+        let cause = match &self.routes {
+            None => "the route configuration has not come from the control plane yet; see /config_dump".to_owned(),
+            Some(routes) => format!(
+                "no route of route configuration {} matches host {host:?} and path {path:?}; `sota-mesh explain` shows the search",
+                routes.table().name()
+            ),
+        };
+        not_found().cause(cause)
+    }
+}
+
 fn reply(status: StatusCode, details: &'static str) -> Stop {
     Stop::Reply(Box::new(LocalReply::new(status, "", details)))
 }
@@ -261,5 +281,11 @@ fn reply(status: StatusCode, details: &'static str) -> Stop {
 fn no_cluster(route: &SelectedRoute) -> LocalReply {
     let status =
         route.forward().map_or(StatusCode::SERVICE_UNAVAILABLE, |action| action.cluster_not_found_response_code);
-    LocalReply::new(status, "", "cluster_not_found").flag(ResponseFlag::NoClusterFound)
+    let cause = match &**route.cluster() {
+        "" => "the request names no cluster where the route's cluster_header or metadata is to".to_owned(),
+        name => format!(
+            "the route names cluster {name:?}, which does not exist; add it, or see why the control plane does not bring it"
+        ),
+    };
+    LocalReply::new(status, "", "cluster_not_found").flag(ResponseFlag::NoClusterFound).cause(cause)
 }

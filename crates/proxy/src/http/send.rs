@@ -37,6 +37,9 @@ impl Stream<'_> {
         let request = self.request.borrow();
         let request = self.has_request.get().then_some(&**request);
         manager.config.response_fields.apply(&mut head, request, || manager.dates.get(SystemTime::now()));
+        if let Some(tracer) = &manager.tracer {
+            tracer.respond(&mut head.headers, &mut info);
+        }
         if !self.request_ended.get() && !opens {
             stats.downstream_rq_response_before_rq_complete.inc();
         }

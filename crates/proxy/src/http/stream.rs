@@ -507,7 +507,7 @@ impl<'c> Stream<'c> {
                     }
                     let mut forward = self.forward.borrow_mut();
                     let Some(forward) = &mut *forward else { return Poll::Pending };
-                    let part = ready!(forward.poll_part(cx)).map_err(|fault| self.upstream_fault(fault))?;
+                    let part = ready!(forward.poll_part(cx, &self.info)).map_err(|fault| self.upstream_fault(fault))?;
                     self.touch();
                     let passage = &mut self.chain.borrow_mut().response;
                     match part {
@@ -573,7 +573,7 @@ impl<'c> Stream<'c> {
             return Poll::Ready(Ok(Passed::Data { data: Bytes::new(), end_stream: true }));
         };
         loop {
-            match ready!(forward.poll_part(cx)).map_err(|fault| self.upstream_fault(fault))? {
+            match ready!(forward.poll_part(cx, &self.info)).map_err(|fault| self.upstream_fault(fault))? {
                 Part::Data(_) => {
                     let written = forward.with_data(|data| match self.codec.poll_data(cx, data) {
                         Poll::Ready(Ok(())) => (data.len(), Poll::Ready(Ok(data.len()))),

@@ -126,12 +126,14 @@ pub struct UpstreamFault {
     pub is_retry: bool,
     /// The response had begun.
     pub is_late: bool,
+    /// What happened, as one sentence.
+    pub cause: Box<str>,
 }
 
 impl UpstreamFault {
     /// The answer to it; notes the transport's words.
     pub fn into_reply(self, info: &mut StreamInfo) -> Box<LocalReply> {
-        let Self { reason, transport, is_retry, is_late } = self;
+        let Self { reason, transport, is_retry, is_late, cause } = self;
         let retried = if is_retry { "retried and the latest " } else { "" };
         let body = format!(
             "upstream connect error or disconnect/reset before headers. {retried}reset reason: {}",
@@ -146,7 +148,7 @@ impl UpstreamFault {
         }
         details.push('}');
         let details: String = details.chars().map(|c| if c.is_ascii_whitespace() { '_' } else { c }).collect();
-        Box::new(LocalReply::new(reason.status(), body, details).flag(reason.flag()))
+        Box::new(LocalReply::new(reason.status(), body, details).flag(reason.flag()).cause(cause))
     }
 }
 
@@ -165,6 +167,7 @@ mod tests {
             transport: transport.to_owned(),
             is_retry: false,
             is_late: false,
+            cause: "the cause".into(),
         };
         let transport = "delayed connect error: Connection refused";
         let reply = fault(ResetReason::RemoteConnectionFailure, transport).into_reply(&mut info);
@@ -176,6 +179,7 @@ mod tests {
             reply.details,
             "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}"
         );
+        assert_eq!(reply.cause.as_deref(), Some("the cause"));
         assert_eq!(info.upstream.transport_failure_reason.as_deref(), Some(transport));
         let mut late = fault(ResetReason::ProtocolError, "");
         (late.is_retry, late.is_late) = (true, true);

@@ -4,6 +4,7 @@
 //! which find the [`SelectedRoute`] of a request. [`Forward`] then takes the request to a host of its cluster and brings the response.
 
 mod attempt;
+mod call;
 mod choice;
 mod cluster_specifier;
 mod dynamic;
@@ -35,6 +36,7 @@ pub mod timeouts;
 mod virtual_clusters;
 pub(crate) mod virtual_hosts;
 
+pub use call::{CallError, call};
 pub(crate) use choice::RequestChoice;
 pub use dynamic::{Brought, DynamicRoutes};
 pub use failure::UpstreamFault;

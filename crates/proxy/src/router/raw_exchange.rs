@@ -44,6 +44,7 @@ impl RawExchange {
             connect_start: connection.connect_start,
             connect_complete: connection.connect_complete,
             reused: false,
+            last_used: None,
             protocol: Protocol::Http11,
         }
     }

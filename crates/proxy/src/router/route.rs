@@ -12,6 +12,7 @@ use super::{
     rewrite::{HostRewrite, PathRewrite},
     virtual_clusters::VirtualClusters,
 };
+use crate::trace::RouteTrace;
 use crate::upstream::{HashPolicies, MetadataMatch};
 use sota_config::{
     ConfigError, Node,
@@ -66,6 +67,8 @@ pub(super) struct RouteEntry {
     pub(super) body_buffer_limit: Option<usize>,
     /// `None`: nothing is limited.
     pub(super) rate_limits: Option<Box<RouteRateLimits>>,
+    /// What it changes of traces.
+    pub(super) trace: Option<Box<RouteTrace>>,
 }
 
 /// What a route does.
@@ -153,6 +156,8 @@ impl RouteEntry {
             },
             _ => RouteRateLimits::default(),
         };
+        let trace = route.tracing.as_ref().map(|model| RouteTrace::build(model, cx)).transpose();
+        let trace = trace.map_err(|error| errors.push(error.at(&path, cx.mark))).ok()?.map(Box::new);
         Some(Self {
             name: route.name.as_str().into(),
             table: Arc::clone(host.table_name),
@@ -177,6 +182,7 @@ impl RouteEntry {
                 .or(host.host.request_body_buffer_limit)
                 .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
             rate_limits: (!rate_limits.is_empty()).then(|| Box::new(rate_limits)),
+            trace,
         })
     }
 
@@ -198,6 +204,7 @@ impl RouteEntry {
             virtual_clusters: None,
             body_buffer_limit: None,
             rate_limits: None,
+            trace: None,
         }
     }
 

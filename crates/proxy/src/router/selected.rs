@@ -9,7 +9,7 @@ use super::{
     route::{Action, ForwardAction, RouteEntry},
     route_stats::RouteStats,
 };
-use crate::upstream::MetadataMatch;
+use crate::{trace::RouteTrace, upstream::MetadataMatch};
 use sota_config::Node;
 use sota_plugin::{
     filter::LocalReply,
@@ -51,6 +51,11 @@ impl SelectedRoute {
     /// The name of the cluster; empty when nothing is forwarded, or when the header that names it is missing.
     pub fn cluster(&self) -> &Arc<str> {
         &self.cluster
+    }
+
+    /// What the route changes of traces.
+    pub fn trace(&self) -> Option<&RouteTrace> {
+        self.entry.trace.as_deref()
     }
 
     /// The answer, when the route gives it itself (`rq_direct_response`). The path of a redirected request is rewritten

@@ -55,6 +55,7 @@ fn route(matcher: RouteMatch, action: RouteActionKind) -> Route {
         metadata: None,
         stat_prefix: String::new(),
         request_body_buffer_limit: None,
+        tracing: None,
     }
 }
 

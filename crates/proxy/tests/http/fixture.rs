@@ -118,6 +118,7 @@ pub fn route_to(prefix: &str, action: RouteActionKind) -> Route {
         metadata: None,
         stat_prefix: String::new(),
         request_body_buffer_limit: None,
+        tracing: None,
     }
 }
 
@@ -252,6 +253,8 @@ fn model(host: VirtualHost) -> Model {
         access_log: vec![AccessLog { filter: None, logger: extension("test.log") }],
         access_log_flush_interval: None,
         flush_access_log_on_new_request: false,
+        tracing: None,
+        pack_trace_reason: true,
         local_reply: LocalReplyConfig::default(),
         upgrades: Vec::new(),
     }

@@ -1,6 +1,6 @@
 //! The commands: which paths there are, what they are for, and who answers.
 
-use super::{Body, Reply, Request, certs, config_dump, hosts, state};
+use super::{Body, Reply, Request, certs, config_dump, hosts, requests, state};
 use crate::{
     server::Server,
     stats::{Format, StatsQuery},
@@ -84,6 +84,20 @@ const COMMANDS: &[Command] = &[
     post("/quitquitquit", "exit the server", &[]),
     get("/ready", "print server state, return 200 if LIVE, otherwise return 503", &[]),
     post("/reopen_logs", "reopen access logs", &[]),
+    get(
+        "/requests",
+        "print the last requests of each worker, the last one first",
+        &[
+            ("flag", "only with this response flag, such as UF"),
+            ("failed", "only with a flag, a cause, or a status from 500 on"),
+            ("cluster", "only of this cluster"),
+            ("slow", "only those that took at least so long, such as 100ms"),
+            ("status", "only of this status or class, such as 503 or 5xx"),
+            ("path", "only whose path begins so"),
+            ("limit", "at most so many; default 100"),
+            ("format", "text or json"),
+        ],
+    ),
     post("/reset_counters", "reset all counters to zero", &[]),
     get("/runtime", "print runtime values", &[]),
     post("/runtime_modify", "add or change runtime values given as parameters; an empty value takes one away", &[]),
@@ -140,6 +154,7 @@ pub(super) async fn answer(server: &Rc<Server>, request: &Request<'_>) -> Reply 
             server.reopen_logs();
             Reply::text("OK\n")
         }
+        "/requests" => requests::requests(server, request).await,
         "/reset_counters" => {
             server.stats.reset_counters();
             Reply::text("OK\n")

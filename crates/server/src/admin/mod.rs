@@ -10,6 +10,7 @@ mod connection;
 mod dumped;
 mod explain;
 mod hosts;
+mod requests;
 mod state;
 
 use crate::server::Server;

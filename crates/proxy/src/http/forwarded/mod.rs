@@ -5,6 +5,7 @@ mod client_certificate;
 mod detection;
 
 use super::{referer, request_id};
+use crate::trace;
 use client_certificate::ClientCertificate;
 use detection::{Detected, Detection};
 use sota_config::{
@@ -37,6 +38,7 @@ pub struct ForwardedRules {
     via: Box<str>,
     generate_request_id: bool,
     preserve_external_request_id: bool,
+    pack_trace_reason: bool,
     local_address: IpAddr,
     client_certificate: ClientCertificate,
 }
@@ -88,6 +90,7 @@ impl ForwardedRules {
             via: config.via.as_str().into(),
             generate_request_id: config.generate_request_id,
             preserve_external_request_id: config.preserve_external_request_id,
+            pack_trace_reason: config.pack_trace_reason,
             local_address,
             client_certificate: ClientCertificate {
                 mode: config.forward_client_cert,
@@ -123,6 +126,9 @@ impl ForwardedRules {
         }
         if self.generate_request_id {
             request_id::set(head, is_edge && !self.preserve_external_request_id);
+            if is_edge && self.preserve_external_request_id && self.pack_trace_reason {
+                trace::forget_reason(head);
+            }
         }
         info.request_id = head.headers.get_str(HeaderId::XRequestId).map(Into::into);
         info.is_internal = is_internal;

@@ -23,6 +23,7 @@ fn plain() -> ForwardedRules {
         via: "".into(),
         generate_request_id: false,
         preserve_external_request_id: false,
+        pack_trace_reason: true,
         client_certificate: super::ClientCertificate { mode: Default::default(), details: Default::default() },
         local_address: [192, 0, 2, 2].into(),
     }

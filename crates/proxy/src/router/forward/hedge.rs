@@ -5,6 +5,7 @@ use crate::{deadline::Deadline, upstream::HostResult, wire::ResponseEvent};
 use sota_plugin::{
     filter::LocalReply,
     http::{ResponseHead, StatusCode},
+    info::StreamInfo,
 };
 use std::{
     mem,
@@ -42,7 +43,11 @@ impl Forward {
     }
 
     /// The response has begun, and the upstream says nothing more: the end of the stream, if that is so.
-    pub fn idle_time_out(&mut self, deadlines: &crate::deadline::Deadlines) -> Option<Box<LocalReply>> {
+    pub fn idle_time_out(
+        &mut self,
+        deadlines: &crate::deadline::Deadlines,
+        info: &StreamInfo,
+    ) -> Option<Box<LocalReply>> {
         if !self.has_responded {
             return None;
         }
@@ -50,7 +55,7 @@ impl Forward {
             return None;
         }
         self.count_try_timeout(true);
-        Some(self.timeout_reply("upstream_per_try_idle_timeout"))
+        Some(self.timeout_reply("upstream_per_try_idle_timeout", self.try_too_late(true, info)))
     }
 
     /// Looks whether one of the attempts that took too long answers.

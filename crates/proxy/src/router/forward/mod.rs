@@ -10,6 +10,7 @@
 //!
 //! With hedging, an attempt that takes longer than its timeout goes on while another begins; the first good response counts.
 
+mod cause;
 mod hedge;
 mod retry;
 
@@ -29,6 +30,7 @@ use crate::{
     access_log::WorkerAccessLogs,
     context::WorkerContext,
     deadline::{Deadline, Deadlines},
+    trace::{AttemptSpan, Tracer},
     upstream::{Cluster, Host, HostResult, LbContext, Outcome, PoolFailure, RetryPermit, WorkerHost},
     wire::{BodyError, Part, ResponseEvent, http1::ClientOptions, http2::StreamEnd},
 };
@@ -43,6 +45,7 @@ use sota_plugin::{
     stats::Scope,
 };
 use std::{
+    cell::RefCell,
     net::IpAddr,
     rc::Rc,
     sync::Arc,
@@ -62,6 +65,8 @@ pub struct Router {
     pub suppress_envoy_headers: bool,
     /// Logs of each attempt.
     pub upstream_logs: WorkerAccessLogs,
+    /// The connection manager's, if it has one.
+    pub tracer: Option<Rc<Tracer>>,
     /// This machine's, which copies of requests are from.
     pub machine_address: IpAddr,
     /// The root of the worker's stats.
@@ -130,6 +135,10 @@ pub struct Forward {
     was_timeout: bool,
     /// When something moved on the attempt last; noted only where there is a limit to that.
     last_moved: Option<Instant>,
+    /// What was wrong with the attempt before this moment, in the codec's or the pool's words.
+    fault: Option<Box<str>>,
+    /// The span of the attempt that runs.
+    span: Option<AttemptSpan>,
     /// The head of the response was given out.
     has_responded: bool,
     /// The host's side is too slow for the request.
@@ -226,6 +235,8 @@ impl Forward {
             awaits_grpc_status: false,
             was_timeout: false,
             last_moved: None,
+            fault: None,
+            span: None,
             has_responded: false,
             is_backed_up: false,
             is_paused: false,
@@ -420,7 +431,8 @@ impl Forward {
         let Some(host) = chosen else {
             let mut reply =
                 LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", "no_healthy_upstream")
-                    .flag(ResponseFlag::NoHealthyUpstream);
+                    .flag(ResponseFlag::NoHealthyUpstream)
+                    .cause(self.no_host());
             self.count_status(reply.status, None, stream.info);
             self.finish_reply(&mut reply);
             self.state = State::Done;
@@ -480,7 +492,10 @@ impl Forward {
                         let reason = match error {
                             BeginError::TooLate => ResetReason::ConnectionTermination,
                             BeginError::Ended(end) => StreamEnd::from(end).into(),
-                            BeginError::InvalidHead => ResetReason::ProtocolError,
+                            BeginError::InvalidHead => {
+                                self.fault = Some("the request cannot be told in its protocol".into());
+                                ResetReason::ProtocolError
+                            }
                         };
                         self.failed(reason, "", Some(&host), stream)
                     }
@@ -488,6 +503,7 @@ impl Forward {
             }
             Err(failure) => {
                 let reason = ResetReason::from(failure.kind);
+                self.fault = (!failure.limit.is_empty()).then(|| failure.limit.into());
                 self.failed(reason, &failure.reason, Some(&host), stream)
             }
         }
@@ -511,6 +527,9 @@ impl Forward {
             self.timeouts.tell(head, self.elapsed(now));
         }
         self.tell_deadline(head, now, stream.deadlines);
+        if let Some(tracer) = &self.router.tracer {
+            self.span = tracer.inject(&mut head.headers, info);
+        }
         let facts = connection.facts();
         info.upstream.local = facts.local_address;
         info.upstream.tls = facts.tls;
@@ -654,7 +673,7 @@ impl Forward {
     }
 
     /// The next part of the response's body.
-    pub fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, UpstreamFault>> {
+    pub fn poll_part(&mut self, cx: &mut Context<'_>, info: &RefCell<StreamInfo>) -> Poll<Result<Part, UpstreamFault>> {
         let State::Active(attempt) = &mut self.state else { return Poll::Ready(Ok(Part::End)) };
         let error = match ready!(attempt.poll_part(cx, &self.options)) {
             Ok(Part::Data(octets)) => {
@@ -675,8 +694,12 @@ impl Forward {
                 attempt.closed_by_peer();
                 ResetReason::ConnectionTermination
             }
-            BodyError::Stream(end) => self.note_stream_end(end),
+            BodyError::Stream(end) => {
+                self.fault = Some(end.to_string().into());
+                self.note_stream_end(end)
+            }
             BodyError::Malformed(error) => {
+                self.fault = Some(error.to_string().into());
                 if error == Http1Error::Truncated {
                     attempt.closed_by_peer();
                 }
@@ -688,7 +711,8 @@ impl Forward {
             self.cluster.note_result(&attempt.host, HostResult::ConnectFailed);
         }
         let (is_retry, transport) = (self.attempts > 1, String::new());
-        Poll::Ready(Err(UpstreamFault { reason, transport, is_retry, is_late: true }))
+        let cause = self.cut_off(reason, &info.borrow()).into();
+        Poll::Ready(Err(UpstreamFault { reason, transport, is_retry, is_late: true, cause }))
     }
 
     /// Runs `f` on the data that [`Part::Data`] told of; it says how much of it is used up. It may write to another
@@ -792,7 +816,7 @@ impl Forward {
             stats.upstream_rq_timeout.inc();
             self.count_status(self.timeouts.response_code, None, info);
         }
-        self.timeout_reply("response_timeout")
+        self.timeout_reply("response_timeout", self.too_late(info))
     }
 
     /// A host did not answer in time.
@@ -800,10 +824,10 @@ impl Forward {
         self.cluster.note_result(host, HostResult::Timeout(self.timeouts.response_code));
     }
 
-    fn timeout_reply(&self, details: &'static str) -> Box<LocalReply> {
+    fn timeout_reply(&self, details: &'static str, cause: String) -> Box<LocalReply> {
         let status = self.timeouts.response_code;
         let body = if status == StatusCode::GATEWAY_TIMEOUT { "upstream request timeout" } else { "" };
-        let mut reply = LocalReply::new(status, body, details).flag(ResponseFlag::UpstreamRequestTimeout);
+        let mut reply = LocalReply::new(status, body, details).flag(ResponseFlag::UpstreamRequestTimeout).cause(cause);
         self.finish_reply(&mut reply);
         Box::new(reply)
     }
@@ -853,7 +877,15 @@ impl Forward {
         self.route.count(&self.router.stats, self.virtual_cluster, count);
     }
 
-    fn log_attempt(&self, stream: &ForwardCx<'_>) {
+    fn log_attempt(&mut self, stream: &ForwardCx<'_>) {
+        if let Some((tracer, span)) = self.router.tracer.as_ref().zip(self.span.take()) {
+            let entry = LogEntry {
+                request: Some(stream.request),
+                response: self.has_responded.then_some(&*stream.response),
+                ..LogEntry::new(stream.info, LogKind::UpstreamEnd)
+            };
+            tracer.finish_attempt(span, &entry, self.route.trace());
+        }
         if !self.router.upstream_logs.is_empty() {
             self.router.upstream_logs.log(&LogEntry {
                 request: Some(stream.request),

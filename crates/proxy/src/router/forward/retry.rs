@@ -33,11 +33,15 @@ impl Forward {
                 // Compat: half a response is no HTTP.
                 if *unanswered || *failed { ResetReason::ConnectionTermination } else { ResetReason::ProtocolError }
             }
-            ClientError::Malformed(_) => ResetReason::ProtocolError,
+            ClientError::Malformed(error) => {
+                self.fault = Some(error.to_string().into());
+                ResetReason::ProtocolError
+            }
             ClientError::Stream(end) => {
                 if attempt.is_unanswered() && self.resends(stream) {
                     return Ok(());
                 }
+                self.fault = Some(end.to_string().into());
                 self.note_stream_end(*end)
             }
         };
@@ -105,7 +109,9 @@ impl Forward {
         self.state = State::Done;
         let status = self.timeouts.response_code;
         self.count_status(status, Some(&host), stream.info);
-        Err(self.timeout_reply(if is_idle { "upstream_per_try_idle_timeout" } else { "upstream_per_try_timeout" }))
+        let cause = self.try_too_late(is_idle, stream.info);
+        let details = if is_idle { "upstream_per_try_idle_timeout" } else { "upstream_per_try_timeout" };
+        Err(self.timeout_reply(details, cause))
     }
 
     /// An attempt has brought no response: another one, or an answer.
@@ -118,6 +124,7 @@ impl Forward {
     ) -> Result<(), Box<LocalReply>> {
         let is_started = matches!(&self.state, State::Active(attempt) if !attempt.is_unsent());
         let is_hedged = matches!(&self.state, State::Active(attempt) if attempt.is_hedged);
+        let link = self.link(stream.deadlines);
         if let Some(host) = host.filter(|_| reason != ResetReason::Overflow) {
             self.cluster.note_result(host, HostResult::ConnectFailed);
         }
@@ -132,8 +139,9 @@ impl Forward {
         }
         self.state = State::Done;
         stream.deadlines.set(Deadline::Route, None);
-        let fault =
-            UpstreamFault { reason, transport: transport.to_owned(), is_retry: self.attempts > 1, is_late: false };
+        let cause = self.no_response(reason, transport, link, stream.info).into();
+        let (is_retry, transport) = (self.attempts > 1, transport.to_owned());
+        let fault = UpstreamFault { reason, transport, is_retry, is_late: false, cause };
         let mut reply = fault.into_reply(stream.info);
         if reason == ResetReason::Overflow {
             // No host was asked.

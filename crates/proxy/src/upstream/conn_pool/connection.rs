@@ -27,6 +27,7 @@ pub struct UpstreamConnection {
     pub connect_complete: Instant,
     counted: Counted,
     counted_bytes: Cell<(u64, u64)>,
+    last_used: Cell<Option<Instant>>,
 }
 
 impl UpstreamConnection {
@@ -48,6 +49,7 @@ impl UpstreamConnection {
             connect_complete: now,
             counted,
             counted_bytes: Cell::new((0, 0)),
+            last_used: Cell::new(None),
         }
     }
 
@@ -75,6 +77,12 @@ impl UpstreamConnection {
 
     pub(super) fn end_request(&self) {
         self.counted.in_request.set(false);
+        self.last_used.set(Some(self.counted.pool.context.local.now()));
+    }
+
+    /// When its last request was done.
+    pub(super) fn last_used(&self) -> Option<Instant> {
+        self.last_used.get()
     }
 
     /// Whether it may have no request any more.

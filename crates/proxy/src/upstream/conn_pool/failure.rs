@@ -10,6 +10,8 @@ pub struct PoolFailure {
     pub kind: PoolFailureKind,
     /// What the system said, in Envoy's words: `delayed connect error: Connection refused`. Empty for an overflow.
     pub reason: Details,
+    /// The circuit breaker's limit that is reached, as its field is named; empty where none is.
+    pub limit: &'static str,
 }
 
 /// The kinds of [`PoolFailure`].
@@ -46,12 +48,12 @@ impl PoolFailureKind {
 }
 
 impl PoolFailure {
-    pub(super) const fn overflow() -> Self {
-        Self { kind: PoolFailureKind::Overflow, reason: Details::Borrowed("") }
+    pub(super) const fn overflow(limit: &'static str) -> Self {
+        Self { kind: PoolFailureKind::Overflow, reason: Details::Borrowed(""), limit }
     }
 
     pub(super) fn new(kind: PoolFailureKind, reason: impl Into<Details>) -> Self {
-        Self { kind, reason: reason.into() }
+        Self { kind, reason: reason.into(), limit: "" }
     }
 
     /// The response code details: `upstream_reset_before_response_started{remote_connection_failure|…}`.

@@ -27,6 +27,8 @@ pub struct ConnectionFacts {
     pub connect_complete: Instant,
     /// Whether a request was sent on it before.
     pub reused: bool,
+    /// When the request before this one was done; `None` where it had none, or has several at once.
+    pub last_used: Option<Instant>,
     /// What is spoken.
     pub protocol: Protocol,
 }
@@ -70,7 +72,7 @@ impl OwnConnection {
             }
             None => {
                 pool.offer(connection);
-                Err(PoolFailure::overflow())
+                Err(PoolFailure::overflow("max_requests"))
             }
         }
     }
@@ -84,6 +86,7 @@ impl OwnConnection {
             connect_start: self.connect_start,
             connect_complete: self.connect_complete,
             reused: self.reused,
+            last_used: self.last_used(),
             protocol: Protocol::Http11,
         }
     }

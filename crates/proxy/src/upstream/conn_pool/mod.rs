@@ -207,7 +207,7 @@ impl ConnPool {
         }
         if !self.breaker().take(Resource::Pending) {
             self.stats().upstream_rq_pending_overflow.inc();
-            return Err(PoolFailure::overflow());
+            return Err(PoolFailure::overflow("max_pending_requests"));
         }
         let slot = self.enqueue();
         self.connect_more();
@@ -217,7 +217,7 @@ impl ConnPool {
                 Ok((connection, reused))
             }
             // No pool has both.
-            Delivered::Shared(_) => Err(PoolFailure::overflow()),
+            Delivered::Shared(_) => Err(PoolFailure::overflow("max_pending_requests")),
         }
     }
 

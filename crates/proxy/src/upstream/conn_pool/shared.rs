@@ -234,7 +234,7 @@ impl Http2Place {
     }
 
     fn begin(pool: &Rc<ConnPool>, place: Place) -> Result<Self, PoolFailure> {
-        let Some(permit) = RequestPermit::take(pool) else { return Err(PoolFailure::overflow()) };
+        let Some(permit) = RequestPermit::take(pool) else { return Err(PoolFailure::overflow("max_requests")) };
         let counted = &place.0.counted;
         let reused = counted.requests() > 0;
         if counted.begin_request() {
@@ -254,6 +254,7 @@ impl Http2Place {
             connect_start: self.connect_start,
             connect_complete: self.connect_complete,
             reused: self.reused,
+            last_used: None,
             protocol: Protocol::Http2,
         }
     }
@@ -274,14 +275,14 @@ impl ConnPool {
         }
         if !self.breaker().take(Resource::Pending) {
             self.stats().upstream_rq_pending_overflow.inc();
-            return Err(PoolFailure::overflow());
+            return Err(PoolFailure::overflow("max_pending_requests"));
         }
         let slot = self.enqueue();
         self.connect_more();
         match slot.wait().await? {
             Delivered::Shared(place) => Ok(place),
             // No pool has both.
-            Delivered::Own(_) => Err(PoolFailure::overflow()),
+            Delivered::Own(_) => Err(PoolFailure::overflow("max_pending_requests")),
         }
     }
 

@@ -15,7 +15,7 @@ pub struct TcpConnection {
 impl TcpConnection {
     pub(super) async fn acquire(pool: &Rc<ConnPool>) -> Result<Self, PoolFailure> {
         let (connection, _) = pool.acquire().await?;
-        let Some(permit) = RequestPermit::take(pool) else { return Err(PoolFailure::overflow()) };
+        let Some(permit) = RequestPermit::take(pool) else { return Err(PoolFailure::overflow("max_requests")) };
         connection.begin_request();
         Ok(Self { _permit: permit, connection, host_failure: None })
     }
