@@ -5,11 +5,12 @@ use sota_envoy::{CheckOptions, check, encode, parse_text};
 use sota_testkit::{Client, Origin, Process, ProxyProcess, Reply, free_port, get, is_listening, temp_dir, wait_until};
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
-    net::Ipv4Addr,
+    io::{BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, TcpListener},
     os::unix::net::UnixStream,
     path::Path,
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -104,6 +105,61 @@ fn interrupt_ends_without_the_delay_and_a_second_signal_at_once() {
     assert!(proxy.ended().is_none(), "ended before its request");
     proxy.signal(INTERRUPT);
     assert_eq!(proxy.wait(LIMIT), Some(0));
+}
+
+#[test]
+fn connections_without_requests_do_not_hold_up_the_end() {
+    let host = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = host.local_addr().unwrap().port();
+    // It greets, and keeps its connections until the test is over.
+    let greeting = b"\xff\0\0\0\0\0\0\0\x01\x7f";
+    thread::spawn(move || {
+        let mut kept = Vec::new();
+        for connection in host.incoming() {
+            let mut connection = connection.unwrap();
+            let mut greeted = [0; 10];
+            connection.read_exact(&mut greeted).unwrap();
+            connection.write_all(greeting).unwrap();
+            kept.push(connection);
+        }
+    });
+    let filters = [
+        ("line", "{name: simple_line}"),
+        ("echo", "{name: envoy.filters.network.echo}"),
+        (
+            "zmq",
+            "{name: zmq, typed_config: {\"@type\": type.sota.com/sota.filters.network.zmq, passthrough_cluster: host}}",
+        ),
+    ];
+    for (name, filter) in filters {
+        let config = format!(
+            "static_resources:
+  listeners:
+  - name: {name}
+    address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}
+    filter_chains: [{{filters: [{filter}]}}]
+  clusters:
+  - name: host
+    load_assignment:
+      cluster_name: host
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}
+"
+        );
+        let mut proxy = ProxyProcess::start(BINARY, &config);
+        let mut silent = Client::connect(proxy.listener(name));
+        let mut idle = Client::connect(proxy.listener(name));
+        let (asked, length) = match name {
+            "line" => (&b"a=1\n"[..], "receive:url.Values{\"a\":[]string{\"1\"}}\r\n".len()),
+            _ => (&greeting[..], 10),
+        };
+        idle.send(asked).unwrap();
+        assert_eq!(idle.read_exactly(length).0.len(), length, "{name}");
+        proxy.signal(INTERRUPT);
+        assert_eq!(proxy.wait(LIMIT), Some(0), "{name}");
+        assert!(idle.read_to_end().0.is_empty() && silent.read_to_end().0.is_empty());
+    }
 }
 
 #[test]

@@ -63,6 +63,12 @@ fn a_worker_that_comes_back_gets_what_waits() {
 }
 
 #[test]
+fn a_worker_that_stays_away_leaves_nobody_waiting() {
+    need_pyzmq!();
+    mesh(1, "routes: [{cluster: workers}], on_failure: reply, worker_wait: 1s,", 1, "orphans");
+}
+
+#[test]
 fn a_message_that_is_not_whole_is_never_seen() {
     need_pyzmq!();
     mesh(1, ROUTES, 1, "broken_midway");
@@ -121,6 +127,7 @@ fn publishers_reach_subscribers_on_every_worker() {
 fn work_is_spread_and_not_lost() {
     need_pyzmq!();
     mesh(1, ROUTES, 3, "pipeline");
+    mesh(1, ROUTES, 3, "worker_dies_midway");
     mesh(1, ROUTES, 1, "late_worker");
     mesh(2, ROUTES, 2, "pullers");
 }

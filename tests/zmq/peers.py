@@ -800,6 +800,28 @@ def worker_restarts():
     expect(req.recv(), b"waits")
 
 
+def orphans():
+    """Requests that were queued for a worker which breaks and stays away are given up."""
+    listener = sockets.create_server(("127.0.0.1", worker_ports[0]))
+    listener.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+    dealer = client("DEALER", sndhwm=0)
+    number = 60
+    for _ in range(number):
+        dealer.send(bytes(200_000))
+    connection, _ = listener.accept()
+    raw = Raw(sock=connection)
+    greet_2_0(raw, "REP")
+    wait_stat("zmq.requests_active", number)
+    connection.close()
+    listener.close()
+    answers = [dealer.recv() for _ in range(number)]
+    late = answers.count(b"ERR no worker in time")
+    expect(late + answers.count(b"ERR worker lost"), number)
+    if not late:
+        raise AssertionError("all requests were sent: the test tests nothing")
+    expect(stat("zmq.requests_active"), 0)
+
+
 def broken_midway():
     """Nothing is seen of a message that was not whole."""
     pull = worker("PULL")
@@ -1021,6 +1043,36 @@ def pipeline():
         for pull in ready_ones:
             pull.recv()
             got += 1
+
+
+def worker_dies_midway():
+    """One dies with work: what the system had taken for it is lost, what waited for it goes to the others, once."""
+    dying = worker("PULL", 2, rcvhwm=1, rcvbuf=4096)
+    pulls = [worker("PULL", index) for index in range(2)]
+    push = client("PUSH", sndtimeo=60_000)
+    push.send(b"first")
+    wait_until("all are connected", lambda: stat("zmq.upstream_cx_ready") == 3)
+    number = 900
+    sending = in_background(lambda: [push.send(b"%d " % at + bytes(50_000)) for at in range(number)])
+    poller = zmq.Poller()
+    for pull in pulls:
+        poller.register(pull, zmq.POLLIN)
+    got = []
+
+    def receive():
+        while ready_ones := poller.poll(2_000):
+            got.extend(pull.recv().split(b" ")[0] for pull, _ in ready_ones)
+
+    receive()
+    sending.join(60)
+    kept = number - len(got)
+    assert kept > 200, kept
+    dying.close()
+    wait_stat("zmq.upstream_cx_ready", 2)
+    receive()
+    expect(len(set(got)), len(got))
+    lost = number - len(got)
+    assert lost < kept - 50, (kept, lost)
 
 
 def back_pressure():

@@ -5,6 +5,7 @@ mod access_loggers;
 mod compression;
 mod cookie;
 mod data_source;
+mod filter_state;
 mod filters;
 mod format;
 #[doc(hidden)]
@@ -40,7 +41,9 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &network::local_ratelimit::EXTENSION,
         &network::rbac::EXTENSION,
         &network::redis_proxy::EXTENSION,
+        &network::set_filter_state::EXTENSION,
         &network::simple_line::EXTENSION,
+        &network::sni_cluster::EXTENSION,
         &network::zmq::EXTENSION,
     ] {
         registry.network_filters.add(extension)?;

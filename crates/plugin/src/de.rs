@@ -26,7 +26,7 @@
 //! }
 //! ```
 
-use crate::FactoryContext;
+use crate::{FactoryContext, format::operator::distance};
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
     VariantAccess, Visitor, value::StrDeserializer,
@@ -72,6 +72,21 @@ impl serde::de::Error for Error {
     fn custom<T: fmt::Display>(reason: T) -> Self {
         Self { reason: reason.to_string(), path: String::new(), mark: None }
     }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        let name = field.escape_debug();
+        Self::custom(match nearest(field, expected) {
+            Some(near) => format!("unknown field \"{name}\"; did you mean \"{near}\"?"),
+            None if expected.is_empty() => format!("unknown field \"{name}\"; there are none"),
+            None => format!("unknown field \"{name}\"; there are: {}", expected.join(", ")),
+        })
+    }
+}
+
+/// The known name that differs from this one in few letters only.
+fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
+    let nearest = known.iter().map(|known| (distance(known, name), *known)).min();
+    nearest.filter(|(distance, _)| *distance <= name.len().div_ceil(3).min(4)).map(|(_, near)| near)
 }
 
 impl fmt::Display for Error {
@@ -344,12 +359,7 @@ mod tests {
         let limits =
             |item| vec![("limits", at(2, Value::List(vec![at(3, map(vec![("max", at(4, Value::Int(1)))])), item])))];
         for (entries, path, column, reason) in [
-            (
-                vec![("nam", string(2, "n"))],
-                "",
-                2,
-                "unknown field `nam`, expected one of `name`, `limits`, `ratio`, `mode`, `wait`, `port`",
-            ),
+            (vec![("nam", string(2, "n"))], "", 2, "unknown field \"nam\"; did you mean \"name\"?"),
             (vec![("name", at(2, Value::Int(1)))], "name", 2, "invalid type: integer `1`, expected a string"),
             (vec![("port", at(2, Value::Int(70_000)))], "port", 2, "invalid value: integer `70000`, expected u16"),
             (vec![("port", at(2, Value::Int(-1)))], "port", 2, "invalid value: integer `-1`, expected u16"),

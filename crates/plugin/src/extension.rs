@@ -203,6 +203,15 @@ impl<'a> FactoryContext<'a> {
         let mark = if mark == Mark::NONE { self.mark } else { mark };
         ConfigError::new(format!("{}{dot}{field}", self.path), mark, reason)
     }
+
+    /// An error at a field of this configuration: at the place where the field stands, or would stand.
+    pub fn error_in(&self, config: &TypedConfig, field: &str, reason: impl Into<String>) -> ConfigError {
+        let mark = match config {
+            TypedConfig::Value { node, .. } => node.mark_at(field),
+            _ => Mark::NONE,
+        };
+        self.error(field, mark, reason)
+    }
 }
 
 #[cfg(test)]

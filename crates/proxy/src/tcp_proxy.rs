@@ -30,6 +30,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The filter state by which a filter before chooses the cluster.
+const CLUSTER: &str = "envoy.tcp_proxy.cluster";
+
 stat_group! {
     /// `tcp.<stat_prefix>.`
     struct TcpStats {
@@ -172,7 +175,11 @@ impl TcpProxy {
 
     /// Connects to a host of the cluster, or to another one when that fails, as often as configured.
     async fn connect(&self, downstream: &Downstream, info: &mut StreamInfo) -> Option<TcpConnection> {
-        let picked = self.config.pick_cluster(fastrand::u64(..));
+        let chosen = downstream.info.filter_state.borrow().text(CLUSTER);
+        let picked = match &chosen {
+            Some(name) => Some((name.as_str(), None)),
+            None => self.config.pick_cluster(fastrand::u64(..)),
+        };
         let picked = picked.and_then(|(name, metadata)| Some((self.context.clusters.get(name)?, metadata)));
         let Some((cluster, metadata)) = picked else {
             self.stats.downstream_cx_no_route.inc();

@@ -53,6 +53,26 @@ fn says_hello_ten_times() {
 }
 
 #[test]
+fn says_why_there_is_no_conversation() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let ask = || Command::new(env!("CARGO_BIN_EXE_zmqclient")).arg(&address).output().unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"220 mail.example\r\n").unwrap();
+        // Until the client goes.
+        while stream.read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
+    });
+    let done = ask();
+    let told = String::from_utf8(done.stderr).unwrap();
+    assert!(!done.status.success() && told.contains("no ZeroMQ handshake: "), "{told}");
+    server.join().unwrap();
+    let done = ask();
+    let told = String::from_utf8(done.stderr).unwrap();
+    assert!(!done.status.success() && told.contains("refused") && told.contains("trying again for 10 s"), "{told}");
+}
+
+#[test]
 fn wants_an_address() {
     let done = Command::new(env!("CARGO_BIN_EXE_zmqclient")).output().unwrap();
     assert_eq!((done.status.code(), &*done.stdout), (Some(2), &b"please input ip:port\n"[..]));

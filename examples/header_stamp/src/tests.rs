@@ -143,7 +143,7 @@ fn a_route_may_say_something_else() {
 fn errors_name_the_field() {
     for (fields, error) in [
         (&[][..], "here: missing field `value`"),
-        (&[("value", "v"), ("heade", "x")], "here: unknown field `heade`, expected `header` or `value`"),
+        (&[("value", "v"), ("heade", "x")], "here: unknown field \"heade\"; did you mean \"header\"?"),
         (&[("value", "v"), ("header", "a b")], "here.header: \"a b\": not a valid field name"),
     ] {
         assert_eq!(building(|cx| build(&config(fields), cx).err()).unwrap().to_string(), error);

@@ -40,6 +40,6 @@ fn the_configuration_of_the_document_is_valid() {
         let (is_valid, output) = validate(yaml);
         assert!(is_valid, "{output}");
         let (is_valid, output) = validate(&yaml.replace(field, &field.replace("value", "valeu")));
-        assert!(!is_valid && output.contains("unknown field `valeu`"), "{output}");
+        assert!(!is_valid && output.contains("unknown field \"valeu\"; did you mean \"value\"?"), "{output}");
     }
 }

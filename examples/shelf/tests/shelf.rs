@@ -160,8 +160,8 @@ fn mistakes_are_told() {
     let file = folder.path().join("shelf.yaml");
     for (written, wrong, error) in [
         ("timeout: 1s", "timeout: soon", "is no duration"),
-        ("timeout: 1s", "timeuot: 1s", "unknown field `timeuot`"),
-        ("prefix: \"old:\"", "suffix: x", "unknown field `suffix`"),
+        ("timeout: 1s", "timeuot: 1s", "unknown field \"timeuot\"; did you mean \"timeout\"?"),
+        ("prefix: \"old:\"", "suffix: x", "unknown field \"suffix\""),
         ("text_format_source", "text_formt_source", "text_formt_source"),
         ("v3.StdoutAccessLog", "v3.StdoutAccessLogg", "access_log[0]"),
     ] {

@@ -16,7 +16,7 @@
 //! ```
 
 mod json;
-mod operator;
+pub(crate) mod operator;
 mod render;
 mod template;
 #[cfg(test)]

@@ -443,7 +443,7 @@ fn unknown(name: &str) -> String {
 }
 
 /// How many letters have to be added, removed or replaced (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {
         let mut diagonal = i;

@@ -15,6 +15,8 @@ use std::{
 const REQUESTS: usize = 10;
 /// ZeroMQ sockets connect when there is somebody; but a demo that hangs explains nothing.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// For the handshake; somebody else may listen there.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
 /// For an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -56,17 +58,24 @@ struct ReqSocket {
 impl ReqSocket {
     fn connect(address: &str) -> io::Result<Self> {
         let deadline = Instant::now() + CONNECT_PATIENCE;
+        let mut has_told = false;
         let stream = loop {
             match TcpStream::connect(address) {
                 Ok(stream) => break stream,
                 Err(error) if Instant::now() > deadline || error.kind() == io::ErrorKind::InvalidInput => {
                     return Err(error);
                 }
-                Err(_) => thread::sleep(Duration::from_millis(100)),
+                Err(error) => {
+                    if !has_told {
+                        eprintln!("{address}: {error}; trying again for {} s", CONNECT_PATIENCE.as_secs());
+                        has_told = true;
+                    }
+                    thread::sleep(Duration::from_millis(100));
+                }
             }
         };
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(HANDSHAKE_PATIENCE))?;
         let mut out = Vec::new();
         let options = Options { socket_type: SocketType::Req, ..Options::default() };
         let connection = Connection::new(Arc::new(options), &mut out);
@@ -75,8 +84,18 @@ impl ReqSocket {
 
     /// Sends a request of one frame behind REQ's empty one; the frames of the answer, joined.
     fn request(&mut self, body: &[u8]) -> io::Result<Vec<u8>> {
-        while !self.connection.is_ready() {
-            self.next()?;
+        if !self.connection.is_ready() {
+            while !self.connection.is_ready() {
+                self.next().map_err(|error| {
+                    let reason = match error.kind() {
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no word in time".to_owned(),
+                        io::ErrorKind::UnexpectedEof => "the connection was closed".to_owned(),
+                        _ => error.to_string(),
+                    };
+                    io::Error::other(format!("no ZeroMQ handshake: {reason}"))
+                })?;
+            }
+            self.stream.set_read_timeout(Some(PATIENCE))?;
         }
         self.connection.send_frames([&b""[..], body], &mut self.out).map_err(io::Error::other)?;
         loop {

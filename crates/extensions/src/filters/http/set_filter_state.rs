@@ -1,17 +1,17 @@
 //! `envoy.filters.http.set_filter_state`: leaves text for later filters, matchers and logs.
 
-use crate::format;
+use crate::filter_state::ValueToSet;
 use sota_config::{ConfigError, Node, TypedConfig};
 use sota_plugin::{
     Extension, FactoryContext,
     access_log::LogKind,
     cx::StreamCx,
     filter::{Bodies, FilterStatus, HttpFilter, HttpFilterConfig, per_stream},
-    format::{Format, FormatCx},
+    format::FormatCx,
     http::RequestHead,
     info::StreamInfo,
 };
-use std::{any::Any, rc::Rc, sync::Arc};
+use std::{any::Any, sync::Arc};
 
 /// The extension.
 pub(crate) static EXTENSION: Extension<dyn HttpFilterConfig> = Extension {
@@ -22,9 +22,6 @@ pub(crate) static EXTENSION: Extension<dyn HttpFilterConfig> = Extension {
     build_route: Some(build_route),
     route_type_urls: &["envoy.extensions.filters.http.set_filter_state.v3.Config"],
 };
-
-/// The kind of object that is plain text.
-const TEXT: &str = "envoy.string";
 
 fn build(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Arc<dyn HttpFilterConfig>, ConfigError> {
     Ok(per_stream(read(config, cx)?, |config, _| Some(Filter(Arc::clone(config)))))
@@ -44,48 +41,23 @@ fn read(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Config, ConfigE
 /// `envoy.extensions.filters.http.set_filter_state.v3.Config`
 #[derive(Default)]
 struct Config {
-    values: Vec<Value>,
+    values: Box<[ValueToSet]>,
     clear_route: bool,
-}
-
-/// `envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue`
-struct Value {
-    key: String,
-    format: Format,
-    skip_if_empty: bool,
 }
 
 impl Config {
     fn read(node: &Node, cx: &FactoryContext<'_>) -> Result<Self, ConfigError> {
-        let values = node.list("on_request_headers").iter().enumerate();
-        let values = values.map(|(at, item)| Value::read(item, &format!("on_request_headers[{at}]"), cx));
-        Ok(Self { values: values.collect::<Result<_, _>>()?, clear_route: node.bool("clear_route_cache") })
+        let values = ValueToSet::read_all(node, "on_request_headers", &[], cx)?;
+        Ok(Self { values, clear_route: node.bool("clear_route_cache") })
     }
 
     fn apply(&self, head: &RequestHead, info: &mut StreamInfo) {
         for value in &self.values {
-            let mut text = Vec::new();
-            value.format.write(&FormatCx { request: Some(head), ..FormatCx::new(info, LogKind::NotSet) }, &mut text);
-            if !(text.is_empty() && value.skip_if_empty) {
-                info.filter_state.set(&value.key, Rc::new(String::from_utf8_lossy(&text).into_owned()));
+            let made = value.make(&FormatCx { request: Some(head), ..FormatCx::new(info, LogKind::NotSet) });
+            if let Some(made) = made {
+                info.filter_state.set(&value.key, made);
             }
         }
-    }
-}
-
-impl Value {
-    fn read(node: &Node, path: &str, cx: &FactoryContext<'_>) -> Result<Self, ConfigError> {
-        let key = node.str("object_key");
-        let kind = match node.str("factory_key") {
-            "" => key,
-            kind => kind,
-        };
-        if kind != TEXT {
-            let reason = format!("nothing here reads objects of \"{kind}\"; text has the factory_key \"{TEXT}\"");
-            return Err(cx.error(&format!("{path}.factory_key"), node.field("factory_key").mark, reason));
-        }
-        let format = format::substitution(node.field("format_string"), &format!("{path}.format_string"), cx)?;
-        Ok(Self { key: key.to_owned(), format, skip_if_empty: node.bool("skip_if_empty") })
     }
 }
 

@@ -41,6 +41,9 @@ stat_group! {
 fn build(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Arc<dyn ListenerFilterConfig>, ConfigError> {
     match config {
         TypedConfig::Value { node, .. } if !node.pairs().is_empty() => {
+            Err(cx.error("", node.mark, "zmq_inspector has no fields"))
+        }
+        TypedConfig::Proto { bytes, .. } if !bytes.is_empty() => {
             Err(cx.error("", Mark::NONE, "zmq_inspector has no fields"))
         }
         _ => Ok(Arc::new(ZmqInspector)),

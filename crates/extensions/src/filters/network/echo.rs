@@ -4,6 +4,7 @@ use sota_config::{ConfigError, TypedConfig};
 use sota_plugin::{
     Extension, FactoryContext, LocalFuture,
     filter::{Connection, NetworkFilterConfig, TerminalNetworkFilter, terminal},
+    future::{First, race},
 };
 use std::sync::Arc;
 
@@ -29,8 +30,9 @@ impl TerminalNetworkFilter for Echo {
     fn serve(self: Box<Self>, mut connection: Connection) -> LocalFuture<()> {
         Box::pin(async move {
             let mut buffer = vec![0; 16 * 1024];
+            let mut draining = connection.take_drain_notice();
             // A peer that has sent its last gets everything back first, as from Envoy.
-            while let Ok(read @ 1..) = connection.read(&mut buffer).await {
+            while let First::One(Ok(read @ 1..)) = race(connection.read(&mut buffer), &mut draining).await {
                 let Some(data) = buffer.get(..read) else { return };
                 if connection.write_all(data).await.is_err() {
                     return;

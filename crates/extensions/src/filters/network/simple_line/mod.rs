@@ -5,12 +5,15 @@ mod query;
 mod quote;
 
 use query::{ParseError, parse_query};
+use serde::{Deserialize, de::IgnoredAny};
 use sota_config::{ConfigError, TypedConfig};
 use sota_plugin::{
     Extension, FactoryContext, LocalFuture,
+    de::read_config,
     filter::{Connection, NetworkFilterConfig, TerminalNetworkFilter, terminal},
+    future::{First, race},
 };
-use std::{io, sync::Arc};
+use std::{future::ready, io, sync::Arc};
 
 /// The extension.
 pub(crate) static EXTENSION: Extension<dyn NetworkFilterConfig> = Extension {
@@ -25,31 +28,26 @@ pub(crate) static EXTENSION: Extension<dyn NetworkFilterConfig> = Extension {
 /// A longer line is refused unless configuration says otherwise.
 const DEFAULT_MAX_LINE_BYTES: usize = 64 * 1024;
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Document {
+    max_line_bytes: usize,
+    /// The original logged it and did nothing else with it.
+    #[serde(rename = "protocol")]
+    _protocol: Option<IgnoredAny>,
+}
+
+impl Default for Document {
+    fn default() -> Self {
+        Self { max_line_bytes: DEFAULT_MAX_LINE_BYTES, _protocol: None }
+    }
+}
+
 fn build(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Arc<dyn NetworkFilterConfig>, ConfigError> {
-    let mut max_line_bytes = DEFAULT_MAX_LINE_BYTES;
-    if let TypedConfig::Value { node, .. } = config {
-        for (name, value) in node.pairs() {
-            match &**name {
-                // The original logged it and did nothing else with it.
-                "protocol" => {}
-                "max_line_bytes" => {
-                    max_line_bytes = value
-                        .as_u64()
-                        .filter(|n| (1..=1 << 24).contains(n))
-                        .and_then(|n| usize::try_from(n).ok())
-                        .ok_or_else(|| {
-                            cx.error(name, value.mark, "a number of octets from 1 to 16777216 is expected here")
-                        })?;
-                }
-                _ => {
-                    return Err(cx.error(
-                        "",
-                        value.mark,
-                        format!("unknown field \"{name}\"; there are: max_line_bytes, protocol"),
-                    ));
-                }
-            }
-        }
+    let Document { max_line_bytes, .. } = read_config(config, cx)?;
+    if !(1..=1 << 24).contains(&max_line_bytes) {
+        let reason = "a number of octets from 1 to 16777216 is expected here";
+        return Err(cx.error_in(config, "max_line_bytes", reason));
     }
     Ok(terminal(SimpleLine { max_line_bytes }))
 }
@@ -70,8 +68,18 @@ impl TerminalNetworkFilter for SimpleLine {
 
 impl SimpleLine {
     async fn answer_lines(&self, connection: &mut Connection) -> io::Result<()> {
+        let mut draining = connection.take_drain_notice();
         loop {
-            let line = match connection.read_line(self.max_line_bytes).await {
+            let next = match race(connection.read_line(self.max_line_bytes), &mut draining).await {
+                First::One(next) => next,
+                First::Other(()) if connection.buffer().is_empty() => return Ok(()),
+                // A line is under way. After it there is no waiting.
+                First::Other(()) => {
+                    draining = Box::pin(ready(()));
+                    connection.read_line(self.max_line_bytes).await
+                }
+            };
+            let line = match next {
                 Ok(Some(line)) => line,
                 Ok(None) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {

@@ -68,6 +68,97 @@ impl Default for Document {
     }
 }
 
+impl Document {
+    /// What cannot be meant. Zero is refused wherever it would be a limit or a wait.
+    fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        const ZERO: &str = "must be above 0";
+        let (limits, upstream) = (&self.limits, &self.upstream);
+        let times = [
+            ("handshake_timeout", self.handshake_timeout),
+            ("face_wait", self.face_wait),
+            ("write_timeout", self.write_timeout),
+            ("worker_wait", self.worker_wait),
+            ("reply_timeout", self.reply_timeout.unwrap_or(self.worker_wait)),
+            ("upstream.handshake_timeout", upstream.handshake_timeout),
+            ("upstream.reconnect.base", upstream.reconnect.base),
+        ];
+        let check = upstream.health_check.map(|check| ("upstream.health_check.interval", check.interval));
+        if let Some((field, _)) = times.into_iter().chain(check).find(|(_, time)| time.0.is_zero()) {
+            return Err((field, ZERO));
+        }
+        let numbers = [
+            ("max_in_flight", self.max_in_flight == 0),
+            ("high_watermark.messages", self.high_watermark.messages == 0),
+            ("high_watermark.bytes", self.high_watermark.bytes == 0),
+            ("limits.max_frame_bytes", limits.max_frame_bytes == 0),
+            ("limits.max_message_bytes", limits.max_message_bytes == 0),
+            ("limits.max_frames_per_message", limits.max_frames_per_message == 0),
+            ("limits.max_command_bytes", limits.max_command_bytes == 0),
+            ("limits.max_metadata_bytes", limits.max_metadata_bytes == 0),
+            ("limits.max_properties", limits.max_properties == 0),
+            ("limits.max_topic_bytes", limits.max_topic_bytes == 0),
+            ("limits.max_subscriptions", limits.max_subscriptions == 0),
+            ("limits.max_pings_per_second", limits.max_pings_per_second == 0),
+        ];
+        if let Some((field, _)) = numbers.into_iter().find(|(_, is_zero)| *is_zero) {
+            return Err((field, ZERO));
+        }
+        let refused = [
+            ("min_version", self.min_version.0 > self.max_version.0, "is above max_version"),
+            ("upstream.min_version", upstream.min_version.0 > upstream.max_version.0, "is above upstream.max_version"),
+            ("upstream.identity", upstream.identity.len() > 255, "has more than 255 octets"),
+            ("upstream.reconnect.max", upstream.reconnect.max.0 < upstream.reconnect.base.0, "is below base"),
+            ("heartbeat", self.heartbeat.is_idle(), NO_INTERVAL),
+            ("upstream.heartbeat", upstream.heartbeat.is_idle(), NO_INTERVAL),
+        ];
+        refused.into_iter().find(|(_, is_wrong, _)| *is_wrong).map_or(Ok(()), |(field, _, reason)| Err((field, reason)))
+    }
+}
+
+/// Fields that only a broker looks at.
+const OF_BROKERS: [&str; 6] = ["face_wait", "max_in_flight", "reply_timeout", "worker_wait", "on_failure", "upstream"];
+/// Fields that need somebody who reads the messages.
+const OF_READERS: [&str; 9] = [
+    "socket_type",
+    "min_version",
+    "max_version",
+    "lenient",
+    "refuse_reserved_identity",
+    "heartbeat",
+    "limits",
+    "write_timeout",
+    "high_watermark",
+];
+
+/// Refuses what would change nothing.
+fn refuse_idle_fields(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<(), ConfigError> {
+    let TypedConfig::Value { node, .. } = config else { return Ok(()) };
+    let find = |fields: &[&'static str]| fields.iter().copied().find(|field| node.has(field));
+    if node.has("passthrough_cluster")
+        && let Some(field) = find(&OF_READERS).or_else(|| find(&OF_BROKERS))
+    {
+        return Err(cx.error_in(config, field, "changes nothing with passthrough_cluster: the bytes pass as they are"));
+    }
+    if node.list("routes").is_empty()
+        && let Some(field) = find(&OF_BROKERS)
+    {
+        return Err(cx.error_in(config, field, "changes nothing without routes: messages are sent back"));
+    }
+    for (at, route) in node.list("routes").iter().enumerate() {
+        let rule = route.field("match");
+        let is_open = !rule.has("prefix") && !rule.has("exact");
+        if is_open && rule.has("frame") {
+            let reason = "changes nothing without prefix or exact";
+            return Err(cx.error_in(config, &format!("routes[{at}].match.frame"), reason));
+        }
+        if is_open && rule.list("socket_types").is_empty() && at + 1 < node.list("routes").len() {
+            let reason = format!("is never reached: routes[{at}] takes everything");
+            return Err(cx.error_in(config, &format!("routes[{}]", at + 1), reason));
+        }
+    }
+    Ok(())
+}
+
 /// What is done for a client whose request gets no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -144,7 +235,13 @@ struct Heartbeat {
     ttl: Time,
 }
 
+const NO_INTERVAL: &str = "timeout and ttl change nothing without an interval";
+
 impl Heartbeat {
+    fn is_idle(&self) -> bool {
+        self.interval.0.is_zero() && !(self.timeout.0.is_zero() && self.ttl.0.is_zero())
+    }
+
     fn options(&self) -> HeartbeatOptions {
         HeartbeatOptions { interval: self.interval.0, timeout: self.timeout.0, ttl: self.ttl.0 }
     }
@@ -242,11 +339,16 @@ pub(super) struct Settings {
 impl Settings {
     /// Reads a configuration; nothing but the name gives the defaults.
     pub(super) fn read(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Self, ConfigError> {
-        Self::build(read_config(config, cx)?, cx)
+        let document = read_config(config, cx)?;
+        refuse_idle_fields(config, cx)?;
+        Self::build(document, &|field, reason| cx.error_in(config, field, reason), cx)
     }
 
     /// For requests that are made without ZeroMQ clients.
     pub(super) fn to_ask(config: AskerConfig, cx: &FactoryContext<'_>) -> Result<Self, ConfigError> {
+        if config.timeout.0.is_zero() {
+            return Err(cx.error("workers.timeout", Mark::NONE, "must be above 0"));
+        }
         let document = Document {
             stat_prefix: config.stat_prefix,
             routes: vec![Route::to(config.cluster)],
@@ -255,11 +357,15 @@ impl Settings {
             upstream: config.upstream,
             ..Document::default()
         };
-        Self::build(document, cx)
+        Self::build(document, &|field, reason| cx.error(field, Mark::NONE, reason), cx)
     }
 
-    fn build(document: Document, cx: &FactoryContext<'_>) -> Result<Self, ConfigError> {
-        let fail = |field: &str, reason: String| cx.error(field, Mark::NONE, reason);
+    fn build(
+        document: Document,
+        fail: &dyn Fn(&str, String) -> ConfigError,
+        cx: &FactoryContext<'_>,
+    ) -> Result<Self, ConfigError> {
+        document.check().map_err(|(field, reason)| fail(field, reason.to_owned()))?;
         let (security, admission) = match &document.security {
             None => (Security::Null, Admission::Anybody),
             Some(security) => security.build().map_err(|reason| fail("security", reason))?,
@@ -268,36 +374,22 @@ impl Settings {
             None => Security::Null,
             Some(security) => security.build().map_err(|reason| fail("upstream.security", reason))?,
         };
-        if document.min_version.0 > document.max_version.0 {
-            return Err(fail("min_version", "is above max_version".to_owned()));
-        }
-        if document.high_watermark.messages == 0 || document.high_watermark.bytes == 0 {
-            return Err(fail("high_watermark", "must be above 0".to_owned()));
-        }
-        if document.max_in_flight == 0 {
-            return Err(fail("max_in_flight", "must be above 0".to_owned()));
-        }
-        if document.upstream.identity.len() > 255 {
-            return Err(fail("upstream.identity", "has more than 255 octets".to_owned()));
-        }
         if document.passthrough_cluster.is_some() && (!document.routes.is_empty() || document.security.is_some()) {
             let reason = "goes with neither routes nor security: the bytes pass as they are";
             return Err(fail("passthrough_cluster", reason.to_owned()));
         }
-        if let Some(check) = &document.upstream.health_check {
-            if check.interval.0.is_zero() {
-                return Err(fail("upstream.health_check.interval", "must be above 0".to_owned()));
-            }
-            if !matches!(check.socket_type.0, SocketType::Dealer | SocketType::Push) {
-                let reason = format!("{} does not choose among hosts: DEALER or PUSH", check.socket_type.0);
-                return Err(fail("upstream.health_check.socket_type", reason));
-            }
+        if let Some(check) = &document.upstream.health_check
+            && !matches!(check.socket_type.0, SocketType::Dealer | SocketType::Push)
+        {
+            let reason = format!("{} does not choose among hosts: DEALER or PUSH", check.socket_type.0);
+            return Err(fail("upstream.health_check.socket_type", reason));
         }
         let passthrough_cluster: Option<Arc<str>> = document.passthrough_cluster.map(Arc::from);
         let routes = Routes::new(document.routes);
         let mut to = routes.iter().flat_map(Routes::clusters).chain(&passthrough_cluster);
         if let Some(unknown) = to.find(|name| cx.clusters.is_some_and(|exists| !exists(name))) {
-            return Err(fail("", format!("there is no cluster \"{unknown}\"")));
+            let at = if passthrough_cluster.is_some() { "passthrough_cluster" } else { "routes" };
+            return Err(fail(at, format!("there is no cluster \"{unknown}\"")));
         }
         if let Some(Name(face)) = document.socket_type
             && !is_face(face, routes.is_some())
@@ -330,7 +422,7 @@ impl Settings {
             max_handshakes_per_address: document.max_handshakes_per_address,
             watermark: Watermark { messages: document.high_watermark.messages, bytes: document.high_watermark.bytes },
             max_in_flight: usize::try_from(document.max_in_flight).unwrap_or(usize::MAX),
-            reply_timeout: document.reply_timeout.map(|time| time.0).filter(|time| !time.is_zero()),
+            reply_timeout: document.reply_timeout.map(|time| time.0),
             worker_wait: document.worker_wait.0,
             on_failure: document.on_failure,
             routes,
@@ -409,4 +501,54 @@ impl Named for SocketType {
 
 impl Named for Version {
     const VALUES: &'static [Self] = &[Self::V1_0, Self::V2_0, Self::V3_0, Self::V3_1];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{building, unchecked};
+
+    fn refused(yaml: &str) -> String {
+        let read = building(|cx| Settings::read(&unchecked(yaml), cx).map(|_| ()));
+        read.expect_err(yaml).to_string()
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_name() {
+        let routed = |fields: &str| format!("{{routes: [{{cluster: a}}], {fields}}}");
+        for (fields, told) in [
+            ("upstream: {reconnect: {base: 0s}}", "upstream.reconnect.base"),
+            ("upstream: {reconnect: {base: 2s, max: 1s}}", "upstream.reconnect.max"),
+            ("upstream: {min_version: '3.1', max_version: '3.0'}", "upstream.min_version"),
+            ("upstream: {handshake_timeout: 0s}", "upstream.handshake_timeout"),
+            ("handshake_timeout: 0s", "handshake_timeout"),
+            ("reply_timeout: 0s", "reply_timeout"),
+            ("worker_wait: 0s", "worker_wait"),
+            ("limits: {max_frame_bytes: 0}", "limits.max_frame_bytes"),
+            ("limits: {max_subscriptions: 0}", "limits.max_subscriptions"),
+            ("heartbeat: {timeout: 1s}", "heartbeat"),
+        ] {
+            let error = refused(&routed(fields));
+            assert!(error.contains(&format!("here.{told}: ")), "{fields}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_would_change_nothing_is_refused_by_name() {
+        for (yaml, told) in [
+            ("{reply_timeout: 1s}", "reply_timeout"),
+            ("{on_failure: reply}", "on_failure"),
+            ("{max_in_flight: 5}", "max_in_flight"),
+            ("{upstream: {health_check: {interval: 1s}}}", "upstream"),
+            ("{passthrough_cluster: a, limits: {max_frame_bytes: 5}}", "limits"),
+            ("{passthrough_cluster: a, heartbeat: {interval: 5s}}", "heartbeat"),
+            ("{passthrough_cluster: a, socket_type: PAIR}", "socket_type"),
+            ("{passthrough_cluster: a, reply_timeout: 1s}", "reply_timeout"),
+            ("{routes: [{match: {frame: 3}, cluster: a}]}", "routes[0].match.frame"),
+            ("{routes: [{cluster: a}, {match: {prefix: x}, cluster: b}]}", "routes[1]"),
+        ] {
+            let error = refused(yaml);
+            assert!(error.contains(&format!("here.{told}: ")), "{yaml}: {error}");
+        }
+    }
 }

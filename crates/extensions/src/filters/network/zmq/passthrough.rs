@@ -9,14 +9,21 @@ use super::{
 use sota_codec::zmtp::{Inspection, Spoken, ZmtpError, inspect};
 use sota_plugin::{
     filter::Connection,
-    future::both,
+    future::{First, both, race},
     stream::{ReadHalf, WriteHalf},
     upstream::HostChoice,
 };
-use std::{io, rc::Rc};
+use std::{
+    cell::Cell,
+    io,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 /// Octets that are moved in one go.
 const CHUNK: usize = 16 * 1024;
+/// How long it has to be quiet behind what a host has said before a connection that drains is taken to be idle.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Serves a client until one of the two connections is over.
 pub(super) async fn serve(worker: &Worker, gate: Gate, mut connection: Connection, cluster: &str) {
@@ -27,7 +34,12 @@ pub(super) async fn serve(worker: &Worker, gate: Gate, mut connection: Connectio
 async fn forward(worker: &Worker, mut gate: Gate, connection: &mut Connection, cluster: &str) -> End {
     let cx = connection.worker().clone();
     let timeout = worker.settings.options.handshake_timeout;
-    let begun = match cx.timeout(timeout, begin(connection)).await {
+    let mut draining = connection.take_drain_notice();
+    let begun = match race(cx.timeout(timeout, begin(connection)), &mut draining).await {
+        First::One(begun) => begun,
+        First::Other(()) => return End::Drained,
+    };
+    let begun = match begun {
         None => return End::Failed(ZmtpError::HandshakeTimeout),
         Some(Err(end)) => return end,
         Some(Ok(begun)) => begun,
@@ -49,9 +61,24 @@ async fn forward(worker: &Worker, mut gate: Gate, connection: &mut Connection, c
     }
     let (from_client, to_client) = connection.halves();
     let (from_host, to_host) = upstream.halves();
-    match both(copy(from_client, to_host), copy(from_host, to_client)).await {
-        Ok(()) => End::Closed,
-        Err(error) => End::Io(error),
+    // Since when the host has said the last. `None`: something is being passed on, or the client has said the last, which
+    // may want an answer; then it goes on for as long as it may.
+    let quiet = Cell::new(None);
+    let there = copy(from_client, to_host, |_| quiet.set(None));
+    let back = copy(from_host, to_client, |is_done| quiet.set(is_done.then(Instant::now)));
+    let idle = async {
+        draining.await;
+        loop {
+            if quiet.get().is_some_and(|since: Instant| since.elapsed() >= QUIET) {
+                return;
+            }
+            cx.sleep(QUIET).await;
+        }
+    };
+    match race(both(there, back), idle).await {
+        First::One(Ok(())) => End::Closed,
+        First::One(Err(error)) => End::Io(error),
+        First::Other(()) => End::Drained,
     }
 }
 
@@ -74,14 +101,16 @@ async fn begin(connection: &mut Connection) -> Result<Vec<u8>, End> {
     }
 }
 
-/// Moves bytes until there are no more, and says so.
-async fn copy(from: &mut ReadHalf, to: &mut WriteHalf) -> io::Result<()> {
+/// Moves bytes until there are no more, and says so. `note` is told of each piece, and whether it is written.
+async fn copy(from: &mut ReadHalf, to: &mut WriteHalf, note: impl Fn(bool)) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     loop {
         let read = from.read(&mut buffer).await?;
         if read == 0 {
             return to.shutdown().await;
         }
+        note(false);
         to.write_all(buffer.get(..read).unwrap_or_default()).await?;
+        note(true);
     }
 }

@@ -59,28 +59,42 @@ impl Match {
 /// All routes, and the clusters that they lead to, each once.
 #[derive(Debug)]
 pub(super) struct Routes {
-    routes: Vec<(Match, usize)>,
+    routes: Vec<Rule>,
     clusters: Vec<Arc<str>>,
-    /// By the place of the cluster.
-    hash_frames: Vec<Option<usize>>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    rule: Match,
+    /// The place of the cluster.
+    cluster: usize,
+    hash_frame: Option<usize>,
+}
+
+/// Where a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Goal {
+    /// The place of the cluster.
+    pub(super) cluster: usize,
+    /// By which a host is to be chosen, if it is.
+    pub(super) hash: Option<u64>,
 }
 
 impl Routes {
     /// `None` without routes.
     pub(super) fn new(routes: Vec<Route>) -> Option<Self> {
-        let (mut clusters, mut hash_frames) = (Vec::<Arc<str>>::new(), Vec::new());
+        let mut clusters = Vec::<Arc<str>>::new();
         let routes: Vec<_> = routes
             .into_iter()
             .map(|route| {
-                let at = clusters.iter().position(|known| **known == *route.cluster).unwrap_or_else(|| {
+                let cluster = clusters.iter().position(|known| **known == *route.cluster).unwrap_or_else(|| {
                     clusters.push(route.cluster.into());
-                    hash_frames.push(route.hash_frame);
                     clusters.len() - 1
                 });
-                (route.rule, at)
+                Rule { rule: route.rule, cluster, hash_frame: route.hash_frame }
             })
             .collect();
-        (!routes.is_empty()).then_some(Self { routes, clusters, hash_frames })
+        (!routes.is_empty()).then_some(Self { routes, clusters })
     }
 
     /// The clusters, by whose place the others speak of them.
@@ -89,15 +103,11 @@ impl Routes {
     }
 
     /// Where a message of a client of this type goes; its body begins with the frame `body`.
-    pub(super) fn of_message(&self, socket_type: SocketType, message: &Message, body: usize) -> Option<usize> {
-        let found = self.routes.iter().find(|(rule, _)| rule.takes_type(socket_type) && rule.takes(message, body));
-        found.map(|(_, cluster)| *cluster)
-    }
-
-    /// The hash of a message to this cluster, if it is to be chosen by one.
-    pub(super) fn hash(&self, cluster: usize, message: &Message, body: usize) -> Option<u64> {
-        let frame = (*self.hash_frames.get(cluster)?)?;
-        message.frame(body.saturating_add(frame)).map(fnv1a)
+    pub(super) fn of_message(&self, socket_type: SocketType, message: &Message, body: usize) -> Option<Goal> {
+        let matches = |route: &&Rule| route.rule.takes_type(socket_type) && route.rule.takes(message, body);
+        let found = self.routes.iter().find(matches)?;
+        let frame = found.hash_frame.and_then(|frame| message.frame(body.saturating_add(frame)));
+        Some(Goal { cluster: found.cluster, hash: frame.map(fnv1a) })
     }
 
     /// The clusters that a client of this type may have to do with, each once.
@@ -112,7 +122,7 @@ impl Routes {
 
     fn collect(&self, wanted: impl Fn(&Match) -> bool) -> Vec<usize> {
         let mut found = Vec::new();
-        for (_, cluster) in self.routes.iter().filter(|(rule, _)| wanted(rule)) {
+        for Rule { cluster, .. } in self.routes.iter().filter(|route| wanted(&route.rule)) {
             if !found.contains(cluster) {
                 found.push(*cluster);
             }
@@ -131,7 +141,7 @@ mod tests {
     use super::*;
 
     fn route(rule: Match, cluster: &str) -> Route {
-        Route { rule, cluster: cluster.into(), hash_frame: (cluster == "x").then_some(1) }
+        Route { rule, cluster: cluster.into(), hash_frame: None }
     }
 
     #[test]
@@ -146,7 +156,7 @@ mod tests {
         assert_eq!(routes.clusters().iter().map(|name| &**name).collect::<Vec<_>>(), ["a", "x", "work"]);
         let of = |socket_type, frames: &[&[u8]], body| {
             let message: Message = frames.iter().copied().collect();
-            routes.of_message(socket_type, &message, body)
+            routes.of_message(socket_type, &message, body).map(|goal| goal.cluster)
         };
         assert_eq!(of(SocketType::Req, &[b"", b"a.1"], 1), Some(0));
         assert_eq!(of(SocketType::Req, &[b"", b"a.1"], 0), None);
@@ -157,9 +167,24 @@ mod tests {
         assert_eq!(routes.of_topic(SocketType::Sub, b"a.b"), [0, 1]);
         assert_eq!(routes.of_topic(SocketType::Sub, b"c"), [1]);
         assert_eq!(routes.of_topic(SocketType::Sub, b""), [0, 1]);
-        let message: Message = [&b""[..], b"q", b"key"].into_iter().collect();
-        assert_eq!((routes.hash(0, &message, 1), routes.hash(1, &message, 1)), (None, Some(fnv1a(b"key"))));
         assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
         assert!(Routes::new(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn each_route_has_its_own_hash() {
+        let to_a = |prefix: &str, hash_frame| Route {
+            rule: Match { prefix: Some(prefix.into()), ..Match::default() },
+            cluster: "a".into(),
+            hash_frame,
+        };
+        let routes = Routes::new(vec![to_a("x", Some(1)), to_a("y", Some(2)), to_a("z", None)]).unwrap();
+        let hash = |first: &[u8]| {
+            let message: Message = [b"", first, b"one", b"two"].into_iter().collect();
+            routes.of_message(SocketType::Req, &message, 1).unwrap()
+        };
+        assert_eq!(hash(b"x"), Goal { cluster: 0, hash: Some(fnv1a(b"one")) });
+        assert_eq!(hash(b"y"), Goal { cluster: 0, hash: Some(fnv1a(b"two")) });
+        assert_eq!(hash(b"z"), Goal { cluster: 0, hash: None });
     }
 }

@@ -4,6 +4,7 @@ use super::super::{
     client::Gate,
     outbox::{Outbox, Outgoing},
     pump::{End, Handler},
+    routes::Goal,
 };
 use super::{
     Broker,
@@ -60,7 +61,7 @@ struct Pending {
     message: Arc<Message>,
     /// The frame with which the body begins.
     body: usize,
-    cluster: usize,
+    goal: Goal,
     since: Instant,
 }
 
@@ -119,14 +120,14 @@ impl Client {
     }
 
     /// Where a message goes; `None`: nowhere, and the client was told.
-    fn route(&mut self, message: &Arc<Message>, body: usize) -> Option<usize> {
+    fn route(&mut self, message: &Arc<Message>, body: usize) -> Option<Goal> {
         let routes = self.broker.routes();
-        let cluster = routes.and_then(|routes| routes.of_message(self.socket_type, message, body));
-        if cluster.is_none() {
+        let goal = routes.and_then(|routes| routes.of_message(self.socket_type, message, body));
+        if goal.is_none() {
             self.gate.stats.no_route.inc();
             self.fail(message, body, "no route");
         }
-        cluster
+        goal
     }
 
     fn fail(&self, message: &Arc<Message>, body: usize, reason: &'static str) {
@@ -138,13 +139,12 @@ impl Client {
     /// Hands on what waits, if there is a connection for it.
     fn poll_pending(&mut self, cx: &Context<'_>) -> Poll<()> {
         let Some(pending) = &self.pending else { return Poll::Ready(()) };
-        let (cluster, body) = (pending.cluster, pending.body);
+        let Goal { cluster, hash } = pending.goal;
         let ours = if matches!(self.role, Role::Pusher) { SocketType::Push } else { SocketType::Dealer };
         let Some(links) = self.broker.links(cluster, ours) else { return Poll::Ready(()) };
-        let hash = self.broker.routes().and_then(|routes| routes.hash(cluster, &pending.message, body));
         let choice = HostChoice { hash, connection: Some(&self.info), ..HostChoice::default() };
         let link = ready!(links.poll_link(cx, &choice));
-        let Some(Pending { message, body, .. }) = self.pending.take() else { return Poll::Ready(()) };
+        let Some(Pending { message, body, goal, .. }) = self.pending.take() else { return Poll::Ready(()) };
         match (link, &self.role) {
             (Ok(link), Role::Requester(requester)) => match link.host.begin_request() {
                 Ok(request) => {
@@ -160,7 +160,7 @@ impl Client {
             }
             // Work is never lost: it waits until there is somebody. The clock looks again.
             (Err(_), _) => {
-                self.pending = Some(Pending { message, body, cluster, since: Instant::now() });
+                self.pending = Some(Pending { message, body, goal, since: Instant::now() });
                 return Poll::Pending;
             }
         }
@@ -220,20 +220,20 @@ impl Handler for Client {
         match &self.role {
             Role::Requester(_) => {
                 let body = body_of(&message);
-                if let Some(cluster) = self.route(&message, body) {
-                    self.pending = Some(Pending { message, body, cluster, since: Instant::now() });
+                if let Some(goal) = self.route(&message, body) {
+                    self.pending = Some(Pending { message, body, goal, since: Instant::now() });
                 }
             }
             Role::Pusher => {
-                if let Some(cluster) = self.route(&message, 0) {
-                    self.pending = Some(Pending { message, body: 0, cluster, since: Instant::now() });
+                if let Some(goal) = self.route(&message, 0) {
+                    self.pending = Some(Pending { message, body: 0, goal, since: Instant::now() });
                 }
             }
             Role::Publisher => {
                 self.broker.publish(&message);
                 let routes = self.broker.routes();
-                let cluster = routes.and_then(|routes| routes.of_message(self.socket_type, &message, 0));
-                if let Some(links) = cluster.and_then(|cluster| self.broker.links(cluster, SocketType::Xpub)) {
+                let goal = routes.and_then(|routes| routes.of_message(self.socket_type, &message, 0));
+                if let Some(links) = goal.and_then(|goal| self.broker.links(goal.cluster, SocketType::Xpub)) {
                     self.gate.stats.slow_subscriber_dropped.add(links.publish(&message));
                 }
             }

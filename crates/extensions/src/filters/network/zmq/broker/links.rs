@@ -18,6 +18,8 @@ use std::{
 const CLUSTER_AGE: Duration = Duration::from_secs(1);
 /// How often the hosts are looked at where there is to be a connection to each of them.
 const KEEP_INTERVAL: Duration = Duration::from_millis(500);
+/// What a clock may be ahead of another one.
+const SLACK: Duration = Duration::from_millis(20);
 /// Hosts that are looked at for one message.
 const MAX_TRIES: usize = 16;
 
@@ -207,8 +209,30 @@ impl Links {
         }
         drop(orphans);
         broker.requests.lost(link.id, &broker);
+        self.give_up_orphans(&broker);
         self.adopt_orphans();
+        if self.orphans.borrow().iter().any(is_request) {
+            let (links, sleep) = (Rc::downgrade(self), broker.worker.sleep(broker.settings.worker_wait + SLACK));
+            broker.worker.spawn_background(async move {
+                sleep.await;
+                if let Some(links) = links.upgrade()
+                    && let Some(broker) = links.broker.upgrade()
+                {
+                    links.give_up_orphans(&broker);
+                }
+            });
+        }
         self.wake();
+    }
+
+    /// Requests do not wait for ever for another connection; work does.
+    fn give_up_orphans(&self, broker: &Broker) {
+        let mut orphans = self.orphans.take();
+        orphans.retain(|orphan| match orphan {
+            Outgoing::Message { hop: Some(hop), .. } => !broker.requests.is_over(*hop, broker),
+            _ => true,
+        });
+        self.orphans.replace(orphans);
     }
 
     /// Whether the last connection to the host has failed too.
@@ -317,6 +341,10 @@ impl Links {
             self.link_to(&host, broker);
         }
     }
+}
+
+const fn is_request(outgoing: &Outgoing) -> bool {
+    matches!(outgoing, Outgoing::Message { hop: Some(_), .. })
 }
 
 /// As long as it lives, there is a connection to each host of a cluster.

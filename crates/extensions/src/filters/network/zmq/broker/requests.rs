@@ -17,6 +17,9 @@ use std::{
     time::Instant,
 };
 
+/// Deadlines of requests that were answered, besides as many as there are requests, before they are looked for.
+const SPARE_DEADLINES: usize = 64;
+
 /// The frames in front of a request's body, which an answer of ours needs as well.
 pub(super) struct Envelope {
     /// `None`: only the empty frame of a REQ, or nothing.
@@ -55,6 +58,8 @@ struct InFlight {
     request: ActiveRequest,
     /// `None` while it waits for a connection again.
     link: Option<Rc<Link>>,
+    /// Since when it has been waiting for a connection again, from the first time on.
+    orphaned: Option<Instant>,
     envelope: Envelope,
 }
 
@@ -91,6 +96,16 @@ struct State {
     waiting: Option<Waker>,
 }
 
+impl State {
+    /// Deadlines behind that of a request which waits stay when theirs are answered: not too many of them.
+    fn forget_answered(&mut self) {
+        if self.deadlines.len() > 2 * self.in_flight.len() + SPARE_DEADLINES {
+            let last = self.next.wrapping_sub(1);
+            self.deadlines.retain(|(_, number)| *number == last || self.in_flight.contains_key(number));
+        }
+    }
+}
+
 impl Requester {
     /// Hands a request to a connection that has room.
     pub(super) fn send(
@@ -106,9 +121,10 @@ impl Requester {
         state.next = number.wrapping_add(1);
         if let Some(timeout) = broker.settings.reply_timeout {
             state.deadlines.push_back((Instant::now() + timeout, number));
+            state.forget_answered();
         }
         link.outstanding.set(link.outstanding.get() + 1);
-        state.in_flight.insert(number, InFlight { request, link: Some(Rc::clone(link)), envelope });
+        state.in_flight.insert(number, InFlight { request, link: Some(Rc::clone(link)), orphaned: None, envelope });
         let [a, b, c, d] = self.key.to_be_bytes();
         let [e, f, g, h] = number.to_be_bytes();
         broker.stats.requests.inc();
@@ -240,7 +256,26 @@ impl Requests {
             && let Some(link) = waits.link.take()
         {
             leave(&link);
+            waits.orphaned.get_or_insert_with(Instant::now);
         }
+    }
+
+    /// Whether a request that has lost its connection is over: nobody waits for it any more, or it has waited for
+    /// another one for so long that it is given up now.
+    pub(super) fn is_over(&self, hop: Hop, broker: &Broker) -> bool {
+        let Some((client, number)) = self.find(hop) else { return true };
+        let since = match client.state.borrow().in_flight.get(&number) {
+            None => return true,
+            Some(waits) => waits.orphaned.filter(|_| waits.link.is_none()),
+        };
+        if since.is_none_or(|since| since.elapsed() < broker.settings.worker_wait) {
+            return false;
+        }
+        if let Some(envelope) = client.take(number, Outcome::NotConnected, broker) {
+            broker.stats.no_worker.inc();
+            client.fail(&envelope, "no worker in time", broker);
+        }
+        true
     }
 
     /// A request goes over another connection. Whether somebody still waits for the answer.
@@ -278,6 +313,19 @@ mod tests {
         assert_eq!(body(&[b"id", b"", b"x", b""]), 2);
         assert_eq!(body(&[b"x", b"y"]), 0);
         assert_eq!(body(&[b"x", b""]), 0, "an empty frame at the end is the body");
+    }
+
+    #[test]
+    fn deadlines_of_what_was_answered_are_forgotten() {
+        let mut state = State::default();
+        let now = Instant::now();
+        for number in 0..10_000 {
+            state.next = number + 1;
+            state.deadlines.push_back((now, number));
+            state.forget_answered();
+            assert!(state.deadlines.len() <= SPARE_DEADLINES);
+        }
+        assert_eq!(state.deadlines.back(), Some(&(now, 9_999)), "the one that is about to be sent");
     }
 
     #[test]
