@@ -82,6 +82,7 @@ fn listed_messages_can_be_reached() {
             name.starts_with("envoy.extensions.")
                 || name == "envoy.config.bootstrap.v3.Bootstrap"
                 || name.starts_with("envoy.service.discovery.v3.")
+                || ["istio.", "io.istio.", "stats.", "envoy.tcp."].iter().any(|package| name.starts_with(package))
                 || name.starts_with("envoy.type.matcher.v3.Http")
                 || matches!(
                     name,

@@ -1,6 +1,7 @@
 //! Facts about a downstream connection.
 
-use super::{FilterState, Metadata, ResponseFlags, TlsInfo};
+use super::{FilterState, Metadata, ResponseFlags, TlsInfo, UpstreamInfo};
+use sota_config::listener::TrafficDirection;
 use std::{
     cell::{Cell, OnceCell, RefCell},
     fmt,
@@ -125,6 +126,8 @@ pub struct ConnectionInfo {
     pub filter_chain_name: Arc<str>,
     /// The name of the listener.
     pub listener_name: Arc<str>,
+    /// Which way the traffic of the listener goes.
+    pub traffic_direction: TrafficDirection,
     /// Metadata from listener and network filters, which access logs of connections print.
     pub metadata: RefCell<Metadata>,
     /// State of filters that lives as long as the connection.
@@ -133,6 +136,8 @@ pub struct ConnectionInfo {
     pub termination_details: RefCell<Option<super::Details>>,
     /// What whoever served it says at its end, for the access logs of the listener.
     pub summary: RefCell<Option<Box<ConnectionSummary>>>,
+    /// Where the octets of a TCP connection have gone: noted at its end, if a filter has put something here.
+    pub upstream: RefCell<Option<Box<UpstreamInfo>>>,
 }
 
 impl ConnectionInfo {
@@ -156,10 +161,12 @@ impl ConnectionInfo {
             proxy_tlvs: Vec::new(),
             filter_chain_name: Arc::default(),
             listener_name: Arc::default(),
+            traffic_direction: TrafficDirection::default(),
             metadata: RefCell::default(),
             filter_state: RefCell::default(),
             termination_details: RefCell::default(),
             summary: RefCell::default(),
+            upstream: RefCell::default(),
         }
     }
 }

@@ -225,6 +225,7 @@ impl ListenerTable {
         let id = self.context.local.process.next_connection_id();
         let mut info = ConnectionInfo::new(id, remote, local_address);
         info.listener_name = Arc::clone(&listener.name);
+        info.traffic_direction = listener.config.model.traffic_direction;
         let socket = Socket::new(io);
         if !listener.filters.is_empty() {
             let stats = &listener.stats;
