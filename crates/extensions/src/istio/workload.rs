@@ -29,16 +29,16 @@ pub(super) struct Workload {
     pub(super) workload: Box<str>,
     pub(super) cluster: Box<str>,
     /// `deployment`, `pod`, `job`, `cronjob`.
-    kind: Box<str>,
+    pub(super) kind: Box<str>,
     pub(super) canonical_name: Box<str>,
     pub(super) canonical_revision: Box<str>,
     pub(super) app: Box<str>,
     pub(super) version: Box<str>,
     pub(super) identity: Box<str>,
-    region: Box<str>,
-    zone: Box<str>,
+    pub(super) region: Box<str>,
+    pub(super) zone: Box<str>,
     /// Further labels that are told.
-    labels: Vec<(Box<str>, Box<str>)>,
+    pub(super) labels: Vec<(Box<str>, Box<str>)>,
 }
 
 impl Workload {
@@ -98,25 +98,25 @@ impl Workload {
     /// As it stands in the field `x-envoy-peer-metadata`.
     pub(super) fn to_field(&self) -> String {
         let mut labels = vec![
-            (CANONICAL_NAME, &self.canonical_name),
-            (CANONICAL_REVISION, &self.canonical_revision),
-            ("app", &self.app),
-            ("version", &self.version),
+            (CANONICAL_NAME, &*self.canonical_name),
+            (CANONICAL_REVISION, &*self.canonical_revision),
+            ("app", &*self.app),
+            ("version", &*self.version),
         ];
-        labels.extend(self.labels.iter().map(|(key, value)| (&**key, value)));
+        labels.extend(self.labels.iter().map(|(key, value)| (&**key, &**value)));
         let owner = match &*self.kind {
             "" => Box::default(),
             kind => format!("{OWNER_PREFIX}{}/{kind}s/{}", self.namespace, self.workload).into_boxed_str(),
         };
         let mut entries = texts(vec![
-            ("NAME", &self.name),
-            ("NAMESPACE", &self.namespace),
-            ("WORKLOAD_NAME", &self.workload),
-            ("CLUSTER_ID", &self.cluster),
-            ("IDENTITY", &self.identity),
-            ("OWNER", &owner),
-            ("REGION", &self.region),
-            ("ZONE", &self.zone),
+            ("NAME", &*self.name),
+            ("NAMESPACE", &*self.namespace),
+            ("WORKLOAD_NAME", &*self.workload),
+            ("CLUSTER_ID", &*self.cluster),
+            ("IDENTITY", &*self.identity),
+            ("OWNER", &*owner),
+            ("REGION", &*self.region),
+            ("ZONE", &*self.zone),
         ]);
         entries.push(("LABELS".into(), Node::new(Value::Map(texts(labels)))));
         BASE64.encode(structure::encode(&Node::new(Value::Map(entries))))
@@ -129,28 +129,28 @@ impl Workload {
     }
 
     /// By the names of Envoy's tokens.
-    fn tokens(&self) -> Vec<(&str, &Box<str>)> {
+    fn tokens(&self) -> Vec<(&str, &str)> {
         vec![
-            ("type", &self.kind),
-            ("workload", &self.workload),
-            ("name", &self.name),
-            ("cluster", &self.cluster),
-            ("namespace", &self.namespace),
-            ("service", &self.canonical_name),
-            ("revision", &self.canonical_revision),
-            ("app", &self.app),
-            ("version", &self.version),
-            ("identity", &self.identity),
-            ("region", &self.region),
-            ("zone", &self.zone),
+            ("type", &*self.kind),
+            ("workload", &*self.workload),
+            ("name", &*self.name),
+            ("cluster", &*self.cluster),
+            ("namespace", &*self.namespace),
+            ("service", &*self.canonical_name),
+            ("revision", &*self.canonical_revision),
+            ("app", &*self.app),
+            ("version", &*self.version),
+            ("identity", &*self.identity),
+            ("region", &*self.region),
+            ("zone", &*self.zone),
         ]
     }
 }
 
 /// Entries of a map; what is empty is left out.
-fn texts(entries: Vec<(&str, &Box<str>)>) -> Vec<(std::sync::Arc<str>, Node)> {
+fn texts(entries: Vec<(&str, &str)>) -> Vec<(std::sync::Arc<str>, Node)> {
     let entries = entries.into_iter().filter(|(_, value)| !value.is_empty());
-    entries.map(|(key, value)| (key.into(), Node::string(&**value))).collect()
+    entries.map(|(key, value)| (key.into(), Node::string(value))).collect()
 }
 
 /// The kind of the owner `…/deployments/NAME`.
@@ -169,7 +169,7 @@ impl FilterStateValue for Workload {
     fn to_node(&self) -> Option<Node> {
         let mut entries = texts(self.tokens());
         if !self.labels.is_empty() {
-            let labels = self.labels.iter().map(|(key, value)| (&**key, value)).collect();
+            let labels = self.labels.iter().map(|(key, value)| (&**key, &**value)).collect();
             entries.push(("labels".into(), Node::new(Value::Map(texts(labels)))));
         }
         Some(Node::new(Value::Map(entries)))
@@ -177,7 +177,7 @@ impl FilterStateValue for Workload {
 
     fn field(&self, name: &str) -> Option<String> {
         let tokens = self.tokens();
-        let own = tokens.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string());
+        let own = tokens.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         own.or_else(|| self.labels.iter().find(|(key, _)| **key == *name).map(|(_, value)| value.to_string()))
             .filter(|value| !value.is_empty())
     }

@@ -124,7 +124,8 @@ impl Overrides {
             let selected: Vec<_> = Metric::ALL.into_iter().filter(selected).collect();
             let mut dimensions = metric.entries("dimensions").iter().collect::<Vec<_>>();
             dimensions.sort_by(|one, other| one.0.cmp(&other.0));
-            for change in selected.iter().map(|metric| &mut overrides.changes[*metric as usize]) {
+            for one in &selected {
+                let change = &mut overrides.changes[*one as usize];
                 change.is_dropped |= metric.bool("drop");
                 change.removed.extend(metric.strings("tags_to_remove").into_iter().map(Box::from));
             }
@@ -140,8 +141,8 @@ impl Overrides {
                 })?;
                 let number = overrides.dimensions.len();
                 overrides.dimensions.push(dimension);
-                for metric in &selected {
-                    overrides.changes[*metric as usize].set.push((Box::from(&**label), number));
+                for one in &selected {
+                    overrides.changes[*one as usize].set.push((Box::from(&**label), number));
                 }
             }
         }
