@@ -42,6 +42,8 @@ pub struct Cluster {
     pub protocol: UpstreamProtocol,
     /// Options of HTTP upstream.
     pub http: HttpProtocolOptions,
+    /// Server names from requests; `None`: those of the transport.
+    pub request_names: Option<RequestNames>,
     /// Options of HTTP/1.1 upstream.
     pub http1: Http1Options,
     /// Options of HTTP/2 upstream.
@@ -73,6 +75,14 @@ pub struct Cluster {
     pub overload: Option<ExtensionConfig>,
     /// The cluster as read, for `/config_dump`.
     pub source: Option<Arc<Source>>,
+}
+
+/// `envoy.config.core.v3.UpstreamHttpProtocolOptions`: the server name (SNI) of a connection with TLS is the host that
+/// the request names, and connections are shared by requests that name the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestNames {
+    /// The field that has the name, in lower case; `None`: the authority (`auto_sni`).
+    pub header: Option<String>,
 }
 
 /// Which HTTP is spoken with a cluster's hosts.

@@ -50,6 +50,9 @@ pub struct UpstreamTls {
     pub auto_host_sni: bool,
     /// The certificate must have the name that was sent.
     pub auto_sni_san_validation: bool,
+    /// The certificate must have the host that the request names, address or name (`auto_san_validation` of the
+    /// cluster's HTTP options).
+    pub checks_request_name: bool,
     /// Sessions kept for resumption; default 1, 0 keeps none.
     pub max_session_keys: Option<u32>,
 }

@@ -3,6 +3,7 @@
 use crate::{
     compression::DecompressorLibrary,
     filters::http::{fuzz_session, fuzz_web_text},
+    istio::fuzz_structure,
 };
 
 /// Bodies as filters decompress them: the first octet chooses the coding and the size of the pieces.
@@ -28,6 +29,11 @@ pub fn fuzz_decompress(data: &[u8]) {
 /// gRPC-Web as text, in pieces: what is encoded can be decoded, and the other way round.
 pub fn fuzz_grpc_web(data: &[u8]) {
     fuzz_web_text(data);
+}
+
+/// The metadata that sidecars send to each other.
+pub fn fuzz_peer_metadata(data: &[u8]) {
+    fuzz_structure(data);
 }
 
 /// The cookies of sessions.

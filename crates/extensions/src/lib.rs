@@ -11,6 +11,7 @@ mod format;
 #[doc(hidden)]
 pub mod fuzzing;
 mod header_options;
+mod istio;
 mod lazy_stats;
 mod match_tree;
 mod matchers;
@@ -45,6 +46,8 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &network::simple_line::EXTENSION,
         &network::sni_cluster::EXTENSION,
         &network::zmq::EXTENSION,
+        &istio::metadata_exchange::EXTENSION,
+        &istio::stats::NETWORK,
     ] {
         registry.network_filters.add(extension)?;
     }
@@ -71,6 +74,9 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &http::sota_router::EXTENSION,
         &http::zmq_bridge::EXTENSION,
         &http::stateful_session::EXTENSION,
+        &istio::alpn::EXTENSION,
+        &istio::peer_metadata::EXTENSION,
+        &istio::stats::HTTP,
     ] {
         registry.http_filters.add(extension)?;
     }

@@ -44,3 +44,8 @@ fn grpc_web() {
 fn session_cookie() {
     replay("session_cookie", fuzzing::fuzz_session_cookie);
 }
+
+#[test]
+fn peer_metadata() {
+    replay("peer_metadata", fuzzing::fuzz_peer_metadata);
+}

@@ -176,6 +176,9 @@ impl TcpProxy {
             info.metadata.clone_from(&downstream.info.metadata.borrow());
             self.access_logs.log(&LogEntry::new(&info, LogKind::TcpConnectionEnd));
         }
+        if let Some(upstream) = &mut *downstream.info.upstream.borrow_mut() {
+            **upstream = info.upstream;
+        }
     }
 
     /// Connects to a host of the cluster, or to another one when that fails, as often as configured.

@@ -17,7 +17,10 @@ use super::{
 use crate::check::{TYPE_KEY, type_name};
 use sota_config::{
     ExtensionConfig, Node, Source,
-    cluster::{Cluster, Discovery, DnsConfig, DnsLookupFamily, LoadAssignment, OriginalDstConfig, UpstreamProtocol},
+    cluster::{
+        Cluster, Discovery, DnsConfig, DnsLookupFamily, LoadAssignment, OriginalDstConfig, RequestNames,
+        UpstreamProtocol,
+    },
     http::{Http1Options, Http2Options, HttpProtocolOptions},
 };
 use std::{sync::Arc, time::Duration};
@@ -29,6 +32,8 @@ const DEADLINE: &str = "sota.clusters.deadline";
 const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 /// The message of `envoy.clusters.dns`.
 const DNS_CLUSTER: &str = "envoy.extensions.clusters.dns.v3.DnsCluster";
+/// The one filter of connections to hosts that is known.
+const METADATA_EXCHANGE: &str = "envoy.tcp.metadataexchange.config.MetadataExchange";
 /// Another name under which Envoy finds the same options.
 const PROTOCOL_OPTIONS_NAME: &str = "envoy.upstreams.http.http_protocol_options";
 
@@ -42,7 +47,16 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
     let discovery = discovery(cx, node)?;
     let load_assignment = endpoints(cx, node, &discovery);
     let options = protocol_options(cx, node);
+    cx.each(node, "filters", upstream_filter);
     let upstream_bind_config = cx.optional(node, "upstream_bind_config", |cx, node| Some(bind_config(cx, node)));
+    let (mut transport_socket, mut transport_socket_matches) =
+        (tls::upstream(cx, node), cx.each(node, "transport_socket_matches", tls::transport_match));
+    if options.checks_request_names {
+        let inner = transport_socket_matches.iter_mut().filter_map(|found| found.transport.as_mut());
+        for transport in transport_socket.iter_mut().chain(inner) {
+            Arc::make_mut(transport).checks_request_name = true;
+        }
+    }
     let name = node.str("name");
     let (lb_policy, lb_config) = load_balancing(cx, node, &discovery)?;
     Some(Cluster {
@@ -63,12 +77,13 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
         circuit_breakers: circuit_breakers(node.field("circuit_breakers")),
         protocol: options.protocol,
         http: options.http,
+        request_names: options.request_names,
         http1: options.http1,
         http2: options.http2,
         upstream_bind_config,
         tcp_keepalive: node.field("upstream_connection_options").get("tcp_keepalive").map(tcp_keepalive),
-        transport_socket: tls::upstream(cx, node),
-        transport_socket_matches: cx.each(node, "transport_socket_matches", tls::transport_match),
+        transport_socket,
+        transport_socket_matches,
         metadata: node.get("metadata").map(|metadata| Arc::new(metadata.clone())),
         dns_resolver: dns_resolver(cx, node),
         health_check: health_check(cx, node),
@@ -88,6 +103,16 @@ fn dns_resolver(cx: &mut Cx<'_>, node: &Node) -> Option<ExtensionConfig> {
         cx.optional(typed, "typed_dns_resolver_config", |cx, node| Some(extension(cx, node)))
     });
     of_type.or_else(|| cx.optional(node, "typed_dns_resolver_config", |cx, node| Some(extension(cx, node))))
+}
+
+/// A network filter of connections to hosts. Of the exchange of metadata nothing is done: see `tls` of the data plane.
+fn upstream_filter(cx: &mut Cx<'_>, node: &Node) -> Option<()> {
+    let config = extension(cx, node);
+    let message = config.config.type_url().map_or("", type_name);
+    if message != METADATA_EXCHANGE {
+        cx.error(node.mark, format!("there is no filter \"{message}\" for connections to hosts"));
+    }
+    None
 }
 
 /// `None`: it was told what is wrong.
@@ -221,13 +246,15 @@ struct ProtocolOptions {
     http: HttpProtocolOptions,
     http1: Http1Options,
     http2: Http2Options,
+    request_names: Option<RequestNames>,
+    checks_request_names: bool,
     deadline_header: Option<String>,
     overload: Option<ExtensionConfig>,
 }
 
 fn protocol_options(cx: &mut Cx<'_>, node: &Node) -> ProtocolOptions {
     let has_tls = node.has("transport_socket") || node.has("transport_socket_matches");
-    refuse_names_of_requests(cx, node, has_tls);
+    let older_names = request_names(cx, node, has_tls);
     let (mut overload, mut deadline_header) = (None, None);
     let mut typed = None;
     cx.entries(node, "typed_extension_protocol_options", |cx, name, any| -> Option<()> {
@@ -258,6 +285,8 @@ fn protocol_options(cx: &mut Cx<'_>, node: &Node) -> ProtocolOptions {
         http: older,
         http1: http1_options(node.field("http_protocol_options")),
         http2,
+        request_names: older_names.0,
+        checks_request_names: older_names.1,
         ..ProtocolOptions::default()
     });
     let requests = &mut options.http.max_requests_per_connection;
@@ -278,14 +307,20 @@ fn deadline(cx: &mut Cx<'_>, any: &Node) -> Option<String> {
     header
 }
 
-/// Only TLS reads these options, and ignoring them there would leave certificates unchecked.
-fn refuse_names_of_requests(cx: &mut Cx<'_>, node: &Node, has_tls: bool) {
-    let names = node.field("upstream_http_protocol_options");
-    let is_set = |key: &str| names.bool(key) || !names.str(key).is_empty();
-    if has_tls && ["auto_sni", "auto_san_validation", "override_auto_sni_header"].into_iter().any(is_set) {
-        let reason = "server names from requests are not supported yet: write sni";
-        cx.field_error(node, "upstream_http_protocol_options", reason);
+/// `envoy.config.core.v3.UpstreamHttpProtocolOptions`, which only TLS reads; and whether certificates are checked by it.
+fn request_names(cx: &mut Cx<'_>, node: &Node, has_tls: bool) -> (Option<RequestNames>, bool) {
+    const FIELD: &str = "upstream_http_protocol_options";
+    let Some(names) = node.get(FIELD).filter(|_| has_tls) else { return (None, false) };
+    let header = cx.with(FIELD, |cx| header_name(cx, names, "override_auto_sni_header", Pseudo::Allowed));
+    let (sends, checks) = (names.bool("auto_sni") || header.is_some(), names.bool("auto_san_validation"));
+    if checks && !sends {
+        cx.field_error(
+            node,
+            FIELD,
+            "auto_san_validation needs auto_sni: the name that is checked is the one that is sent",
+        );
     }
+    (sends.then_some(RequestNames { header }), checks)
 }
 
 /// `envoy.extensions.upstreams.http.v3.HttpProtocolOptions`.
@@ -296,7 +331,7 @@ fn typed_options(cx: &mut Cx<'_>, node: &Node, has_tls: bool) -> ProtocolOptions
     } else if node.has("auto_config") {
         cx.field_error(node, "auto_config", "the choice by ALPN is not supported yet: write explicit_http_config");
     }
-    refuse_names_of_requests(cx, node, has_tls);
+    let (request_names, checks_request_names) = request_names(cx, node, has_tls);
     let kinds = ["explicit_http_config", "use_downstream_protocol_config", "auto_config"];
     let kind = kinds.into_iter().find(|kind| node.has(kind)).unwrap_or_default();
     let config = node.field(kind);
@@ -315,6 +350,8 @@ fn typed_options(cx: &mut Cx<'_>, node: &Node, has_tls: bool) -> ProtocolOptions
         }),
         http1: http1_options(config.field("http_protocol_options")),
         http2,
+        request_names,
+        checks_request_names,
         ..ProtocolOptions::default()
     }
 }

@@ -26,6 +26,8 @@ pub enum NetworkFilterInstance {
     Filter(Box<dyn NetworkFilter>),
     /// Owns the connection.
     Terminal(Box<dyn TerminalNetworkFilter>),
+    /// This connection needs none, which costs it nothing. Not for a terminal filter.
+    None,
 }
 
 /// Looks at the bytes that pass, both ways, and may change them.

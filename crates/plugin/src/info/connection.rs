@@ -1,6 +1,7 @@
 //! Facts about a downstream connection.
 
-use super::{FilterState, Metadata, ResponseFlags, TlsInfo};
+use super::{FilterState, Metadata, ResponseFlags, TlsInfo, UpstreamInfo};
+use sota_config::listener::TrafficDirection;
 use std::{
     cell::{Cell, OnceCell, RefCell},
     fmt,
@@ -107,8 +108,6 @@ pub struct ConnectionInfo {
     pub local: PeerAddress,
     /// Whether `local` was restored.
     pub local_restored: bool,
-    /// The listener says that its traffic leaves this machine's service (`traffic_direction: OUTBOUND`).
-    pub is_outbound: bool,
     /// The server name of the TLS client hello, in lower case.
     pub server_name: Option<Box<str>>,
     /// `tls` or `raw_buffer`, as a listener filter saw it; empty when nobody looked.
@@ -127,6 +126,8 @@ pub struct ConnectionInfo {
     pub filter_chain_name: Arc<str>,
     /// The name of the listener.
     pub listener_name: Arc<str>,
+    /// Which way the traffic of the listener goes.
+    pub traffic_direction: TrafficDirection,
     /// Metadata from listener and network filters, which access logs of connections print.
     pub metadata: RefCell<Metadata>,
     /// State of filters that lives as long as the connection.
@@ -135,9 +136,16 @@ pub struct ConnectionInfo {
     pub termination_details: RefCell<Option<super::Details>>,
     /// What whoever served it says at its end, for the access logs of the listener.
     pub summary: RefCell<Option<Box<ConnectionSummary>>>,
+    /// Where the octets of a TCP connection have gone: noted at its end, if a filter has put something here.
+    pub upstream: RefCell<Option<Box<UpstreamInfo>>>,
 }
 
 impl ConnectionInfo {
+    /// Whether the listener says that its traffic leaves this machine's service (`traffic_direction: OUTBOUND`).
+    pub fn is_outbound(&self) -> bool {
+        self.traffic_direction == TrafficDirection::Outbound
+    }
+
     /// A connection about which nothing is known but its ends.
     pub fn new(id: u64, remote: PeerAddress, local: PeerAddress) -> Self {
         Self {
@@ -149,7 +157,6 @@ impl ConnectionInfo {
             direct_local: local.clone(),
             local,
             local_restored: false,
-            is_outbound: false,
             server_name: None,
             transport_protocol: "",
             application_protocols: Vec::new(),
@@ -159,10 +166,12 @@ impl ConnectionInfo {
             proxy_tlvs: Vec::new(),
             filter_chain_name: Arc::default(),
             listener_name: Arc::default(),
+            traffic_direction: TrafficDirection::default(),
             metadata: RefCell::default(),
             filter_state: RefCell::default(),
             termination_details: RefCell::default(),
             summary: RefCell::default(),
+            upstream: RefCell::default(),
         }
     }
 }

@@ -10,6 +10,8 @@ mod trace;
 pub use connection::{ConnectionInfo, ConnectionSummary, PeerAddress, PeerCertificate, ProxyTlv};
 pub use flags::{ResponseFlag, ResponseFlags};
 pub use state::{FilterState, FilterStateValue, HashableString, Metadata};
-pub use stream::{Details, HostOverride, RouteInfo, StreamInfo, Timing, UpstreamAttempt, UpstreamInfo};
+pub use stream::{
+    ApplicationProtocols, Details, HostOverride, RouteInfo, StreamInfo, Timing, UpstreamAttempt, UpstreamInfo,
+};
 pub use tls::{CertificateInfo, TlsInfo};
 pub use trace::TraceInfo;

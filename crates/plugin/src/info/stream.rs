@@ -225,6 +225,20 @@ pub struct UpstreamInfo {
     /// A filter sets it in the hook for the request's head: `cx.info.upstream.host_override = Some(..)`. In the hook
     /// for the response's head, [`Self::address`] says which host it was in the end.
     pub host_override: Option<HostOverride>,
+    /// The application protocols that a filter wants to be offered on a connection with TLS, whatever the cluster says.
+    /// Set in the hook for the request's head; requests that want others share no connection.
+    pub application_protocols: Option<Arc<ApplicationProtocols>>,
+}
+
+/// Application protocols (ALPN) by the HTTP that is spoken with the host; an empty list changes nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ApplicationProtocols {
+    /// For clients of HTTP/1.0, where the cluster speaks what its clients speak.
+    pub http10: Arc<[String]>,
+    /// For HTTP/1.1.
+    pub http11: Arc<[String]>,
+    /// For HTTP/2.
+    pub http2: Arc<[String]>,
 }
 
 /// A host that a filter asks for, whatever the balancer would choose.

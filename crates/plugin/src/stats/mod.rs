@@ -40,12 +40,14 @@
 mod cell;
 mod group;
 mod histogram;
+mod labelled;
 mod registry;
 mod scope;
 
 pub use cell::{Cell, CounterCell, GaugeCell, Kind, Reading, SharedCounterCell, SharedGaugeCell, TextCell};
 pub use group::{Group, Handle, StatGroup};
 pub use histogram::{Bucket, HistogramCell, Unit};
+pub use labelled::{LABELLED, LABELS, labels, push_label};
 pub use registry::{Registry, ScopeView, StatId};
 pub use scope::{OVERFLOW, Scope};
 

@@ -185,7 +185,7 @@ impl WorkerChain {
             Terminal::TcpProxy(proxy) => Box::pin(Rc::clone(proxy).serve(downstream)),
             Terminal::Extension(factory) => match factory.new_filter(&downstream.info) {
                 NetworkFilterInstance::Terminal(filter) => dispatcher::serve(filter, downstream, &self.context),
-                NetworkFilterInstance::Filter(_) => Box::pin(ready(())),
+                NetworkFilterInstance::Filter(_) | NetworkFilterInstance::None => Box::pin(ready(())),
             },
             Terminal::None => Box::pin(ready(())),
         }
@@ -199,9 +199,12 @@ impl WorkerChain {
             .iter()
             .filter_map(|factory| match factory.new_filter(&downstream.info) {
                 NetworkFilterInstance::Filter(filter) => Some(filter),
-                NetworkFilterInstance::Terminal(_) => None,
+                NetworkFilterInstance::Terminal(_) | NetworkFilterInstance::None => None,
             })
             .collect();
+        if filters.is_empty() {
+            return Ok(downstream);
+        }
         let Downstream { socket, info, drain, buffer_limit } = downstream;
         let io = FilteredIo::new(filters, socket, Rc::clone(&info), self.context.cx.clone(), buffer_limit)?;
         Ok(Downstream { socket: Socket::new(Io::Layered(Box::new(io))), info, drain, buffer_limit })

@@ -12,7 +12,7 @@ use crate::{
     downstream::Downstream,
     socket::{Io, Socket},
 };
-use sota_config::{address::Address, listener::TrafficDirection};
+use sota_config::address::Address;
 use sota_plugin::{
     LocalFuture,
     access_log::{LogEntry, LogKind},
@@ -225,7 +225,7 @@ impl ListenerTable {
         let id = self.context.local.process.next_connection_id();
         let mut info = ConnectionInfo::new(id, remote, local_address);
         info.listener_name = Arc::clone(&listener.name);
-        info.is_outbound = listener.config.model.traffic_direction == TrafficDirection::Outbound;
+        info.traffic_direction = listener.config.model.traffic_direction;
         let socket = Socket::new(io);
         if !listener.filters.is_empty() {
             let stats = &listener.stats;

@@ -5,6 +5,7 @@ use super::{
     outgoing::{Behind, Outgoing},
 };
 use crate::{
+    tls::TransportOptions,
     upstream::{Cluster, HttpConnection, PoolFailure, WorkerHost},
     wire::{BodyError, ClientError, Part, ResponseEvent, http1::ClientOptions},
 };
@@ -45,15 +46,16 @@ impl Connecting {
         host: Rc<WorkerHost>,
         downstream: Option<Protocol>,
         priority: usize,
+        options: Option<TransportOptions>,
         tunnel: bool,
     ) -> Self {
         // A tunnel may have to wait although there is one.
-        if !tunnel && let Some(now) = cluster.idle_http_connection(&host, downstream, priority) {
+        if !tunnel && let Some(now) = cluster.idle_http_connection(&host, downstream, priority, options.as_ref()) {
             return Self { host, connection: Acquired::Now(Some(now.map(Link::Http))) };
         }
         let (cluster, of) = (Rc::clone(cluster), Rc::clone(&host));
         let connection = async move {
-            let connection = cluster.http_connection(&of, downstream, priority).await?;
+            let connection = cluster.http_connection_with(&of, downstream, priority, options.as_ref()).await?;
             if let HttpConnection::Http2(place) = &connection
                 && tunnel
             {

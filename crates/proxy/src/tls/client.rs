@@ -1,6 +1,7 @@
 //! The client's side: what connections to hosts are made with.
 
 use super::{
+    application_protocols,
     certificate::OwnCertificate,
     context::{Context, Material, State},
     params::{key_log, provider, versions},
@@ -63,8 +64,12 @@ impl State for ClientState {
         let validator = material.validation.as_ref().map(Validator::read).transpose()?.map(Arc::new);
         let provider = provider(&model.common.params);
         let versions = versions(&model.common.params, TlsVersion::V1_2);
-        let verifier =
-            ServerVerifier { validator, provider: Arc::clone(&provider), checks_name: model.auto_sni_san_validation };
+        let verifier = ServerVerifier {
+            validator,
+            provider: Arc::clone(&provider),
+            checks_name: model.auto_sni_san_validation || model.checks_request_name,
+            checks_address: model.checks_request_name,
+        };
         let certificate = material.certificates.into_iter().next().map(Arc::new);
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&versions)
@@ -78,7 +83,7 @@ impl State for ClientState {
         if let Some(log) = key_log(model.common.key_log.as_ref())? {
             config.key_log = log;
         }
-        config.alpn_protocols = model.common.alpn_protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config.alpn_protocols = application_protocols(&model.common.alpn_protocols);
         config.resumption = match model.max_session_keys {
             Some(0) => Resumption::disabled(),
             most => Resumption::in_memory_sessions(usize::try_from(most.unwrap_or(1)).unwrap_or(1)),

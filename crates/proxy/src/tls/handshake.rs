@@ -1,6 +1,7 @@
 //! Handshakes: from a socket to one with TLS, and what was agreed on.
 
 use super::{
+    application_protocols,
     certificate::info,
     client::{ClientContext, ClientState},
     names,
@@ -141,32 +142,44 @@ pub(crate) async fn accept(socket: Socket, context: &ServerContext) -> Result<Se
     Ok(Secured { io: Io::Tls(Box::new(TlsStream::new(wire, session))), info, peer })
 }
 
+/// How a connection differs from what is configured: connections with other options are others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct TransportOptions {
+    /// Application protocols to offer; empty: those of the configuration.
+    pub(crate) protocols: Arc<[String]>,
+    /// The server's name or address; `None`: as configured.
+    pub(crate) server_name: Option<Box<str>>,
+}
+
 /// Makes a connection to a host that is called `hostname`; empty when it has no name. `protocol` is what is spoken on it:
-/// the application protocol to offer, unless the configuration has others; `protocols` are offered before all of them.
+/// the application protocol to offer, unless the configuration or the `options` have others.
 pub(crate) async fn connect(
     io: Io,
     context: &ClientContext,
     hostname: &str,
     address: Option<IpAddr>,
     protocol: Option<&[u8]>,
-    protocols: &[String],
+    options: &TransportOptions,
 ) -> Result<Secured, HandshakeFailure> {
     let state: Arc<ClientState> = context.state().ok_or(HandshakeFailure::NotReady { is_server: false })?;
     let model = &context.model;
-    let name = match model.auto_host_sni && !hostname.is_empty() {
-        true => Some(hostname),
-        false => Some(&*model.sni).filter(|sni| !sni.is_empty()),
+    let name = match &options.server_name {
+        Some(name) => Some(&**name),
+        None if model.auto_host_sni && !hostname.is_empty() => Some(hostname),
+        None => Some(&*model.sni).filter(|sni| !sni.is_empty()),
     };
     let wanted = name.map(|name| ServerName::try_from(name.to_owned()));
     let wanted = wanted.transpose().map_err(|_| HandshakeFailure::Protocol("the host's name is not one".to_owned()))?;
     let (config, server_name) = match wanted {
+        // RFC 6066 §3: an address is no server name.
+        Some(name @ ServerName::IpAddress(_)) => (&state.without_name, name),
         Some(name) => (&state.config, name),
         None => {
             (&state.without_name, ServerName::IpAddress(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).into()))
         }
     };
     let protocols = match protocol {
-        _ if !protocols.is_empty() => protocols.iter().map(|name| name.as_bytes().to_vec()).collect(),
+        _ if !options.protocols.is_empty() => application_protocols(&options.protocols),
         Some(protocol) if config.alpn_protocols.is_empty() => vec![protocol.to_vec()],
         _ => config.alpn_protocols.clone(),
     };

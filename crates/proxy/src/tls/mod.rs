@@ -19,6 +19,15 @@ mod validator;
 mod verifier;
 
 pub(crate) use client::ClientContext;
-pub(crate) use handshake::{accept, connect};
+pub(crate) use handshake::{TransportOptions, accept, connect};
 pub(crate) use server::ServerContext;
 pub(crate) use stats::TlsStats;
+
+/// Istio's protocol between sidecars, in which both sides say who they are before the first octet of TCP. It is not spoken
+/// here, so it is neither offered nor agreed on: the peers go on with what they have beside it.
+const PEER_EXCHANGE: &str = "istio-peer-exchange";
+
+/// Application protocols as the library has them.
+fn application_protocols(names: &[String]) -> Vec<Vec<u8>> {
+    names.iter().filter(|name| *name != PEER_EXCHANGE).map(|name| name.as_bytes().to_vec()).collect()
+}

@@ -1,6 +1,7 @@
 //! The server's side: what connections of clients are accepted with.
 
 use super::{
+    application_protocols,
     context::{Context, Material, State},
     params::{key_log, provider, versions},
     resolver::Certificates,
@@ -94,7 +95,7 @@ impl State for ServerState {
             config.send_tls13_tickets = 0;
         }
         let without_alpn = Arc::new(config.clone());
-        config.alpn_protocols = model.common.alpn_protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config.alpn_protocols = application_protocols(&model.common.alpn_protocols);
         Ok(Self { config: Arc::new(config), without_alpn, certificates, validator })
     }
 }

@@ -13,6 +13,7 @@ use sota_config::{
 use sota_plugin::{info::CertificateInfo, matcher::StringMatcher};
 use std::{
     fmt, fs,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -194,6 +195,7 @@ impl Validator {
             self.check_chain(authorities, leaf, &info, others, usage, now)?;
         }
         let has_name = match host {
+            Some(host) if host.parse::<IpAddr>().is_ok() => info.ip_sans.iter().any(|address| **address == *host),
             Some(host) => info.dns_sans.iter().any(|name| is_host(host, name)),
             None => self.names.is_empty() || self.names.iter().any(|matcher| matcher.matches(&info)),
         };

@@ -27,6 +27,8 @@ pub(super) struct ServerVerifier {
     pub(super) provider: Arc<CryptoProvider>,
     /// The certificate must have the name that was sent.
     pub(super) checks_name: bool,
+    /// Also where that is an address.
+    pub(super) checks_address: bool,
 }
 
 macro_rules! signatures {
@@ -91,8 +93,13 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        let address;
         let host = match server_name {
             ServerName::DnsName(name) if self.checks_name => Some(name.as_ref()),
+            ServerName::IpAddress(ip) if self.checks_address => {
+                address = std::net::IpAddr::from(*ip).to_string();
+                Some(&*address)
+            }
             _ => None,
         };
         let result = self.validator.as_ref().map_or(Ok(()), |validator| {

@@ -225,7 +225,7 @@ impl Tracer {
         };
         let Some(mut trace) = trace else { return };
         trace.operation = self.name(head, info, route);
-        if info.connection.is_outbound {
+        if info.connection.is_outbound() {
             if let Some(decorator) = route.and_then(|route| route.decorator.as_ref()).filter(|of| of.propagate) {
                 head.headers.set_sanitized(HeaderId::XEnvoyDecoratorOperation, decorator.operation.as_str());
             }
@@ -304,7 +304,7 @@ impl Tracer {
 
     /// The span of a stream is that of a client: it leaves this machine's service, and attempts have no spans.
     fn is_client(&self, info: &StreamInfo) -> bool {
-        info.connection.is_outbound && !self.splits()
+        info.connection.is_outbound() && !self.splits()
     }
 
     fn name(&self, head: &RequestHead, info: &StreamInfo, route: Option<&RouteTrace>) -> Box<str> {
@@ -315,7 +315,7 @@ impl Tracer {
         if let Some(format) = format {
             return formatted(format, &LogEntry { request: Some(head), ..LogEntry::new(info, LogKind::NotSet) });
         }
-        match info.connection.is_outbound {
+        match info.connection.is_outbound() {
             true => format!("egress {}", String::from_utf8_lossy(head.authority())).into(),
             false => "ingress".into(),
         }
@@ -324,7 +324,7 @@ impl Tracer {
     /// The response is about to leave: operations are told or taken over (`x-envoy-decorator-operation`).
     pub fn respond(&self, headers: &mut Headers, info: &mut StreamInfo) {
         let Some(trace) = &mut info.trace else { return };
-        if !info.connection.is_outbound {
+        if !info.connection.is_outbound() {
             if let Some(operation) = &trace.decorated {
                 headers.set_sanitized(HeaderId::XEnvoyDecoratorOperation, &**operation);
             }

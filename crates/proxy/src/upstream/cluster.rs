@@ -15,11 +15,11 @@ use super::{
     stats::{ClusterStats, ResponseStats},
     subsets::{Candidates, Outcome as SubsetOutcome},
 };
-use crate::local::Local;
+use crate::{local::Local, tls::TransportOptions};
 use sota_config::cluster::{Discovery, OriginalDstConfig, UpstreamProtocol};
 use sota_plugin::{
     http::{HeaderName, Protocol, RequestHead, StatusCode},
-    info::{ConnectionInfo, HostOverride},
+    info::{ApplicationProtocols, ConnectionInfo, HostOverride},
     load_balancer::ChoiceCx,
     stats::Group,
 };
@@ -376,17 +376,58 @@ impl Cluster {
         downstream: Option<Protocol>,
         priority: usize,
     ) -> Result<HttpConnection, PoolFailure> {
-        host.http_connection(self.speaks_http2(downstream), priority).await
+        self.http_connection_with(host, downstream, priority, None).await
     }
 
-    /// The same where nothing has to be waited for: no future is made. `None`: wait.
-    pub fn idle_http_connection(
+    /// The same, on a connection with these options.
+    pub(crate) async fn http_connection_with(
         &self,
         host: &WorkerHost,
         downstream: Option<Protocol>,
         priority: usize,
+        options: Option<&TransportOptions>,
+    ) -> Result<HttpConnection, PoolFailure> {
+        host.http_connection(self.speaks_http2(downstream), priority, options).await
+    }
+
+    /// The same where nothing has to be waited for: no future is made. `None`: wait.
+    pub(crate) fn idle_http_connection(
+        &self,
+        host: &WorkerHost,
+        downstream: Option<Protocol>,
+        priority: usize,
+        options: Option<&TransportOptions>,
     ) -> Option<Result<HttpConnection, PoolFailure>> {
-        host.idle_http_connection(self.speaks_http2(downstream), priority)
+        host.idle_http_connection(self.speaks_http2(downstream), priority, options)
+    }
+
+    /// The server's name that a request asks for, where the cluster takes it from requests.
+    pub(crate) fn request_name(&self, head: &RequestHead) -> Option<Box<str>> {
+        let names = self.config.model().request_names.as_ref()?;
+        let own = names.header.as_deref().and_then(|name| head.get(name.as_bytes()));
+        host_only(own.filter(|value| !value.is_empty()).unwrap_or_else(|| head.authority())).map(Into::into)
+    }
+
+    /// How connections for a request differ from what the cluster configures; `None`: in nothing.
+    pub(crate) fn transport_options(
+        &self,
+        protocols: Option<&ApplicationProtocols>,
+        server_name: Option<&str>,
+        downstream: Option<Protocol>,
+    ) -> Option<TransportOptions> {
+        if protocols.is_none() && server_name.is_none() {
+            return None;
+        }
+        let is_old =
+            || downstream == Some(Protocol::Http10) && self.config.model().protocol == UpstreamProtocol::Downstream;
+        let protocols = protocols.map(|protocols| match self.speaks_http2(downstream) {
+            true => Arc::clone(&protocols.http2),
+            false if is_old() => Arc::clone(&protocols.http10),
+            false => Arc::clone(&protocols.http11),
+        });
+        let options =
+            TransportOptions { protocols: protocols.unwrap_or_default(), server_name: server_name.map(Into::into) };
+        (options != TransportOptions::default()).then_some(options)
     }
 
     fn speaks_http2(&self, downstream: Option<Protocol>) -> bool {
@@ -448,4 +489,13 @@ impl Drop for RetryPermit {
     fn drop(&mut self) {
         self.config.breaker(self.priority).give(Resource::Retries);
     }
+}
+/// The host of an authority, without port and brackets.
+fn host_only(authority: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(authority).ok()?;
+    let host = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?.0,
+        None => text.rsplit_once(':').map_or(text, |(host, _)| host),
+    };
+    (!host.is_empty()).then_some(host)
 }

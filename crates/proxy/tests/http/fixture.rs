@@ -168,6 +168,7 @@ fn cluster(name: &str, hosts: &[SocketAddr]) -> Cluster {
     let endpoints = hosts.iter().map(endpoint).collect();
     let locality = LocalityEndpoints { locality: Default::default(), priority: 0, weight: None, endpoints };
     Cluster {
+        request_names: None,
         name: name.to_owned(),
         stat_name: String::new(),
         discovery: Discovery::Static,

@@ -11,7 +11,7 @@ use super::{
     query::{BucketsMode, StatsQuery},
     tags::Tagged,
 };
-use sota_plugin::stats::{Kind, Reading, ScopeView};
+use sota_plugin::stats::{Kind, LABELLED, Reading, ScopeView};
 use std::{collections::BTreeMap, mem, sync::Arc, vec};
 
 pub(super) struct PrometheusRenderer {
@@ -178,11 +178,16 @@ fn kind(reading: &Reading<'_>) -> Kind {
     }
 }
 
-/// `envoy_` and the name with everything but letters, digits and underscores replaced.
+/// `envoy_`, unless it has labels of its own, and the name with everything but letters, digits and underscores replaced.
 fn sanitize(name: &str) -> String {
     let mut metric = String::with_capacity(name.len() + 6);
-    metric.push_str("envoy_");
-    push_sanitized(&mut metric, name);
+    match name.strip_prefix(LABELLED) {
+        Some(name) => push_sanitized(&mut metric, name),
+        None => {
+            metric.push_str("envoy_");
+            push_sanitized(&mut metric, name);
+        }
+    }
     metric
 }
 

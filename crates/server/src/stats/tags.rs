@@ -7,6 +7,7 @@
 use super::{StatsError, default_tags};
 use regex::Regex;
 use sota_config::bootstrap::{StatsConfig, TagSpecifier, TagValue};
+use sota_plugin::stats::LABELLED;
 use std::{borrow::Cow, ops::Range};
 
 /// The tags of `stats_config` and Envoy's own.
@@ -90,6 +91,10 @@ impl TagExtractor {
     /// Takes the tags out of a name. Of tags with the same name the first one counts.
     pub(super) fn extract<'a>(&'a self, name: &'a str) -> Tagged<'a> {
         let mut tags: Vec<_> = self.fixed.iter().map(|(tag, value)| (tag.as_str(), value.as_str())).collect();
+        if let Some((metric, labels)) = sota_plugin::stats::labels(name) {
+            tags.extend(labels);
+            return Tagged { name: format!("{LABELLED}{metric}"), tags };
+        }
         let mut removed: Vec<Range<usize>> = Vec::new();
         let first = name.split_once('.').map(|(first, _)| first);
         for rule in &self.rules {

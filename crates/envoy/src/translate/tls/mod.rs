@@ -116,6 +116,7 @@ fn upstream_tls(cx: &mut Cx<'_>, node: &Node) -> UpstreamTls {
         sni: node.str("sni").to_owned(),
         auto_host_sni: node.bool("auto_host_sni"),
         auto_sni_san_validation,
+        checks_request_name: false,
         max_session_keys: node.u32("max_session_keys"),
     }
 }

@@ -107,6 +107,8 @@ pub struct Forward {
     /// The number of the one that counts the request.
     virtual_cluster: Option<usize>,
     choice: RequestChoice,
+    /// The server's name that the request asks for.
+    server_name: Option<Box<str>>,
     options: ClientOptions,
     timeouts: Timeouts,
     retry: Option<RetryState>,
@@ -211,6 +213,7 @@ impl Forward {
         };
         let mut forward = Self {
             choice,
+            server_name: cluster.request_name(head),
             options: client_options(&cluster),
             body: Outgoing::new(behind, is_kept || is_idempotent),
             limit: if is_kept { route.body_buffer_limit().unwrap_or(limit) } else { KEPT_FOR_RESEND.min(limit) },
@@ -462,7 +465,11 @@ impl Forward {
         let priority = self.priority();
         self.state = State::Connecting(match self.is_raw {
             true => Connecting::raw(&self.cluster, host, priority),
-            false => Connecting::new(&self.cluster, host, info.protocol, priority, self.is_tunnel),
+            false => {
+                let wanted = (info.upstream.application_protocols.as_deref(), self.server_name.as_deref());
+                let options = self.cluster.transport_options(wanted.0, wanted.1, info.protocol);
+                Connecting::new(&self.cluster, host, info.protocol, priority, options, self.is_tunnel)
+            }
         });
     }
 

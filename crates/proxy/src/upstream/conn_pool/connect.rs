@@ -1,7 +1,12 @@
 //! Making a connection.
 
 use super::{Kind, PoolContext, PoolFailure, PoolFailureKind, failure::system_text};
-use crate::{socket::Io, socket_option, tls, upstream::host::Host};
+use crate::{
+    socket::Io,
+    socket_option,
+    tls::{self, TransportOptions},
+    upstream::host::Host,
+};
 use socket2::{Domain, SockAddr, Socket as Raw, Type};
 use sota_config::{
     address::{Address, SocketOption, SocketState},
@@ -37,18 +42,24 @@ pub(super) async fn connect(
     context: &PoolContext,
     to: &Host,
     kind: Kind,
+    options: &TransportOptions,
     began: Instant,
 ) -> Result<Connected, PoolFailure> {
     let timer = context.local.timer();
     timer.set(began.checked_add(context.config.model().connect_timeout));
     tokio::select! {
         biased;
-        result = open_secured(context, to, kind) => result,
+        result = open_secured(context, to, kind, options) => result,
         () = timer.expired() => Err(PoolFailure::new(PoolFailureKind::Timeout, "")),
     }
 }
 
-async fn open_secured(context: &PoolContext, to: &Host, kind: Kind) -> Result<Connected, PoolFailure> {
+async fn open_secured(
+    context: &PoolContext,
+    to: &Host,
+    kind: Kind,
+    options: &TransportOptions,
+) -> Result<Connected, PoolFailure> {
     let bind_failed = || context.stats.bind_errors.inc();
     let io = match &*to.spec().additional_addresses {
         [] => open(context.config.model(), to.address(), bind_failed).await?,
@@ -60,7 +71,7 @@ async fn open_secured(context: &PoolContext, to: &Host, kind: Kind) -> Result<Co
         Kind::Http2 => Some(b"h2"),
         Kind::Tcp | Kind::Message => None,
     };
-    match Box::pin(tls::connect(io, tls, to.hostname(), to.address().ip(), protocol, &[])).await {
+    match Box::pin(tls::connect(io, tls, to.hostname(), to.address().ip(), protocol, options)).await {
         Ok(secured) => {
             stats.succeeded(&secured.info, false);
             Ok(Connected { io: secured.io, tls: Some(Rc::new(secured.info)) })

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     local::Local,
-    tls::{ClientContext, TlsStats},
+    tls::{ClientContext, TlsStats, TransportOptions},
     wire::http2::{Http2Stats, Options},
 };
 use connection::Counted;
@@ -141,6 +141,7 @@ pub(super) struct ConnPool {
     counters: Arc<HostCounters>,
     kind: Kind,
     priority: usize,
+    options: TransportOptions,
     /// The one that was used last is the last.
     idle: RefCell<Vec<Idle>>,
     /// Those that requests share.
@@ -169,8 +170,8 @@ impl ConnPool {
         context: &Rc<PoolContext>,
         host: &Arc<Host>,
         counters: &Arc<HostCounters>,
-        kind: Kind,
-        priority: usize,
+        (kind, priority): (Kind, usize),
+        options: TransportOptions,
         draining: bool,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -180,6 +181,7 @@ impl ConnPool {
             counters: Arc::clone(counters),
             kind,
             priority,
+            options,
             idle: RefCell::default(),
             shared: RefCell::default(),
             known_limit: Cell::new(ASSUMED_STREAMS),
@@ -194,6 +196,11 @@ impl ConnPool {
 
     fn stats(&self) -> &ClusterStats {
         &self.context.stats
+    }
+
+    /// Whether nobody uses it or waits for it.
+    fn is_unused(&self) -> bool {
+        self.connections.get() == 0 && self.waiting.borrow().is_empty()
     }
 
     fn breaker(&self) -> &CircuitBreaker {
@@ -286,7 +293,7 @@ impl ConnPool {
         let host = Arc::clone(&self.host.borrow());
         self.context.config.note_connection();
         let connecting = Connecting(&self.connecting);
-        let result = connect::connect(&self.context, &host, self.kind, counted.began()).await;
+        let result = connect::connect(&self.context, &host, self.kind, &self.options, counted.began()).await;
         drop(connecting);
         match result {
             Ok(connected) if self.kind == Kind::Http2 => self.share(connected, counted),

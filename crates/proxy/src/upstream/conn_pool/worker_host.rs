@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     drain::{DrainSignal, DrainWatch},
+    tls::TransportOptions,
     upstream::host::{Host, HostCounters, WorkerCounters},
 };
 use std::{
@@ -13,6 +14,10 @@ use std::{
     rc::Rc,
     sync::Arc,
 };
+
+/// Pools of a host for requests that want other connections than the cluster has by itself. Beyond this the oldest one
+/// is given up.
+const MOST_SPECIAL: usize = 256;
 
 /// A host as a worker has it: with the connections of this worker.
 pub struct WorkerHost {
@@ -46,25 +51,26 @@ impl WorkerHost {
         &self,
         http2: bool,
         priority: usize,
+        options: Option<&TransportOptions>,
     ) -> Result<HttpConnection, PoolFailure> {
+        let pool = self.pools.http(&self.host, http2, priority, options);
         if http2 {
-            let place = Http2Place::acquire(self.pools.get(&self.host, Kind::Http2, priority)).await;
-            return place.map(HttpConnection::Http2);
+            return Http2Place::acquire(&pool).await.map(HttpConnection::Http2);
         }
-        OwnConnection::acquire(self.pools.get(&self.host, Kind::Http1, priority)).await.map(HttpConnection::Http1)
+        OwnConnection::acquire(&pool).await.map(HttpConnection::Http1)
     }
 
     pub(in crate::upstream) fn idle_http_connection(
         &self,
         http2: bool,
         priority: usize,
+        options: Option<&TransportOptions>,
     ) -> Option<Result<HttpConnection, PoolFailure>> {
+        let pool = self.pools.http(&self.host, http2, priority, options);
         if http2 {
-            let place = Http2Place::idle(self.pools.get(&self.host, Kind::Http2, priority));
-            return place.map(|place| place.map(HttpConnection::Http2));
+            return Http2Place::idle(&pool).map(|place| place.map(HttpConnection::Http2));
         }
-        let own = OwnConnection::idle(self.pools.get(&self.host, Kind::Http1, priority));
-        own.map(|own| own.map(HttpConnection::Http1))
+        OwnConnection::idle(&pool).map(|own| own.map(HttpConnection::Http1))
     }
 
     pub(in crate::upstream) async fn tcp_connection(&self, priority: usize) -> Result<TcpConnection, PoolFailure> {
@@ -113,6 +119,8 @@ pub(in crate::upstream) struct HostPools {
     tcp: [OnceCell<Rc<ConnPool>>; 2],
     /// Those of extensions, by what is spoken.
     message: RefCell<Vec<(&'static str, Rc<ConnPool>)>>,
+    /// Those of requests that want other connections than the cluster has by itself.
+    special: RefCell<Vec<Rc<ConnPool>>>,
     draining: DrainSignal,
     /// Given when the host fails its health checks, and then replaced.
     failure: RefCell<DrainSignal>,
@@ -133,6 +141,7 @@ impl HostPools {
             http2: Default::default(),
             tcp: Default::default(),
             message: RefCell::default(),
+            special: RefCell::default(),
             draining: signal,
             failure: RefCell::default(),
             has_failed: Cell::new(false),
@@ -147,8 +156,40 @@ impl HostPools {
         };
         let priority = priority.min(1);
         let draining = self.draining.is_draining();
-        let new = || ConnPool::new(&self.context, host, &self.counters.counters, kind, priority, draining);
+        let new = || {
+            let options = TransportOptions::default();
+            ConnPool::new(&self.context, host, &self.counters.counters, (kind, priority), options, draining)
+        };
         pools[priority].get_or_init(new)
+    }
+
+    /// The pool of a request. Without TLS there are no options.
+    fn http(&self, host: &Arc<Host>, http2: bool, priority: usize, options: Option<&TransportOptions>) -> Rc<ConnPool> {
+        let kind = if http2 { Kind::Http2 } else { Kind::Http1 };
+        match options.filter(|_| self.context.tls(host).is_some()) {
+            Some(options) => self.special(host, kind, priority.min(1), options),
+            None => Rc::clone(self.get(host, kind, priority)),
+        }
+    }
+
+    fn special(&self, host: &Arc<Host>, kind: Kind, priority: usize, options: &TransportOptions) -> Rc<ConnPool> {
+        let mut pools = self.special.borrow_mut();
+        let wanted = |pool: &&Rc<ConnPool>| pool.kind == kind && pool.priority == priority && pool.options == *options;
+        if let Some(pool) = pools.iter().find(wanted) {
+            return Rc::clone(pool);
+        }
+        // What options there are may be the clients' choice.
+        if pools.len() >= MOST_SPECIAL {
+            pools.retain(|pool| !pool.is_unused());
+        }
+        if pools.len() >= MOST_SPECIAL {
+            pools.remove(0).drain();
+        }
+        let draining = self.draining.is_draining();
+        let counters = &self.counters.counters;
+        let pool = ConnPool::new(&self.context, host, counters, (kind, priority), options.clone(), draining);
+        pools.push(Rc::clone(&pool));
+        pool
     }
 
     fn message(&self, host: &Arc<Host>, protocol: &'static str) -> Rc<ConnPool> {
@@ -157,7 +198,8 @@ impl HostPools {
             return Rc::clone(pool);
         }
         let draining = self.draining.is_draining();
-        let pool = ConnPool::new(&self.context, host, &self.counters.counters, Kind::Message, 0, draining);
+        let (counters, options) = (&self.counters.counters, TransportOptions::default());
+        let pool = ConnPool::new(&self.context, host, counters, (Kind::Message, 0), options, draining);
         pools.push((protocol, Rc::clone(&pool)));
         pool
     }
@@ -192,7 +234,8 @@ impl HostPools {
 
     fn all(&self) -> Vec<Rc<ConnPool>> {
         let fixed = self.http1.iter().chain(&self.http2).chain(&self.tcp).filter_map(OnceCell::get);
-        fixed.chain(self.message.borrow().iter().map(|(_, pool)| pool)).cloned().collect()
+        let (message, special) = (self.message.borrow(), self.special.borrow());
+        fixed.chain(message.iter().map(|(_, pool)| pool)).chain(special.iter()).cloned().collect()
     }
 }
 

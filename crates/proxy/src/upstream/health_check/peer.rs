@@ -3,7 +3,7 @@
 use super::{Checks, Failed};
 use crate::{
     socket::{Io, Socket},
-    tls::{self, TlsStats},
+    tls::{self, TlsStats, TransportOptions},
     upstream::{conn_pool::open, host::Host},
     wire::http2::{Connection, ConnectionEnd, Event, Http2Stats, Options},
 };
@@ -75,8 +75,8 @@ impl Checks {
             Speaks::Http1 => Some(b"http/1.1"),
             Speaks::Http2 => Some(b"h2"),
         };
-        let offered = &model.alpn_protocols;
-        match Box::pin(tls::connect(io, context, host.hostname(), address.ip(), protocol, offered)).await {
+        let offered = TransportOptions { protocols: model.alpn_protocols.as_slice().into(), server_name: None };
+        match Box::pin(tls::connect(io, context, host.hostname(), address.ip(), protocol, &offered)).await {
             Ok(secured) => {
                 stats.succeeded(&secured.info, false);
                 Ok(secured.io)

@@ -95,6 +95,7 @@ fn named(last: u8, weight: u32) -> Endpoint {
 pub(super) fn model(endpoints: Vec<Endpoint>) -> Model {
     let locality = LocalityEndpoints { locality: Default::default(), priority: 0, weight: None, endpoints };
     Model {
+        request_names: None,
         name: "web".to_owned(),
         stat_name: String::new(),
         discovery: Source::Static,
