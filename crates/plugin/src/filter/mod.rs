@@ -14,6 +14,6 @@ pub use http::{
 pub use listener::{ListenerCx, ListenerFilter, ListenerFilterConfig, Peek};
 pub use network::{
     ConnectionCx, NetworkFilter, NetworkFilterConfig, NetworkFilterFactory, NetworkFilterInstance, NetworkStatus,
-    TerminalNetworkFilter, terminal,
+    TerminalNetworkFilter, per_connection, terminal,
 };
 pub use reply::LocalReply;

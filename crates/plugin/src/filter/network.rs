@@ -103,3 +103,33 @@ impl<F: TerminalNetworkFilter + Clone + 'static> NetworkFilterFactory for Termin
         NetworkFilterInstance::Terminal(Box::new(self.0.clone()))
     }
 }
+
+/// For filters that need nothing but their configuration: `new` makes the filter of a connection.
+pub fn per_connection<C, F>(config: C, new: fn(&Arc<C>) -> F) -> Arc<dyn NetworkFilterConfig>
+where
+    C: Send + Sync + 'static,
+    F: NetworkFilter + 'static,
+{
+    Arc::new(PerConnection { config: Arc::new(config), new })
+}
+
+struct PerConnection<C, F> {
+    config: Arc<C>,
+    new: fn(&Arc<C>) -> F,
+}
+
+impl<C: Send + Sync + 'static, F: NetworkFilter + 'static> NetworkFilterConfig for PerConnection<C, F> {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+
+    fn for_worker(&self, _: &WorkerCx) -> Box<dyn NetworkFilterFactory> {
+        Box::new(Self { config: Arc::clone(&self.config), new: self.new })
+    }
+}
+
+impl<C: 'static, F: NetworkFilter + 'static> NetworkFilterFactory for PerConnection<C, F> {
+    fn new_filter(&self, _: &Rc<ConnectionInfo>) -> NetworkFilterInstance {
+        NetworkFilterInstance::Filter(Box::new((self.new)(&self.config)))
+    }
+}

@@ -6,12 +6,9 @@ use sota_config::{ConfigError, TypedConfig};
 use sota_plugin::{
     Extension, FactoryContext,
     access_log::LogKind,
-    cx::WorkerCx,
-    filter::{
-        ConnectionCx, NetworkFilter, NetworkFilterConfig, NetworkFilterFactory, NetworkFilterInstance, NetworkStatus,
-    },
+    filter::{ConnectionCx, NetworkFilter, NetworkFilterConfig, NetworkStatus, per_connection},
     format::FormatCx,
-    info::{ConnectionInfo, StreamInfo},
+    info::StreamInfo,
 };
 use std::{rc::Rc, sync::Arc};
 
@@ -30,32 +27,15 @@ fn build(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Arc<dyn Networ
         TypedConfig::Value { node, .. } => ValueToSet::read_all(node, "on_new_connection", &[TCP_PROXY_CLUSTER], cx)?,
         _ => Box::default(),
     };
-    Ok(Arc::new(Shared(values.into())))
+    Ok(per_connection(values, |values| SetFilterState(Arc::clone(values))))
 }
 
-#[derive(Clone)]
-struct Shared(Arc<[ValueToSet]>);
+struct SetFilterState(Arc<Box<[ValueToSet]>>);
 
-impl NetworkFilterConfig for Shared {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-
-    fn for_worker(&self, _: &WorkerCx) -> Box<dyn NetworkFilterFactory> {
-        Box::new(self.clone())
-    }
-}
-
-impl NetworkFilterFactory for Shared {
-    fn new_filter(&self, _: &Rc<ConnectionInfo>) -> NetworkFilterInstance {
-        NetworkFilterInstance::Filter(Box::new(self.clone()))
-    }
-}
-
-impl NetworkFilter for Shared {
+impl NetworkFilter for SetFilterState {
     fn on_new_connection(&mut self, cx: &mut ConnectionCx<'_>) -> NetworkStatus {
         let info = StreamInfo::new(Rc::clone(cx.info), 0, None);
-        for value in &*self.0 {
+        for value in self.0.iter() {
             // Each may print what those before it have left.
             if let Some(made) = value.make(&FormatCx::new(&info, LogKind::NotSet)) {
                 cx.info.filter_state.borrow_mut().set(&value.key, made);
@@ -69,6 +49,7 @@ impl NetworkFilter for Shared {
 mod tests {
     use super::*;
     use crate::testing::{FakeWorker, building, config, connection};
+    use sota_plugin::{filter::NetworkFilterInstance, info::ConnectionInfo};
 
     fn value(key: &str, kind: &str, format: &str) -> String {
         format!(

@@ -5,11 +5,7 @@ use crate::filter_state::TCP_PROXY_CLUSTER;
 use sota_config::{ConfigError, TypedConfig};
 use sota_plugin::{
     Extension, FactoryContext,
-    cx::WorkerCx,
-    filter::{
-        ConnectionCx, NetworkFilter, NetworkFilterConfig, NetworkFilterFactory, NetworkFilterInstance, NetworkStatus,
-    },
-    info::ConnectionInfo,
+    filter::{ConnectionCx, NetworkFilter, NetworkFilterConfig, NetworkStatus, per_connection},
 };
 use std::{rc::Rc, sync::Arc};
 
@@ -24,28 +20,11 @@ pub(crate) static EXTENSION: Extension<dyn NetworkFilterConfig> = Extension {
 };
 
 fn build(_: &TypedConfig, _: &FactoryContext<'_>) -> Result<Arc<dyn NetworkFilterConfig>, ConfigError> {
-    Ok(Arc::new(SniCluster))
+    Ok(per_connection((), |_| SniCluster))
 }
 
 /// It has no configuration.
-#[derive(Clone, Copy)]
 struct SniCluster;
-
-impl NetworkFilterConfig for SniCluster {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-
-    fn for_worker(&self, _: &WorkerCx) -> Box<dyn NetworkFilterFactory> {
-        Box::new(*self)
-    }
-}
-
-impl NetworkFilterFactory for SniCluster {
-    fn new_filter(&self, _: &Rc<ConnectionInfo>) -> NetworkFilterInstance {
-        NetworkFilterInstance::Filter(Box::new(*self))
-    }
-}
 
 impl NetworkFilter for SniCluster {
     fn on_new_connection(&mut self, cx: &mut ConnectionCx<'_>) -> NetworkStatus {
@@ -60,6 +39,7 @@ impl NetworkFilter for SniCluster {
 mod tests {
     use super::*;
     use crate::testing::{FakeWorker, connection};
+    use sota_plugin::info::ConnectionInfo;
 
     #[test]
     fn a_name_becomes_the_cluster() {
