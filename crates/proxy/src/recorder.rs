@@ -5,7 +5,7 @@
 
 use sota_plugin::{
     http::{Protocol, RequestHead},
-    info::{Details, PeerAddress, ResponseFlag, ResponseFlags, StreamInfo},
+    info::{Details, PeerAddress, ResponseFlag, ResponseFlags, StreamInfo, Timing},
 };
 use std::{
     cell::RefCell,
@@ -64,8 +64,8 @@ pub struct Recorded {
     pub bytes_sent: u64,
     /// `x-request-id`.
     pub request_id: Text<36>,
-    /// When what happened, since the beginning.
-    pub phases: Phases,
+    /// When what happened; read as [`Recorded::phases`], for it is asked for less often than kept.
+    timing: Timing,
 }
 
 /// Times since the beginning of a request, in microseconds; `None`: it did not come so far.
@@ -146,7 +146,7 @@ impl Wanted {
         self.flag.is_none_or(|flag| recorded.flags.has(flag))
             && (!self.failed || recorded.has_failed())
             && self.cluster.as_deref().is_none_or(|cluster| recorded.cluster.as_str() == cluster)
-            && self.slow.is_none_or(|slow| Duration::from_micros(recorded.phases.total.into()) >= slow)
+            && self.slow.is_none_or(|slow| recorded.duration() >= slow)
             && self.status.is_none_or(|(from, to)| (from..=to).contains(&recorded.status))
             && self.path.as_deref().is_none_or(|path| recorded.path.as_str().starts_with(path))
     }
@@ -173,7 +173,7 @@ impl Recorded {
             bytes_received: 0,
             bytes_sent: 0,
             request_id: Text::default(),
-            phases: Phases::default(),
+            timing: Timing::new(Instant::now()),
         }
     }
 
@@ -205,17 +205,27 @@ impl Recorded {
         self.bytes_received = info.bytes_received;
         self.bytes_sent = info.bytes_sent;
         self.request_id.set(info.request_id.as_deref().unwrap_or_default().as_bytes());
-        let timing = &info.timing;
+        self.timing = info.timing;
+    }
+
+    /// From the beginning to the end.
+    pub fn duration(&self) -> Duration {
+        self.timing.since_start(self.timing.end.unwrap_or(self.timing.start))
+    }
+
+    /// When what happened, since the beginning.
+    pub fn phases(&self) -> Phases {
+        let timing = &self.timing;
         let since = |at: Option<Instant>| at.map(|at| micros(timing.since_start(at)));
         let connected = timing.upstream_connect_start.zip(timing.upstream_connect_complete);
-        self.phases = Phases {
+        Phases {
             request_received: since(timing.request_end),
             connect: connected.map(|(begin, end)| micros(end.saturating_duration_since(begin))),
             upstream_sent: since(timing.upstream_first_tx),
             response_begun: since(timing.upstream_first_rx),
             response_received: since(timing.upstream_last_rx),
-            total: micros(info.duration()),
-        };
+            total: micros(self.duration()),
+        }
     }
 
     /// Whether it has a flag, a cause, or a status from 500 on.

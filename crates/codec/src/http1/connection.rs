@@ -6,6 +6,9 @@ use sota_plugin::http::{AsHeaderName, HeaderId, Headers, NameRef, Protocol};
 /// More nominated fields than this are refused, as Envoy does: each costs a pass over the fields.
 const MAX_NOMINATED: usize = 10;
 
+/// What nearly every `Connection` says.
+const KEEP_ALIVE: &[u8] = b"keep-alive";
+
 /// What `Connection` (and the old `Proxy-Connection`) say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ConnectionTokens {
@@ -30,8 +33,12 @@ impl ConnectionTokens {
 /// Reads `Connection` and `Proxy-Connection`.
 pub fn connection_tokens(headers: &Headers) -> ConnectionTokens {
     let mut found = ConnectionTokens::default();
-    if !headers.contains(HeaderId::Connection) && !headers.contains(HeaderId::ProxyConnection) {
-        return found;
+    if !headers.contains(HeaderId::ProxyConnection) {
+        match headers.get_only(HeaderId::Connection) {
+            None if !headers.contains(HeaderId::Connection) => return found,
+            Some(KEEP_ALIVE) => return ConnectionTokens { keep_alive: true, ..found },
+            _ => {}
+        }
     }
     for token in tokens(headers, HeaderId::Connection) {
         found.close |= token.eq_ignore_ascii_case(b"close");
@@ -56,7 +63,9 @@ pub fn remove_hop_by_hop(headers: &mut Headers, keep_upgrade: bool) -> Result<()
     let te_trailers = headers.contains(HeaderId::Te)
         && tokens(headers, HeaderId::Te).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
     if headers.contains(HeaderId::Connection) {
-        remove_nominated(headers)?;
+        if headers.get_only(HeaderId::Connection) != Some(KEEP_ALIVE) {
+            remove_nominated(headers)?;
+        }
         if upgrade {
             headers.set_sanitized(HeaderId::Connection, "upgrade");
         } else {

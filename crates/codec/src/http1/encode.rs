@@ -192,9 +192,10 @@ impl LineWriter<'_> {
             _ => None,
         };
         // What the head says is left in its place if it is true and said once.
-        let keep_length = headers.get_all(HeaderId::ContentLength).nth(1).is_none()
+        let said = headers.get_only(HeaderId::ContentLength);
+        let keep_length = said.is_some() == has_length
             && match value {
-                Some(value) => headers.get(HeaderId::ContentLength) == Some(itoa(value).as_bytes()),
+                Some(value) => said == Some(itoa(value).as_bytes()),
                 None => length == LengthField::AsIs,
             };
         let drops_length = has_length && !keep_length;

@@ -90,9 +90,22 @@ fn split_port(authority: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
 }
 
 /// RFC 3986 §3.2.2 reg-name: unreserved, percent-encoded, sub-delims.
-fn is_reg_name_octet(c: u8) -> bool {
-    c.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&c)
+const fn is_reg_name_octet(c: u8) -> bool {
+    REG_NAME[c as usize]
 }
+
+const REG_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut c = 0;
+    while c < table.len() {
+        let octet = c as u8;
+        table[c] = octet.is_ascii_alphanumeric()
+            || matches!(octet, b'-' | b'.' | b'_' | b'~' | b'%')
+            || matches!(octet, b'!' | b'$' | b'&'..=b',' | b';' | b'=');
+        c += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

@@ -165,6 +165,7 @@ const fn slot(name: &[u8]) -> usize {
 }
 
 /// Whether `name` is `known`, which is in lower case: every field of every head is compared once, so by words.
+#[inline]
 const fn is_in_any_case(name: &[u8], known: &[u8]) -> bool {
     if name.len() != known.len() {
         return false;
@@ -192,6 +193,7 @@ const fn is_in_any_case(name: &[u8], known: &[u8]) -> bool {
 
 /// 0 when eight letters, digits and hyphens are `known` in any case. They all have the bit of lower case but capitals,
 /// which have the next one.
+#[inline]
 const fn difference(word: [u8; 8], known: [u8; 8]) -> u64 {
     const LOWER: u64 = u64::from_le_bytes([0x20; 8]);
     let (word, known) = (u64::from_le_bytes(word), u64::from_le_bytes(known));

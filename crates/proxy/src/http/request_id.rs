@@ -16,22 +16,30 @@ pub fn set(head: &mut RequestHead, force: bool) {
 /// The text of a version 4 UUID made of these random bits. In the digit of the version Envoy packs why a request is
 /// traced; 4 says that it is not.
 fn uuid(random: u128) -> [u8; LEN] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     const VERSION: u128 = 0x4 << 76;
     const VARIANT: u128 = 0x2 << 62;
     let bits = (random & !(0xf << 76) & !(0x3 << 62)) | VERSION | VARIANT;
-    let bytes = bits.to_be_bytes();
+    let [a, b, c, d] = [96, 64, 32, 0].map(|shift| hex((bits >> shift) as u32));
     let mut text = [b'-'; LEN];
-    let mut at = 0;
-    for (number, byte) in bytes.iter().enumerate() {
-        if matches!(number, 4 | 6 | 8 | 10) {
-            at += 1;
-        }
-        text[at] = DIGITS[usize::from(byte >> 4)];
-        text[at + 1] = DIGITS[usize::from(byte & 0xf)];
-        at += 2;
-    }
+    text[..8].copy_from_slice(&a);
+    text[9..13].copy_from_slice(&b[..4]);
+    text[14..18].copy_from_slice(&b[4..]);
+    text[19..23].copy_from_slice(&c[..4]);
+    text[24..28].copy_from_slice(&c[4..]);
+    text[28..].copy_from_slice(&d);
     text
+}
+
+/// The eight digits of a number, made side by side: each octet of a word takes one.
+const fn hex(number: u32) -> [u8; 8] {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let mut digits = number as u64;
+    digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff;
+    digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff;
+    digits = (digits | digits << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // From ten on a letter, which does not follow the digits at once.
+    let letters = ((digits + ONES * 6) >> 4) & ONES;
+    (digits + ONES * b'0' as u64 + letters * (b'a' - b'0' - 10) as u64).to_be_bytes()
 }
 
 #[cfg(test)]

@@ -117,13 +117,14 @@ fn as_json(worker: usize, recorded: &Recorded) -> Value {
     put("bytes_received", recorded.bytes_received.into());
     put("bytes_sent", recorded.bytes_sent.into());
     put("request_id", recorded.request_id.as_str().into());
-    put("duration_us", recorded.phases.total.into());
-    put("phases_us", phases(&recorded.phases));
+    let phases = recorded.phases();
+    put("duration_us", phases.total.into());
+    put("phases_us", phases_json(&phases));
     Value::Object(out)
 }
 
 /// Since the beginning of the request; `connect` is the length of that.
-fn phases(phases: &Phases) -> Value {
+fn phases_json(phases: &Phases) -> Value {
     let all = [
         ("request_received", phases.request_received),
         ("connect", phases.connect),
@@ -148,7 +149,7 @@ fn as_text(recorded: &Recorded, out: &mut String) {
         or_dash(recorded.path.as_str()),
         recorded.status,
         recorded.flags,
-        f64::from(recorded.phases.total) / 1000.0,
+        recorded.duration().as_secs_f64() * 1000.0,
         or_dash(recorded.cluster.as_str()),
         details.escape_debug(),
     );

@@ -102,7 +102,11 @@ impl FieldLine {
             return Err(Http1Error::Field);
         }
         let behind = rest.get(name_len + 1..).unwrap_or_default();
-        let blank = behind.iter().take_while(|octet| is_blank(**octet)).count();
+        // Nearly always one blank and then the value.
+        let blank = match behind {
+            [b' ', next, ..] if !is_blank(*next) => 1,
+            _ => behind.iter().take_while(|octet| is_blank(**octet)).count(),
+        };
         let text = behind.get(blank..).unwrap_or_default();
         let Some(len) = value_len(text)? else { return Ok(Line::Partial) };
         let trailing = text.get(..len).unwrap_or_default().iter().rev().take_while(|octet| is_blank(**octet)).count();

@@ -139,6 +139,16 @@ impl Headers {
         rest.iter().filter(move |entry| self.matches(entry, name.as_name())).map(|entry| self.value(entry))
     }
 
+    /// The value of the field with this id, where it is there exactly once.
+    #[inline]
+    pub fn get_only(&self, id: HeaderId) -> Option<&[u8]> {
+        if self.may_repeat(NameRef::Known(id)) {
+            let mut values = self.get_all(id);
+            return values.next().filter(|_| values.next().is_none());
+        }
+        self.get(id)
+    }
+
     /// All values of this name, joined by `,` without a space, as Envoy's matchers and filters see a repeated field.
     pub fn get_joined(&self, name: impl AsHeaderName) -> Option<Cow<'_, [u8]>> {
         let mut values = self.get_all(&name);
