@@ -91,20 +91,20 @@ fn split_port(authority: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
 
 /// RFC 3986 §3.2.2 reg-name: unreserved, percent-encoded, sub-delims.
 const fn is_reg_name_octet(c: u8) -> bool {
-    REG_NAME[c as usize]
+    c < 128 && REG_NAME >> c & 1 != 0
 }
 
-const REG_NAME: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut c = 0;
-    while c < table.len() {
-        let octet = c as u8;
-        table[c] = octet.is_ascii_alphanumeric()
-            || matches!(octet, b'-' | b'.' | b'_' | b'~' | b'%')
-            || matches!(octet, b'!' | b'$' | b'&'..=b',' | b';' | b'=');
+/// A bit for each of them.
+const REG_NAME: u128 = {
+    let (mut set, mut c) = (0, 0);
+    while c < 128_u8 {
+        let is_sub_delim = matches!(c, b'!' | b'$' | b'&'..=b',' | b';' | b'=');
+        if c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'~' | b'%') || is_sub_delim {
+            set |= 1_u128 << c;
+        }
         c += 1;
     }
-    table
+    set
 };
 
 #[cfg(test)]

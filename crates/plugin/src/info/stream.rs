@@ -85,6 +85,7 @@ impl StreamInfo {
     }
 
     /// A stream that begins now, where the monotonic clock was read already.
+    #[inline]
     pub fn begun_at(now: Instant, connection: Rc<ConnectionInfo>, stream_id: u64, protocol: Option<Protocol>) -> Self {
         Self {
             connection,

@@ -20,6 +20,7 @@ use std::{
     cell::Cell,
     future::poll_fn,
     io,
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
@@ -59,6 +60,11 @@ pub(super) enum Next {
     RefuseHttp2,
 }
 
+/// A future in a box, made in it: to move one there would copy all of its room, which nothing is in yet.
+fn boxed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
+    Box::into_pin(Box::write(Box::new_uninit(), make()))
+}
+
 impl Connection {
     pub(super) fn new(manager: Rc<HttpConnectionManager>, downstream: Downstream) -> Self {
         let deadlines = Deadlines::new(manager.context.local.timer());
@@ -95,7 +101,7 @@ impl Connection {
                 return Box::pin(http2::serve(Rc::new(self))).await;
             }
             self.begin_request();
-            match Box::pin(Stream::serve(&self, &self.deadlines, self.http1_stream())).await {
+            match boxed(|| Stream::serve(&self, &self.deadlines, self.http1_stream())).await {
                 Next::Request => {}
                 end => break end,
             }

@@ -237,9 +237,10 @@ impl<'c> Stream<'c> {
             ForwardCx { request: &mut request, response: &mut response, info: &mut info, deadlines: self.deadlines };
         let limit = self.connection.downstream.buffer_limit;
         let cluster = self.cluster.borrow().clone();
+        let place = &mut *self.forward.borrow_mut();
         let forward = cluster.and_then(|cluster| {
             let follows = (end_stream, self.holds_tunnel());
-            Forward::new(&manager.router, cluster, Rc::clone(&route), &mut stream, follows, limit)
+            Forward::begin(place, &manager.router, cluster, Rc::clone(&route), &mut stream, follows, limit)
         });
         let Some(forward) = forward else {
             stats.no_cluster.inc();
@@ -252,7 +253,6 @@ impl<'c> Stream<'c> {
             // No connection upstream is encrypted yet.
             request.scheme = Scheme::Http;
         }
-        self.forward.replace(Some(forward));
         Ok(())
     }
 }

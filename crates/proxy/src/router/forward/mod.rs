@@ -170,16 +170,17 @@ const KEPT_FOR_RESEND: usize = 64 * 1024;
 const MAX_UNWANTED: usize = 8;
 
 impl Forward {
-    /// Takes a request over and changes its head for the upstream. `end_stream`: it has no body. `limit`: the
-    /// connection's buffer limit, in octets.
-    pub fn new(
+    /// Takes a request over and changes its head for the upstream; what comes of it stands in `place`. `end_stream`: it
+    /// has no body. `limit`: the connection's buffer limit, in octets.
+    pub fn begin<'p>(
+        place: &'p mut Option<Self>,
         router: &Rc<Router>,
         cluster: Rc<Cluster>,
         route: Rc<SelectedRoute>,
         stream: &mut ForwardCx<'_>,
         (end_stream, tunnel): (bool, bool),
         limit: usize,
-    ) -> Option<Self> {
+    ) -> Option<&'p Self> {
         let action = route.forward()?;
         let head = &mut *stream.request;
         let tell = !router.suppress_envoy_headers;
@@ -211,7 +212,7 @@ impl Forward {
             true => Behind::Nothing,
             false => Behind::Body,
         };
-        let mut forward = Self {
+        let forward = place.insert(Self {
             choice,
             server_name: cluster.request_name(head),
             options: client_options(&cluster),
@@ -243,7 +244,7 @@ impl Forward {
             has_responded: false,
             is_backed_up: false,
             is_paused: false,
-        };
+        });
         if let Some(action) = forward.route.forward()
             && !action.mirrors.is_empty()
             && !tunnel
