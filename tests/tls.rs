@@ -457,3 +457,52 @@ fn transports_follow_the_metadata_of_hosts() {
     assert_eq!((outer.stat("cluster.secured.ssl.handshake"), outer.stat("cluster.plain.ssl.handshake")), (1, 0));
     assert!(outer.admin("/certs").text().contains("\"dns\": \"server.test\""));
 }
+
+#[test]
+fn a_cluster_speaks_what_tls_agrees_on() {
+    let (folder, authority, origin) = (sota_testkit::temp_dir(), Authority::new("root"), origin());
+    let server = write(folder.path(), "server", &authority.issue(&Subject::host("server.test")));
+    let ca = ca(folder.path(), "root", &authority);
+    // What the hosts would speak, and what comes of it.
+    let hosts = [("both", "[h2, http/1.1]", true), ("old", "[http/1.1]", false), ("silent", "[]", false)];
+    let inner = start(
+        &hosts.map(|(name, protocols, _)| {
+            let context = format!("common_tls_context: {{alpn_protocols: {protocols}, tls_certificates: [{server}]}}");
+            listener(name, &context, "out")
+        }),
+        &[cluster("out", origin.address(), None)],
+    );
+    let clusters = hosts.map(|(name, ..)| {
+        let context = format!("sni: server.test, common_tls_context: {{validation_context: {{trusted_ca: {ca}}}}}");
+        cluster(name, inner.listener(name), Some(&context))
+            + "    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        auto_config: {http2_protocol_options: {max_concurrent_streams: 10}}\n"
+    });
+    let context = format!("common_tls_context: {{tls_certificates: [{server}]}}");
+    let outer = start(&hosts.map(|(name, ..)| listener(name, &context, name)), &clusters);
+    let client = TlsClient { trusts: authority.pem(), server_name: "server.test", ..TlsClient::default() };
+    for (name, _, is_http2) in hosts {
+        for _ in 0..3 {
+            let answer = client.get(outer.listener(name), "/").unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("hello"), "{name}: {answer}");
+        }
+        let stat = |stat: &str| outer.stat(&format!("cluster.{name}.{stat}"));
+        let (all, made) =
+            (stat("upstream_cx_total"), [stat("upstream_cx_http1_total"), stat("upstream_cx_http2_total")]);
+        assert!((1..=2).contains(&all), "{name}: requests of a worker share one, side by side or in turn: {all}");
+        assert_eq!(made, if is_http2 { [0, all] } else { [all, 0] }, "{name}");
+        assert_eq!(inner.stat(&format!("http.{name}.downstream_rq_http2_total")), 3 * u64::from(is_http2), "{name}");
+    }
+    // Many at once: places on one connection, or connections of their own.
+    thread::scope(|scope| {
+        for (name, ..) in hosts {
+            for _ in 0..8 {
+                scope.spawn(|| assert!(client.get(outer.listener(name), "/").unwrap().ends_with("hello")));
+            }
+        }
+    });
+    assert_eq!(outer.stat("cluster.both.upstream_cx_http1_total"), 0);
+    assert_eq!(outer.stat("cluster.both.upstream_rq_active"), 0);
+}

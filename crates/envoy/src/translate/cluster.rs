@@ -328,8 +328,6 @@ fn typed_options(cx: &mut Cx<'_>, node: &Node, has_tls: bool) -> ProtocolOptions
     // For a cluster with TLS it is told already that there is none.
     if node.has("auto_config") && !has_tls {
         cx.field_error(node, "auto_config", "it chooses by ALPN, which only TLS has: write explicit_http_config");
-    } else if node.has("auto_config") {
-        cx.field_error(node, "auto_config", "the choice by ALPN is not supported yet: write explicit_http_config");
     }
     let (request_names, checks_request_names) = request_names(cx, node, has_tls);
     let kinds = ["explicit_http_config", "use_downstream_protocol_config", "auto_config"];

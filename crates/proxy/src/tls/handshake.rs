@@ -151,14 +151,14 @@ pub(crate) struct TransportOptions {
     pub(crate) server_name: Option<Box<str>>,
 }
 
-/// Makes a connection to a host that is called `hostname`; empty when it has no name. `protocol` is what is spoken on it:
-/// the application protocol to offer, unless the configuration or the `options` have others.
+/// Makes a connection to a host that is called `hostname`; empty when it has no name. `spoken` is what may be spoken on it:
+/// the application protocols to offer, unless the configuration or the `options` have others.
 pub(crate) async fn connect(
     io: Io,
     context: &ClientContext,
     hostname: &str,
     address: Option<IpAddr>,
-    protocol: Option<&[u8]>,
+    spoken: &[&[u8]],
     options: &TransportOptions,
 ) -> Result<Secured, HandshakeFailure> {
     let state: Arc<ClientState> = context.state().ok_or(HandshakeFailure::NotReady { is_server: false })?;
@@ -178,10 +178,12 @@ pub(crate) async fn connect(
             (&state.without_name, ServerName::IpAddress(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).into()))
         }
     };
-    let protocols = match protocol {
-        _ if !options.protocols.is_empty() => application_protocols(&options.protocols),
-        Some(protocol) if config.alpn_protocols.is_empty() => vec![protocol.to_vec()],
-        _ => config.alpn_protocols.clone(),
+    let protocols = if !options.protocols.is_empty() {
+        application_protocols(&options.protocols)
+    } else if config.alpn_protocols.is_empty() {
+        spoken.iter().map(|protocol| protocol.to_vec()).collect()
+    } else {
+        config.alpn_protocols.clone()
     };
     let mut wire = Wire::new(io, ReadBuffer::new());
     let mut session = Connection::from(ClientConnection::new_with_alpn(Arc::clone(config), server_name, protocols)?);

@@ -3,7 +3,7 @@
 use super::{
     circuit_breaker::Resource,
     config::ClusterConfig,
-    conn_pool::{HostPools, HttpConnection, PoolContext, PoolFailure, TcpConnection, WorkerHost},
+    conn_pool::{HostPools, HttpConnection, Kind, PoolContext, PoolFailure, TcpConnection, WorkerHost},
     hash_policy::HashPolicies,
     host::{Host, HostState},
     host_set::HostSet,
@@ -387,7 +387,7 @@ impl Cluster {
         priority: usize,
         options: Option<&TransportOptions>,
     ) -> Result<HttpConnection, PoolFailure> {
-        host.http_connection(self.speaks_http2(downstream), priority, options).await
+        host.http_connection(self.http_kind(downstream), priority, options).await
     }
 
     /// The same where nothing has to be waited for: no future is made. `None`: wait.
@@ -398,7 +398,7 @@ impl Cluster {
         priority: usize,
         options: Option<&TransportOptions>,
     ) -> Option<Result<HttpConnection, PoolFailure>> {
-        host.idle_http_connection(self.speaks_http2(downstream), priority, options)
+        host.idle_http_connection(self.http_kind(downstream), priority, options)
     }
 
     /// The server's name that a request asks for, where the cluster takes it from requests.
@@ -420,22 +420,24 @@ impl Cluster {
         }
         let is_old =
             || downstream == Some(Protocol::Http10) && self.config.model().protocol == UpstreamProtocol::Downstream;
-        let protocols = protocols.map(|protocols| match self.speaks_http2(downstream) {
-            true => Arc::clone(&protocols.http2),
-            false if is_old() => Arc::clone(&protocols.http10),
-            false => Arc::clone(&protocols.http11),
+        let protocols = protocols.map(|protocols| match self.http_kind(downstream) {
+            // Of both, the first that the cluster would speak, as with Envoy.
+            Kind::Http2 | Kind::Auto => Arc::clone(&protocols.http2),
+            _ if is_old() => Arc::clone(&protocols.http10),
+            _ => Arc::clone(&protocols.http11),
         });
         let options =
             TransportOptions { protocols: protocols.unwrap_or_default(), server_name: server_name.map(Into::into) };
         (options != TransportOptions::default()).then_some(options)
     }
 
-    fn speaks_http2(&self, downstream: Option<Protocol>) -> bool {
+    fn http_kind(&self, downstream: Option<Protocol>) -> Kind {
         match self.config.model().protocol {
-            UpstreamProtocol::Http2 => true,
-            UpstreamProtocol::Downstream => downstream == Some(Protocol::Http2),
-            // Without TLS nothing is agreed on.
-            UpstreamProtocol::Http1 | UpstreamProtocol::Auto => false,
+            UpstreamProtocol::Http1 => Kind::Http1,
+            UpstreamProtocol::Http2 => Kind::Http2,
+            UpstreamProtocol::Downstream if downstream == Some(Protocol::Http2) => Kind::Http2,
+            UpstreamProtocol::Downstream => Kind::Http1,
+            UpstreamProtocol::Auto => Kind::Auto,
         }
     }
 

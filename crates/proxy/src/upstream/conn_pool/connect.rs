@@ -66,12 +66,13 @@ async fn open_secured(
         others => open_any(context, to.address(), others, &bind_failed).await?,
     };
     let Some((tls, stats)) = context.tls(to) else { return Ok(Connected { io, tls: None }) };
-    let protocol: Option<&[u8]> = match kind {
-        Kind::Http1 => Some(b"http/1.1"),
-        Kind::Http2 => Some(b"h2"),
-        Kind::Tcp | Kind::Message => None,
+    let spoken: &[&[u8]] = match kind {
+        Kind::Http1 => &[b"http/1.1"],
+        Kind::Http2 => &[b"h2"],
+        Kind::Auto => &[b"h2", b"http/1.1"],
+        Kind::Tcp | Kind::Message => &[],
     };
-    match Box::pin(tls::connect(io, tls, to.hostname(), to.address().ip(), protocol, options)).await {
+    match Box::pin(tls::connect(io, tls, to.hostname(), to.address().ip(), spoken, options)).await {
         Ok(secured) => {
             stats.succeeded(&secured.info, false);
             Ok(Connected { io: secured.io, tls: Some(Rc::new(secured.info)) })

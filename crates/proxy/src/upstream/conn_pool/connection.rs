@@ -146,7 +146,8 @@ impl Counted {
         match pool.kind {
             Kind::Http1 => stats.upstream_cx_http1_total.inc(),
             Kind::Http2 => stats.upstream_cx_http2_total.inc(),
-            Kind::Tcp | Kind::Message => {}
+            // Of the one it is not yet known what it will speak.
+            Kind::Auto | Kind::Tcp | Kind::Message => {}
         }
         pool.counters.cx_total.inc();
         pool.counters.cx_active.inc();
@@ -217,7 +218,7 @@ impl Drop for Counted {
             side.inc();
         }
         stats.upstream_cx_length_ms.record(millis(self.began, Instant::now()));
-        if self.connected.get() && matches!(self.pool.kind, Kind::Http1 | Kind::Http2) {
+        if self.connected.get() && matches!(self.pool.kind, Kind::Http1 | Kind::Http2 | Kind::Auto) {
             stats.upstream_rq_per_cx.record(u64::from(self.requests.get()));
         }
         self.pool.counters.cx_active.dec();

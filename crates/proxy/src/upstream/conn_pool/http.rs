@@ -1,6 +1,6 @@
 //! A connection for one HTTP request, of its own or shared.
 
-use super::{ConnPool, Http2Place, PoolFailure, RequestPermit, UpstreamConnection};
+use super::{ConnPool, Http2Place, Kind, PoolFailure, RequestPermit, UpstreamConnection, wait::Delivered};
 use sota_plugin::{http::Protocol, info::TlsInfo};
 use std::{net::SocketAddr, ops::Deref, rc::Rc, time::Instant};
 
@@ -34,6 +34,29 @@ pub struct ConnectionFacts {
 }
 
 impl HttpConnection {
+    pub(super) async fn acquire(pool: &Rc<ConnPool>) -> Result<Self, PoolFailure> {
+        if let Some(idle) = Self::idle(pool) {
+            return idle;
+        }
+        match pool.wait().await? {
+            Delivered::Own(connection) => {
+                let reused = connection.requests() > 0;
+                OwnConnection::begin(pool, connection, reused).map(Self::Http1)
+            }
+            Delivered::Shared(place) => Http2Place::begin(pool, place).map(Self::Http2),
+        }
+    }
+
+    /// One that is there already.
+    pub(super) fn idle(pool: &Rc<ConnPool>) -> Option<Result<Self, PoolFailure>> {
+        if pool.kind != Kind::Http1
+            && let Some(place) = Http2Place::idle(pool)
+        {
+            return Some(place.map(Self::Http2));
+        }
+        OwnConnection::idle(pool).map(|own| own.map(Self::Http1))
+    }
+
     /// What is known of it.
     pub fn facts(&self) -> ConnectionFacts {
         match self {
@@ -53,11 +76,6 @@ pub struct OwnConnection {
 }
 
 impl OwnConnection {
-    pub(super) async fn acquire(pool: &Rc<ConnPool>) -> Result<Self, PoolFailure> {
-        let (connection, reused) = pool.acquire().await?;
-        Self::begin(pool, connection, reused)
-    }
-
     /// One of those that are idle.
     pub(super) fn idle(pool: &Rc<ConnPool>) -> Option<Result<Self, PoolFailure>> {
         pool.take_idle().map(|connection| Self::begin(pool, connection, true))

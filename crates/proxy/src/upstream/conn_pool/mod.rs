@@ -35,6 +35,7 @@ use crate::{
     tls::{ClientContext, TlsStats, TransportOptions},
     wire::http2::{Http2Stats, Options},
 };
+use connect::Connected;
 use connection::Counted;
 use sota_config::cluster::Cluster as Model;
 use sota_plugin::stats::Group;
@@ -121,11 +122,13 @@ impl PoolContext {
 
 /// What a pool's connections are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::upstream) enum Kind {
     /// HTTP/1: one request after the other.
     Http1,
     /// HTTP/2: many requests side by side.
     Http2,
+    /// One of these, as TLS agrees on for each connection (ALPN).
+    Auto,
     /// One use each.
     Tcp,
     /// An extension's protocol: one request after the other.
@@ -146,6 +149,8 @@ pub(super) struct ConnPool {
     idle: RefCell<Vec<Idle>>,
     /// Those that requests share.
     shared: RefCell<Vec<Rc<SharedConnection>>>,
+    /// The last connection was one that requests share.
+    shares: Cell<bool>,
     /// Streams that the host has allowed at once on the last connection.
     known_limit: Cell<u32>,
     waiting: RefCell<VecDeque<Rc<Slot>>>,
@@ -184,6 +189,7 @@ impl ConnPool {
             options,
             idle: RefCell::default(),
             shared: RefCell::default(),
+            shares: Cell::new(kind == Kind::Http2),
             known_limit: Cell::new(ASSUMED_STREAMS),
             waiting: RefCell::default(),
             connections: Cell::new(0),
@@ -207,25 +213,29 @@ impl ConnPool {
         self.context.config.breaker(self.priority)
     }
 
-    /// A connection, and whether it was used before.
+    /// A connection, and whether it was used before. Not for pools whose connections are shared.
     async fn acquire(self: &Rc<Self>) -> Result<(Box<UpstreamConnection>, bool), PoolFailure> {
         if let Some(connection) = self.take_idle() {
             return Ok((connection, true));
         }
+        match self.wait().await? {
+            Delivered::Own(connection) => {
+                let reused = connection.requests() > 0;
+                Ok((connection, reused))
+            }
+            Delivered::Shared(_) => Err(PoolFailure::overflow("max_pending_requests")),
+        }
+    }
+
+    /// Waits for whatever becomes free first.
+    async fn wait(self: &Rc<Self>) -> Result<Delivered, PoolFailure> {
         if !self.breaker().take(Resource::Pending) {
             self.stats().upstream_rq_pending_overflow.inc();
             return Err(PoolFailure::overflow("max_pending_requests"));
         }
         let slot = self.enqueue();
         self.connect_more();
-        match slot.wait().await? {
-            Delivered::Own(connection) => {
-                let reused = connection.requests() > 0;
-                Ok((connection, reused))
-            }
-            // No pool has both.
-            Delivered::Shared(_) => Err(PoolFailure::overflow("max_pending_requests")),
-        }
+        slot.wait().await
     }
 
     /// The connection that was used last, unless nothing can be sent on it any more.
@@ -289,6 +299,20 @@ impl ConnPool {
         self.context.local.spawn(false, async move { pool.connect(counted).await });
     }
 
+    /// What is spoken on a new connection, which is counted; of HTTP/1.1 and HTTP/2, TLS may say (ALPN).
+    fn is_http2(&self, connected: &Connected) -> bool {
+        let is_http2 = match self.kind {
+            Kind::Auto => connected.tls.as_ref().is_some_and(|tls| &*tls.alpn == "h2"),
+            kind => kind == Kind::Http2,
+        };
+        if self.kind == Kind::Auto {
+            let stats = self.stats();
+            if is_http2 { &stats.upstream_cx_http2_total } else { &stats.upstream_cx_http1_total }.inc();
+            self.shares.set(is_http2);
+        }
+        is_http2
+    }
+
     async fn connect(self: Rc<Self>, counted: Counted) {
         let host = Arc::clone(&self.host.borrow());
         self.context.config.note_connection();
@@ -296,7 +320,7 @@ impl ConnPool {
         let result = connect::connect(&self.context, &host, self.kind, &self.options, counted.began()).await;
         drop(connecting);
         match result {
-            Ok(connected) if self.kind == Kind::Http2 => self.share(connected, counted),
+            Ok(connected) if self.is_http2(&connected) => self.share(connected, counted),
             Ok(connected) => self.offer(Box::new(UpstreamConnection::new(connected, counted))),
             Err(failure) => {
                 match failure.kind {

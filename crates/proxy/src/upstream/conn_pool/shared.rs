@@ -4,8 +4,7 @@
 //! too long, and when there is room for requests that wait.
 
 use super::{
-    ConnPool, ConnectionFacts, Kind, PoolFailure, RequestPermit, Resource, connect::Connected, connection::Counted,
-    wait::Delivered,
+    ConnPool, ConnectionFacts, PoolFailure, RequestPermit, connect::Connected, connection::Counted, wait::Delivered,
 };
 use crate::{
     socket::{Io, Socket},
@@ -223,17 +222,12 @@ pub struct Http2Place {
 }
 
 impl Http2Place {
-    pub(super) async fn acquire(pool: &Rc<ConnPool>) -> Result<Self, PoolFailure> {
-        let place = pool.acquire_shared().await?;
-        Self::begin(pool, place)
-    }
-
     /// One on a connection that has room.
     pub(super) fn idle(pool: &Rc<ConnPool>) -> Option<Result<Self, PoolFailure>> {
         pool.take_place().map(|place| Self::begin(pool, place))
     }
 
-    fn begin(pool: &Rc<ConnPool>, place: Place) -> Result<Self, PoolFailure> {
+    pub(super) fn begin(pool: &Rc<ConnPool>, place: Place) -> Result<Self, PoolFailure> {
         let Some(permit) = RequestPermit::take(pool) else { return Err(PoolFailure::overflow("max_requests")) };
         let counted = &place.0.counted;
         let reused = counted.requests() > 0;
@@ -269,23 +263,6 @@ impl Deref for Http2Place {
 }
 
 impl ConnPool {
-    async fn acquire_shared(self: &Rc<Self>) -> Result<Place, PoolFailure> {
-        if let Some(place) = self.take_place() {
-            return Ok(place);
-        }
-        if !self.breaker().take(Resource::Pending) {
-            self.stats().upstream_rq_pending_overflow.inc();
-            return Err(PoolFailure::overflow("max_pending_requests"));
-        }
-        let slot = self.enqueue();
-        self.connect_more();
-        match slot.wait().await? {
-            Delivered::Shared(place) => Ok(place),
-            // No pool has both.
-            Delivered::Own(_) => Err(PoolFailure::overflow("max_pending_requests")),
-        }
-    }
-
     fn take_place(&self) -> Option<Place> {
         self.shared.borrow().iter().find(|connection| connection.has_room()).map(Place::new)
     }
@@ -314,11 +291,9 @@ impl ConnPool {
 
     /// How many requests a connection that is being made will take, for all that is known.
     pub(super) fn requests_per_connection(&self) -> usize {
-        match self.kind {
-            Kind::Http2 => {
-                self.context.http2().0.codec.max_concurrent_streams.min(self.known_limit.get()).max(1) as usize
-            }
-            _ => 1,
+        if !self.shares.get() {
+            return 1;
         }
+        self.context.http2().0.codec.max_concurrent_streams.min(self.known_limit.get()).max(1) as usize
     }
 }

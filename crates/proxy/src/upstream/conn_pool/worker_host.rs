@@ -1,9 +1,6 @@
 //! A worker's part of a host.
 
-use super::{
-    ConnPool, Http2Place, HttpConnection, Kind, OwnConnection, PoolContext, PoolFailure, Resource, TcpConnection,
-    UpstreamConnection,
-};
+use super::{ConnPool, HttpConnection, Kind, PoolContext, PoolFailure, Resource, TcpConnection, UpstreamConnection};
 use crate::{
     drain::{DrainSignal, DrainWatch},
     tls::TransportOptions,
@@ -49,28 +46,20 @@ impl WorkerHost {
 
     pub(in crate::upstream) async fn http_connection(
         &self,
-        http2: bool,
+        kind: Kind,
         priority: usize,
         options: Option<&TransportOptions>,
     ) -> Result<HttpConnection, PoolFailure> {
-        let pool = self.pools.http(&self.host, http2, priority, options);
-        if http2 {
-            return Http2Place::acquire(&pool).await.map(HttpConnection::Http2);
-        }
-        OwnConnection::acquire(&pool).await.map(HttpConnection::Http1)
+        HttpConnection::acquire(&self.pools.http(&self.host, kind, priority, options)).await
     }
 
     pub(in crate::upstream) fn idle_http_connection(
         &self,
-        http2: bool,
+        kind: Kind,
         priority: usize,
         options: Option<&TransportOptions>,
     ) -> Option<Result<HttpConnection, PoolFailure>> {
-        let pool = self.pools.http(&self.host, http2, priority, options);
-        if http2 {
-            return Http2Place::idle(&pool).map(|place| place.map(HttpConnection::Http2));
-        }
-        OwnConnection::idle(&pool).map(|own| own.map(HttpConnection::Http1))
+        HttpConnection::idle(&self.pools.http(&self.host, kind, priority, options))
     }
 
     pub(in crate::upstream) async fn tcp_connection(&self, priority: usize) -> Result<TcpConnection, PoolFailure> {
@@ -116,6 +105,7 @@ pub(in crate::upstream) struct HostPools {
     counters: WorkerCounters,
     http1: [OnceCell<Rc<ConnPool>>; 2],
     http2: [OnceCell<Rc<ConnPool>>; 2],
+    auto: [OnceCell<Rc<ConnPool>>; 2],
     tcp: [OnceCell<Rc<ConnPool>>; 2],
     /// Those of extensions, by what is spoken.
     message: RefCell<Vec<(&'static str, Rc<ConnPool>)>>,
@@ -139,6 +129,7 @@ impl HostPools {
             counters: host.state().worker_counters(),
             http1: Default::default(),
             http2: Default::default(),
+            auto: Default::default(),
             tcp: Default::default(),
             message: RefCell::default(),
             special: RefCell::default(),
@@ -152,6 +143,7 @@ impl HostPools {
         let pools = match kind {
             Kind::Http1 => &self.http1,
             Kind::Http2 => &self.http2,
+            Kind::Auto => &self.auto,
             Kind::Tcp | Kind::Message => &self.tcp,
         };
         let priority = priority.min(1);
@@ -164,8 +156,7 @@ impl HostPools {
     }
 
     /// The pool of a request. Without TLS there are no options.
-    fn http(&self, host: &Arc<Host>, http2: bool, priority: usize, options: Option<&TransportOptions>) -> Rc<ConnPool> {
-        let kind = if http2 { Kind::Http2 } else { Kind::Http1 };
+    fn http(&self, host: &Arc<Host>, kind: Kind, priority: usize, options: Option<&TransportOptions>) -> Rc<ConnPool> {
         match options.filter(|_| self.context.tls(host).is_some()) {
             Some(options) => self.special(host, kind, priority.min(1), options),
             None => Rc::clone(self.get(host, kind, priority)),
@@ -233,7 +224,7 @@ impl HostPools {
     }
 
     fn all(&self) -> Vec<Rc<ConnPool>> {
-        let fixed = self.http1.iter().chain(&self.http2).chain(&self.tcp).filter_map(OnceCell::get);
+        let fixed = self.http1.iter().chain(&self.http2).chain(&self.auto).chain(&self.tcp).filter_map(OnceCell::get);
         let (message, special) = (self.message.borrow(), self.special.borrow());
         fixed.chain(message.iter().map(|(_, pool)| pool)).chain(special.iter()).cloned().collect()
     }

@@ -70,13 +70,13 @@ impl Checks {
         let model = &self.checker.model;
         let Some(context) = self.config.check_tls(host.spec(), model.transport_match.as_deref()) else { return Ok(io) };
         let stats = self.tls_stats.get_or_init(|| TlsStats::new(&self.config.scope(&self.local.stats)));
-        let protocol: Option<&[u8]> = match speaks {
-            Speaks::Octets => None,
-            Speaks::Http1 => Some(b"http/1.1"),
-            Speaks::Http2 => Some(b"h2"),
+        let spoken: &[&[u8]] = match speaks {
+            Speaks::Octets => &[],
+            Speaks::Http1 => &[b"http/1.1"],
+            Speaks::Http2 => &[b"h2"],
         };
         let offered = TransportOptions { protocols: model.alpn_protocols.as_slice().into(), server_name: None };
-        match Box::pin(tls::connect(io, context, host.hostname(), address.ip(), protocol, &offered)).await {
+        match Box::pin(tls::connect(io, context, host.hostname(), address.ip(), spoken, &offered)).await {
             Ok(secured) => {
                 stats.succeeded(&secured.info, false);
                 Ok(secured.io)
