@@ -255,6 +255,22 @@ fn zipkin_and_b3() {
 }
 
 #[test]
+fn the_tracer_of_the_bootstrap_is_that_of_managers_that_name_none() {
+    let (origin, collector) = (Origin::named("one"), Origin::http(|_| Reply::status(202, "")));
+    let clusters = cluster("collector", collector.port(), "");
+    let text = format!(
+        "tracing: {{http: {{name: envoy.tracers.zipkin, typed_config: {{\"@type\": \
+         type.googleapis.com/envoy.config.trace.v3.ZipkinConfig, collector_cluster: collector, collector_endpoint: \
+         /api/v2/spans, collector_endpoint_version: HTTP_JSON}}}}}}\n{}",
+        config(origin.port(), "", "", "", &clusters)
+    );
+    let proxy = ProxyProcess::start(BINARY, &text);
+    assert_eq!(get(proxy.listener("front"), "/").status(), 200);
+    assert!(origin.last().header("x-b3-traceid").is_some());
+    wait_until("the span", LIMIT, || collector.requests() == 1);
+}
+
+#[test]
 fn a_collector_that_is_gone_costs_a_counter() {
     let origin = Origin::named("one");
     let small = format!("{GRPC}, max_cache_size: 8");

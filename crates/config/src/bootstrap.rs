@@ -3,7 +3,7 @@
 use crate::{
     access_log::AccessLog, address::Address, cluster::Cluster, config_source::DynamicResources,
     extension::ExtensionConfig, listener::Listener, matcher::StringMatcher, node::Node, route::RouteConfiguration,
-    secret::Secret, source::Source,
+    secret::Secret, source::Source, tracing::Provider,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +28,8 @@ pub struct Bootstrap {
     pub stats_config: StatsConfig,
     /// How often stats are flushed to sinks; default 5 s.
     pub stats_flush_interval: Option<Duration>,
+    /// `tracing.http`: the tracer of connection managers whose `tracing` names none.
+    pub tracer: Option<Arc<Provider>>,
     /// Runtime layers, lowest first.
     pub layered_runtime: Vec<RuntimeLayer>,
     /// The resolver for clusters that name none (`typed_dns_resolver_config`).

@@ -24,7 +24,7 @@ pub fn read_secrets(bytes: &[u8]) -> Result<Vec<Secret>, ConfigErrors> {
     if findings.is_fatal() {
         return Err(findings);
     }
-    let options = TranslateOptions { clusters: None, static_config: false, strict: false, elsewhere: false };
+    let options = TranslateOptions::default();
     node.list("resources")
         .iter()
         .map(|resource| translate_secret(resource, &options).map(|(secret, _)| secret))

@@ -16,8 +16,13 @@ const DYNAMIC: CheckOptions<'static> = CheckOptions {
     relaxed: false,
     claims: &|url| url.starts_with("type.example.com/"),
 };
-const OPTIONS: TranslateOptions<'static> =
-    TranslateOptions { clusters: Some(&|name| name == "known"), static_config: false, strict: false, elsewhere: false };
+const OPTIONS: TranslateOptions<'static> = TranslateOptions {
+    clusters: Some(&|name| name == "known"),
+    tracer: None,
+    static_config: false,
+    strict: false,
+    elsewhere: false,
+};
 
 fn checked(text: &str, message: &str) -> sota_config::Node {
     let (node, errors) = check(&parse_text(text.as_bytes()).expect("YAML"), message, &DYNAMIC);

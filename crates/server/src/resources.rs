@@ -1,12 +1,14 @@
 //! Listeners and clusters that are served now, and how they are replaced: everything that is new is built and every
 //! address opened before the first worker is told of a change, so a bad configuration changes nothing.
 
+use crate::configuration;
 use sota_config::{
     ConfigError, ConfigErrors, ExtensionConfig, Mark,
     address::Address,
     bootstrap::{Bootstrap, NodeInfo},
     cluster::Discovery as DiscoveryKind,
     secret::Secret,
+    tracing::Provider,
 };
 use sota_plugin::{
     FactoryContext, Registry,
@@ -76,8 +78,30 @@ pub(crate) struct BuildInputs {
     pub node: Arc<NodeInfo>,
     /// Secrets by name.
     pub secrets: Arc<Secrets>,
+    /// The tracer of connection managers that name none.
+    pub tracer: Option<Arc<Provider>>,
     /// How many workers there are.
     pub workers: usize,
+}
+
+impl BuildInputs {
+    pub(crate) fn new(
+        bootstrap: &Bootstrap,
+        registry: Arc<Registry>,
+        logs: Arc<dyn LogOpener>,
+        runtime: Arc<Runtime>,
+        workers: usize,
+    ) -> Self {
+        Self {
+            registry,
+            logs,
+            runtime,
+            node: Arc::new(bootstrap.node.clone()),
+            secrets: Arc::new(Secrets::new(configuration::read_secrets)),
+            tracer: bootstrap.tracer.clone(),
+            workers,
+        }
+    }
 }
 
 /// A listener that is served.

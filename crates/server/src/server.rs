@@ -18,7 +18,7 @@ use crate::{
 use sota_config::bootstrap::Bootstrap;
 use sota_plugin::{
     Registry,
-    secrets::{Refresh, Secrets},
+    secrets::Refresh,
     stats::{Group, Scope},
 };
 use sota_proxy::{
@@ -158,14 +158,8 @@ pub fn validate(options: &Options, registry: Registry) -> ExitCode {
             Pattern::parse(pattern).map_err(|reason| Refused(format!("application_log_config: {reason}")))?;
         }
         let logs = Arc::new(UnopenedLogs::default());
-        let inputs = BuildInputs {
-            registry,
-            logs: Arc::clone(&logs) as _,
-            runtime: RuntimeLayers::new(&loaded.bootstrap.layered_runtime).runtime,
-            node: Arc::new(loaded.bootstrap.node.clone()),
-            secrets: Arc::new(Secrets::new(configuration::read_secrets)),
-            workers: 1,
-        };
+        let runtime = RuntimeLayers::new(&loaded.bootstrap.layered_runtime).runtime;
+        let inputs = BuildInputs::new(&loaded.bootstrap, registry, Arc::clone(&logs) as _, runtime, 1);
         Change::build(&Arc::new(loaded.bootstrap), &Current::default(), &inputs)
             .map_err(|errors| Refused(configuration::render(&errors, &options.config)))?;
         let missing = std::mem::take(&mut *logs.missing.lock().unwrap_or_else(PoisonError::into_inner));
@@ -218,14 +212,8 @@ impl Server {
         let workers =
             Workers::start(concurrency, &process, || stats.shard()).map_err(failed("cannot start workers"))?;
         let workers = Rc::new(workers);
-        let inputs = BuildInputs {
-            registry,
-            logs: Arc::clone(&logs) as _,
-            runtime: Arc::clone(&runtime.runtime),
-            node: Arc::new(bootstrap.node.clone()),
-            secrets: Arc::new(Secrets::new(configuration::read_secrets)),
-            workers: concurrency,
-        };
+        let (opener, values) = (Arc::clone(&logs) as _, Arc::clone(&runtime.runtime));
+        let inputs = BuildInputs::new(&bootstrap, registry, opener, values, concurrency);
         let resources = Resources::new(&workers, &process, &scope);
         Ok(Rc::new(Self {
             concurrency,

@@ -13,6 +13,7 @@ use super::{
     runtime::{layered_runtime, static_number},
     stats_config::stats_config,
     tls,
+    tracing::provider,
 };
 use crate::check::type_name;
 use sota_config::{
@@ -37,7 +38,7 @@ pub(crate) fn bootstrap(
     let resources = node.field("static_resources");
     let names: HashSet<&str> = resources.list("clusters").iter().map(|cluster| cluster.str("name")).collect();
     let exists = |name: &str| names.contains(name);
-    let options = TranslateOptions { clusters: Some(&exists), static_config: true, strict, elsewhere };
+    let options = TranslateOptions { clusters: Some(&exists), tracer: None, static_config: true, strict, elsewhere };
     let mut cx = Cx::new(&options, paths, findings);
     let result = translate(&mut cx, node, &names);
     (result, cx.into_errors())
@@ -47,6 +48,7 @@ fn translate(cx: &mut Cx<'_>, node: &Node, cluster_names: &HashSet<&str>) -> Boo
     let resources = node.field("static_resources");
     let runtime = node.field("layered_runtime");
     let layered_runtime = cx.with("layered_runtime", |cx| layered_runtime(cx, runtime));
+    cx.tracer = cx.with("tracing", |cx| cx.optional(node.field("tracing"), "http", provider).map(Arc::new));
     let mut listeners = Vec::new();
     let clusters = cx.with("static_resources", |cx| {
         let mut index = 0;
@@ -86,6 +88,7 @@ fn translate(cx: &mut Cx<'_>, node: &Node, cluster_names: &HashSet<&str>) -> Boo
         dynamic: cx.with("dynamic_resources", |cx| dynamic_resources(cx, node.field("dynamic_resources"))),
         stats_config: cx.optional(node, "stats_config", |cx, node| Some(stats_config(cx, node))).unwrap_or_default(),
         stats_flush_interval: cx.duration(node, "stats_flush_interval"),
+        tracer: cx.tracer.clone(),
         layered_runtime,
         dns_resolver: cx.optional(node, "typed_dns_resolver_config", |cx, node| Some(extension(cx, node))),
         outlier_event_log: Some(manager.field("outlier_detection").str("event_log_path"))

@@ -1,8 +1,8 @@
 //! The state of one translation: the path, what was found, and readers of fields that can be wrong.
 
 use super::TranslateOptions;
-use sota_config::{ConfigError, ConfigErrors, Mark, Node, Severity, Value};
-use std::time::Duration;
+use sota_config::{ConfigError, ConfigErrors, Mark, Node, Severity, Value, tracing::Provider};
+use std::{sync::Arc, time::Duration};
 
 /// The longest duration that Envoy takes, in seconds: what fits 64 bits of nanoseconds.
 const MAX_DURATION_SECONDS: u64 = 9_223_372_036;
@@ -40,6 +40,8 @@ impl PathMap {
 /// The state of one translation.
 pub(crate) struct Cx<'a> {
     pub(crate) options: &'a TranslateOptions<'a>,
+    /// The tracer of connection managers that name none.
+    pub(crate) tracer: Option<Arc<Provider>>,
     paths: Option<&'a PathMap>,
     findings: &'a ConfigErrors,
     path: String,
@@ -55,7 +57,15 @@ impl<'a> Cx<'a> {
         paths: Option<&'a PathMap>,
         findings: &'a ConfigErrors,
     ) -> Self {
-        Self { options, paths, findings, path: String::new(), errors: Vec::new(), left_out: 0 }
+        Self {
+            options,
+            tracer: options.tracer.cloned(),
+            paths,
+            findings,
+            path: String::new(),
+            errors: Vec::new(),
+            left_out: 0,
+        }
     }
 
     /// The findings in document order.

@@ -55,13 +55,17 @@ use sota_config::{
     listener::Listener,
     route::RouteConfiguration,
     secret::Secret,
+    tracing::Provider,
 };
+use std::sync::Arc;
 
 /// What a translation needs to know beside the document.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct TranslateOptions<'a> {
     /// Whether a cluster of this name exists. `None`: references to clusters are not checked.
     pub clusters: Option<&'a dyn Fn(&str) -> bool>,
+    /// The tracer of connection managers that name none (the bootstrap's).
+    pub tracer: Option<&'a Arc<Provider>>,
     /// The document is a file: every reference in it is checked. Otherwise routes alone are, where
     /// `validate_clusters` says so.
     pub static_config: bool,
@@ -136,7 +140,7 @@ pub fn read_access_log(node: &Node, claims: &dyn Fn(&str) -> bool) -> Result<Acc
         claims,
     };
     let (node, findings) = check(node, "envoy.config.accesslog.v3.AccessLog", &options);
-    let translating = TranslateOptions { clusters: None, static_config: true, strict: true, elsewhere: false };
+    let translating = TranslateOptions { static_config: true, strict: true, ..TranslateOptions::default() };
     let mut cx = Cx::new(&translating, None, &findings);
     let log = access_log::access_log(&mut cx, &node);
     let errors = cx.into_errors();

@@ -18,7 +18,7 @@ const DEFAULT_SERVICE_NAME: &str = "unknown_service:envoy";
 pub(super) fn tracing(cx: &mut Cx<'_>, node: &Node) -> Option<Box<Tracing>> {
     let provider = match node.has("provider") {
         true => Some(Arc::new(cx.optional(node, "provider", provider)?)),
-        false => None,
+        false => cx.tracer.clone(),
     };
     let share = |key: &str, runtime: &str| percent(node.field(key), runtime);
     Some(Box::new(Tracing {
@@ -108,7 +108,7 @@ fn custom_tag(cx: &mut Cx<'_>, node: &Node) -> Option<CustomTag> {
 }
 
 /// `envoy.config.trace.v3.Tracing.Http`.
-fn provider(cx: &mut Cx<'_>, node: &Node) -> Option<Provider> {
+pub(super) fn provider(cx: &mut Cx<'_>, node: &Node) -> Option<Provider> {
     let config = node.field("typed_config");
     cx.with("typed_config", |cx| match message_name(node) {
         Some("envoy.config.trace.v3.OpenTelemetryConfig") => open_telemetry(cx, config).map(Provider::OpenTelemetry),

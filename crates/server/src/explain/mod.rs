@@ -13,7 +13,6 @@ use crate::{
 use sota_plugin::{
     Registry,
     http::{Method, RequestHead, Scheme},
-    secrets::Secrets,
 };
 use sota_proxy::explain::{Explanation, Question, Served};
 use std::{
@@ -58,14 +57,8 @@ pub fn explain(options: &Options, request: &ExplainOptions, registry: Registry) 
     let run = || -> Result<String, Refused> {
         let question = request.question().map_err(|reason| Refused(format!("{reason}\n")))?;
         let (loaded, _) = configuration::read(&options.config, &registry, true)?;
-        let inputs = BuildInputs {
-            registry,
-            logs: Arc::new(UnopenedLogs::default()),
-            runtime: RuntimeLayers::new(&loaded.bootstrap.layered_runtime).runtime,
-            node: Arc::new(loaded.bootstrap.node.clone()),
-            secrets: Arc::new(Secrets::new(configuration::read_secrets)),
-            workers: 1,
-        };
+        let runtime = RuntimeLayers::new(&loaded.bootstrap.layered_runtime).runtime;
+        let inputs = BuildInputs::new(&loaded.bootstrap, registry, Arc::new(UnopenedLogs::default()), runtime, 1);
         let change = Change::build(&Arc::new(loaded.bootstrap), &Current::default(), &inputs)
             .map_err(|errors| Refused(configuration::render(&errors, &options.config)))?;
         let clusters = |name: &str| change.cluster(name);

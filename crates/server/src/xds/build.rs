@@ -173,8 +173,12 @@ impl Builder {
         if findings.is_fatal() { Err(findings) } else { Ok(node) }
     }
 
-    fn options<'a>(&self, clusters: &'a dyn Fn(&str) -> bool) -> TranslateOptions<'a> {
-        TranslateOptions { clusters: Some(clusters), static_config: false, strict: false, elsewhere: false }
+    fn options<'a>(&'a self, clusters: &'a dyn Fn(&str) -> bool) -> TranslateOptions<'a> {
+        TranslateOptions {
+            clusters: Some(clusters),
+            tracer: self.inputs.tracer.as_ref(),
+            ..TranslateOptions::default()
+        }
     }
 
     fn context(&self) -> FactoryContext<'_> {
