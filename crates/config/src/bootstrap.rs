@@ -61,6 +61,14 @@ pub struct NodeInfo {
     pub node: Option<Arc<Node>>,
 }
 
+impl NodeInfo {
+    /// `node.locality`: region, zone, sub-zone.
+    pub fn locality(&self) -> [String; 3] {
+        let part = |name| self.node.as_ref().map_or("", |node| node.field("locality").str(name)).to_owned();
+        ["region", "zone", "sub_zone"].map(part)
+    }
+}
+
 /// The admin interface (`envoy.config.bootstrap.v3.Admin`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {

@@ -137,6 +137,8 @@ pub struct LbConfig {
     pub slow_start: Option<SlowStart>,
     /// A locality is drawn first, by the weights of localities.
     pub locality_weighted: bool,
+    /// How requests keep to the locality of this proxy, where there is a local cluster.
+    pub zone_aware: ZoneAware,
     /// In which health a host may be that a filter asks for; default unknown, healthy, degraded.
     pub override_host_statuses: Vec<HealthStatus>,
     /// New hosts do not count for anything before their first health check.
@@ -153,10 +155,39 @@ impl Default for LbConfig {
             healthy_panic_threshold: 50.0,
             slow_start: None,
             locality_weighted: false,
+            zone_aware: ZoneAware::default(),
             override_host_statuses: vec![HealthStatus::Unknown, HealthStatus::Healthy, HealthStatus::Degraded],
             ignore_new_hosts_until_first_hc: false,
             close_connections_on_host_set_change: false,
             subsets: None,
+        }
+    }
+}
+
+/// `ZoneAwareLbConfig`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZoneAware {
+    /// For so many of 100 requests (`upstream.zone_routing.enabled`); default all.
+    pub routing_enabled: u32,
+    /// Not below so many healthy hosts (`upstream.zone_routing.min_cluster_size`); default 6.
+    pub min_cluster_size: u64,
+    /// Where so few hosts are healthy that all would be used, none is.
+    pub fail_traffic_on_panic: bool,
+    /// With so many healthy hosts in the proxy's own locality every request stays, fair or not
+    /// (`upstream.zone_routing.force_local_zone.min_size`); `force_locality_direct_routing` is 1.
+    pub force_local_zone: Option<u64>,
+    /// The weights of hosts are compared, not their number.
+    pub by_weight: bool,
+}
+
+impl Default for ZoneAware {
+    fn default() -> Self {
+        Self {
+            routing_enabled: 100,
+            min_cluster_size: 6,
+            fail_traffic_on_panic: false,
+            force_local_zone: None,
+            by_weight: false,
         }
     }
 }

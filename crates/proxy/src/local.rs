@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -35,6 +35,16 @@ pub struct Process {
     drain_time: AtomicU64,
     /// Requests that each worker's flight recorder keeps.
     recent_requests: AtomicUsize,
+    place: OnceLock<Place>,
+}
+
+/// Where this proxy is among its equals.
+#[derive(Debug, Default)]
+pub struct Place {
+    /// `cluster_manager.local_cluster_name`: their cluster; empty: there is none.
+    pub local_cluster: Box<str>,
+    /// `node.locality`: region, zone, sub-zone.
+    pub locality: [String; 3],
 }
 
 impl Process {
@@ -76,6 +86,16 @@ impl Process {
     /// Sets it, for workers that start later.
     pub fn set_recent_requests(&self, count: usize) {
         self.recent_requests.store(count, Ordering::Relaxed);
+    }
+
+    /// Where this proxy is among its equals, where that is known.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.get()
+    }
+
+    /// Sets it, once, before workers start.
+    pub fn set_place(&self, place: Place) {
+        let _ = self.place.set(place);
     }
 
     /// Sets the limit of downstream connections; 0 is none.

@@ -22,7 +22,7 @@ use sota_plugin::{
     stats::{Group, Scope},
 };
 use sota_proxy::{
-    local::Process,
+    local::{Place, Process},
     worker::{WorkerCommand, Workers},
 };
 use std::{
@@ -204,6 +204,10 @@ impl Server {
         let process = Arc::new(Process::default());
         process.set_drain_time(options.drain_time);
         process.set_recent_requests(options.recent_requests);
+        process.set_place(Place {
+            local_cluster: bootstrap.local_cluster_name.as_deref().unwrap_or_default().into(),
+            locality: bootstrap.node.locality(),
+        });
         let logs = LogFiles::start(&scope).map_err(failed("cannot start the log thread"))?;
         let runtime = RuntimeLayers::new(&bootstrap.layered_runtime);
         let runtime_stats: Group<RuntimeStats> = scope.child("runtime.").group();

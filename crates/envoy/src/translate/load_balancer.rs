@@ -7,7 +7,7 @@ use sota_config::{
     cluster::{Discovery, HealthStatus},
     load_balancer::{
         ConsistentHashing, LbConfig, LbPolicy, LeastRequest, Maglev, RingHash, SlowStart, SubsetFallback,
-        SubsetSelector, Subsets,
+        SubsetSelector, Subsets, ZoneAware,
     },
 };
 use std::sync::Arc;
@@ -76,6 +76,7 @@ fn common(cx: &mut Cx<'_>, node: &Node) -> LbConfig {
             .map_or(DEFAULT_PANIC_THRESHOLD, |percent| percent.f64("value").unwrap_or(0.0)),
         slow_start: None,
         locality_weighted: node.has("locality_weighted_lb_config"),
+        zone_aware: zone_aware(node.field("zone_aware_lb_config")),
         override_host_statuses: statuses.map_or(default.override_host_statuses, |statuses| {
             statuses.iter().map(|status| health_status(status.as_str().unwrap_or_default())).collect()
         }),
@@ -83,6 +84,23 @@ fn common(cx: &mut Cx<'_>, node: &Node) -> LbConfig {
         close_connections_on_host_set_change: node.bool("close_connections_on_host_set_change"),
         subsets: None,
     })
+}
+
+/// `ZoneAwareLbConfig`; a null node gives the defaults.
+fn zone_aware(node: &Node) -> ZoneAware {
+    let default = ZoneAware::default();
+    ZoneAware {
+        routing_enabled: node.get("routing_enabled").map_or(default.routing_enabled, |percent| {
+            percent.f64("value").unwrap_or(0.0).clamp(0.0, 100.0).round() as u32
+        }),
+        min_cluster_size: node.uint("min_cluster_size").unwrap_or(default.min_cluster_size),
+        fail_traffic_on_panic: node.bool("fail_traffic_on_panic"),
+        force_local_zone: match node.get("force_local_zone") {
+            Some(zone) => Some(zone.uint("min_size").unwrap_or(1)),
+            None => node.bool("force_locality_direct_routing").then_some(1),
+        },
+        by_weight: node.str("locality_basis") == "HEALTHY_HOSTS_WEIGHT",
+    }
 }
 
 /// A value of `envoy.config.core.v3.HealthStatus`.
@@ -218,22 +236,26 @@ fn first(cx: &mut Cx<'_>, list: &Node, config: &mut LbConfig, depth: u32) -> Opt
 
 fn one(cx: &mut Cx<'_>, name: String, node: &Node, config: &mut LbConfig, depth: u32) -> Option<LbPolicy> {
     let message = type_name(node.str(TYPE_KEY));
-    let of_localities = |node: &Node| node.field("locality_lb_config").has("locality_weighted_lb_config");
+    let of_localities = |config: &mut LbConfig| {
+        let node = node.field("locality_lb_config");
+        config.locality_weighted |= node.has("locality_weighted_lb_config");
+        config.zone_aware = zone_aware(node.field("zone_aware_lb_config"));
+    };
     let Some(policy) = message.strip_prefix(POLICIES) else {
         return Some(LbPolicy::Extension(any_extension(cx, name, node)));
     };
     Some(match policy {
         "round_robin.v3.RoundRobin" => {
-            config.locality_weighted |= of_localities(node);
+            of_localities(config);
             config.slow_start = slow_start(cx, node);
             LbPolicy::RoundRobin
         }
         "random.v3.Random" => {
-            config.locality_weighted |= of_localities(node);
+            of_localities(config);
             LbPolicy::Random
         }
         "least_request.v3.LeastRequest" => {
-            config.locality_weighted |= of_localities(node);
+            of_localities(config);
             config.slow_start = slow_start(cx, node);
             LbPolicy::LeastRequest(least_request(node))
         }

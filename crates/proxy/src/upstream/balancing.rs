@@ -1,6 +1,6 @@
 //! How a cluster chooses among its hosts, as configured and built: what all its host sets are made by.
 
-use super::{hash_policy::HashPolicies, load_balancer::Tables};
+use super::{hash_policy::HashPolicies, load_balancer::Tables, zone_aware::ZoneAware};
 use sota_config::{
     ConfigError,
     cluster::Cluster as Model,
@@ -21,6 +21,8 @@ pub(super) struct Balancing {
     pub(super) panic_threshold: f64,
     /// A locality is drawn before a host.
     pub(super) locality_weighted: bool,
+    /// Requests keep to this proxy's locality.
+    pub(super) zone_aware: Option<ZoneAware>,
     /// What the policy makes of lists of hosts, where it makes something of them.
     pub(super) tables: Option<Tables>,
     /// What is hashed, whatever the route says.
@@ -49,6 +51,12 @@ impl Balancing {
             panic_threshold: config.healthy_panic_threshold,
             locality_weighted: config.locality_weighted
                 && config.subsets.as_ref().is_none_or(|subsets| subsets.locality_weight_aware),
+            zone_aware: ZoneAware::build(
+                &config.zone_aware,
+                &model.lb_policy,
+                config.locality_weighted || config.subsets.is_some(),
+                cx.runtime,
+            ),
             tables: Tables::build(&model.lb_policy, cx)?,
             hash_policies,
             subsets: config.subsets.clone(),

@@ -6,7 +6,7 @@ use super::{
     conn_pool::{HostPools, HttpConnection, Kind, PoolContext, PoolFailure, TcpConnection, WorkerHost},
     hash_policy::HashPolicies,
     host::{Host, HostState},
-    host_set::HostSet,
+    host_set::{Drawn, HostSet, List},
     load_balancer::{Choice, LoadBalancer},
     metadata_match::MetadataMatch,
     original_dst::{self, OriginalHost},
@@ -14,6 +14,7 @@ use super::{
     overload::{Outcome, Overload},
     stats::{ClusterStats, ResponseStats},
     subsets::{Candidates, Outcome as SubsetOutcome},
+    zone_aware::{Choice as ZoneChoice, LocalCluster, ZoneCache, ZoneStats, Zones},
 };
 use crate::{local::Local, tls::TransportOptions};
 use sota_config::cluster::{Discovery, OriginalDstConfig, UpstreamProtocol};
@@ -24,7 +25,7 @@ use sota_plugin::{
     stats::Group,
 };
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     net::SocketAddr,
     rc::Rc,
@@ -61,6 +62,9 @@ pub struct Cluster {
     balancer: Option<LoadBalancer>,
     hosts: RefCell<Hosts>,
     original: RefCell<HashMap<SocketAddr, (OriginalHost, Rc<WorkerHost>)>>,
+    zones: RefCell<ZoneCache>,
+    zone_stats: OnceCell<Group<ZoneStats>>,
+    siblings: Rc<LocalCluster>,
     version: Cell<u64>,
     /// It is in no table any more: only streams that run have it.
     retired: Cell<bool>,
@@ -75,7 +79,12 @@ struct Hosts {
 
 impl Cluster {
     /// `before` is the cluster of this name until now: what suits both stays.
-    pub(super) fn new(local: &Rc<Local>, config: &Arc<ClusterConfig>, before: Option<&Self>) -> Rc<Self> {
+    pub(super) fn new(
+        local: &Rc<Local>,
+        config: &Arc<ClusterConfig>,
+        before: Option<&Self>,
+        siblings: &Rc<LocalCluster>,
+    ) -> Rc<Self> {
         let scope = config.scope(&local.stats);
         let before = before.filter(|before| before.context.suits(config.model()));
         let cluster = Self {
@@ -88,6 +97,9 @@ impl Cluster {
             balancer: LoadBalancer::new(&config.model().lb_policy),
             hosts: RefCell::default(),
             original: RefCell::default(),
+            zones: RefCell::default(),
+            zone_stats: OnceCell::new(),
+            siblings: Rc::clone(siblings),
             version: Cell::new(0),
             retired: Cell::new(false),
         };
@@ -104,7 +116,7 @@ impl Cluster {
     /// A worker's part that is in no table, for looking at choices: what it counts nobody sees if nobody sees the stats
     /// of `local`.
     pub(crate) fn detached(local: &Rc<Local>, config: &Arc<ClusterConfig>) -> Rc<Self> {
-        let cluster = Self::new(local, config, None);
+        let cluster = Self::new(local, config, None, &Rc::default());
         cluster.retired.set(true);
         cluster
     }
@@ -204,7 +216,7 @@ impl Cluster {
             hash: hash.unwrap_or_default(),
             active: &|| self.config.active_requests(),
         };
-        let choose = |list, panic| {
+        let choose = |list: &List, panic| {
             if panic {
                 self.stats().lb_healthy_panic.inc();
             }
@@ -212,8 +224,8 @@ impl Cluster {
         };
         let chosen = match set.subsets() {
             None => {
-                let (list, panic) = set.view().draw(cx.avoided_priorities, random)?;
-                choose(list, panic)
+                let drawn = set.view().draw_part(cx.avoided_priorities, random)?;
+                self.in_zone(set, &drawn, |list| choose(list, drawn.panic))?
             }
             Some(subsets) => {
                 let (chosen, outcome) =
@@ -234,6 +246,31 @@ impl Cluster {
             }
         };
         self.worker_host(set, workers, chosen?)
+    }
+
+    /// Calls back with the hosts that were drawn, or with those of them that zone-aware routing leaves. `None`: it leaves none.
+    fn in_zone<R>(&self, set: &HostSet, drawn: &Drawn<'_>, choose: impl FnOnce(&List) -> R) -> Option<R> {
+        let balancing = self.config.balancing();
+        let Some(config) = &balancing.zone_aware else { return Some(choose(drawn.list)) };
+        if drawn.panic && config.fails_on_panic() {
+            self.stats().lb_healthy_panic.inc();
+            return None;
+        }
+        let siblings = self.siblings.config.borrow();
+        let Some(local) = siblings.as_ref().filter(|_| drawn.is_first && !drawn.panic) else {
+            return Some(choose(drawn.list));
+        };
+        let stats = self.zone_stats.get_or_init(|| self.config.scope(&self.context.local.stats).group());
+        let mut zones = self.zones.borrow_mut();
+        let zones = zones.refresh(self.version.get(), local, |proxies, before| {
+            let local = (&self.siblings.locality, proxies);
+            Zones::new(set, local, config, balancing.panic_threshold, before, stats)
+        });
+        match zones.choose(drawn.degraded, config, stats, || fastrand::u64(..)) {
+            ZoneChoice::Anywhere => Some(choose(drawn.list)),
+            ZoneChoice::Among(list) => Some(choose(list)),
+            ZoneChoice::Nowhere => None,
+        }
     }
 
     /// The host that a filter asks for, if there is one and its health allows it.

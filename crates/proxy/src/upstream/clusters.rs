@@ -1,19 +1,22 @@
 //! A worker's table of clusters.
 
-use super::{cluster::Cluster, config::ClusterConfig};
+use super::{cluster::Cluster, config::ClusterConfig, zone_aware::LocalCluster};
 use crate::local::Local;
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 /// The clusters of a worker by name.
 pub struct Clusters {
     local: Rc<Local>,
+    /// Where this proxy is among its equals.
+    siblings: Rc<LocalCluster>,
     table: RefCell<hashbrown::HashMap<Arc<str>, Rc<Cluster>, foldhash::fast::RandomState>>,
 }
 
 impl Clusters {
     /// An empty table.
     pub fn new(local: &Rc<Local>) -> Self {
-        Self { local: Rc::clone(local), table: RefCell::default() }
+        let siblings = LocalCluster::new(local.process.place());
+        Self { local: Rc::clone(local), siblings: Rc::new(siblings), table: RefCell::default() }
     }
 
     /// The cluster of this name. A stream that has it keeps it, whatever happens to the table.
@@ -26,7 +29,8 @@ impl Clusters {
     pub fn set(&self, config: &Arc<ClusterConfig>) {
         config.publish(&self.local.stats);
         let before = self.get(config.name());
-        let cluster = Cluster::new(&self.local, config, before.as_deref());
+        self.siblings.note(config.name(), Some(config));
+        let cluster = Cluster::new(&self.local, config, before.as_deref(), &self.siblings);
         self.table.borrow_mut().insert(Arc::clone(config.name()), Rc::clone(&cluster));
         if let Some(before) = before {
             before.retire(Some(&cluster));
@@ -35,6 +39,7 @@ impl Clusters {
 
     /// Removes a cluster. Requests that run finish.
     pub fn remove(&self, name: &str) {
+        self.siblings.note(name, None);
         let removed = self.table.borrow_mut().remove(name);
         if let Some(cluster) = removed {
             cluster.retire(None);

@@ -77,6 +77,17 @@ pub(super) struct List {
     pub(super) table: Option<Arc<Table>>,
 }
 
+/// Hosts of a priority that was drawn.
+pub(super) struct Drawn<'a> {
+    pub(super) list: &'a List,
+    /// So few hosts are available that all are used.
+    pub(super) panic: bool,
+    /// The degraded ones.
+    pub(super) degraded: bool,
+    /// The priority is 0.
+    pub(super) is_first: bool,
+}
+
 /// What a view is made by.
 #[derive(Clone, Copy)]
 pub(super) struct ViewOptions<'a> {
@@ -153,6 +164,11 @@ impl View {
     /// The hosts among which to choose, of a priority that is drawn by its share; and whether it is in panic. `avoided`:
     /// priorities, as bits, that are left out while others have hosts.
     pub(super) fn draw(&self, avoided: u128, random: impl FnOnce() -> u64) -> Option<(&List, bool)> {
+        self.draw_part(avoided, random).map(|drawn| (drawn.list, drawn.panic))
+    }
+
+    /// The same with where the hosts are from.
+    pub(super) fn draw_part(&self, avoided: u128, random: impl FnOnce() -> u64) -> Option<Drawn<'_>> {
         let (priority, degraded) = match self.only {
             _ if avoided != 0 => {
                 let percent = (random() % 100 + 1) as u32;
@@ -161,15 +177,17 @@ impl View {
             Some(only) => (self.priorities.get(only)?, false),
             None => self.draw_priority((random() % 100 + 1) as u32)?,
         };
+        let is_first = self.priorities.first().is_some_and(|first| std::ptr::eq(first, priority));
+        let drawn = |list, panic| Some(Drawn { list, panic, degraded, is_first });
         if priority.load.panic {
-            return Some((&priority.all, true));
+            return drawn(&priority.all, true);
         }
         if let Some(localities) = &priority.localities
             && let Some(list) = localities[usize::from(degraded)].draw()
         {
-            return Some((list, false));
+            return drawn(list, false);
         }
-        Some((if degraded { &priority.degraded } else { &priority.healthy }, false))
+        drawn(if degraded { &priority.degraded } else { &priority.healthy }, false)
     }
 
     /// `percent` is 1 to 100; healthy shares of all priorities come before the degraded ones.

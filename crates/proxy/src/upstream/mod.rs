@@ -29,6 +29,7 @@ mod services;
 mod slow_start;
 mod stats;
 mod subsets;
+mod zone_aware;
 
 pub use circuit_breaker::{CircuitBreaker, Resource};
 pub use cluster::{Cluster, LbContext, RetryPermit};

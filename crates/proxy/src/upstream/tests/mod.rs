@@ -8,6 +8,7 @@ mod pools;
 mod protocols;
 mod services;
 mod updates;
+mod zones;
 
 use super::*;
 use crate::local::{Local, Process};
@@ -26,7 +27,7 @@ use sota_plugin::{
 use std::{
     collections::BTreeMap,
     future::Future,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
