@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Counts which configurations of a corpus `sota-mesh validate` accepts, and which fields the others need.
 
-    corpus.py FOLDER --sota BINARY [--write crates/envoy/src/support/corpus.txt]
+    corpus.py FOLDER --sota BINARY [--write crates/envoy/src/corpus.txt]
 
 The corpus is a folder of bootstraps (YAML or JSON, in folders by their origin) that Envoy accepts. In them `@CERTS@` stands for
 a folder with crt.pem and key.pem, `@CERTIFICATE@` and `@PRIVATE_KEY@` for the PEM texts of these; a certificate whose key is left
@@ -92,7 +92,7 @@ def tally(accepted, refused):
     origins = sorted({origin for origin, _ in accepted})
     total = sum(accepted.values())
     whole = sum(count for (_, is_accepted), count in accepted.items() if is_accepted)
-    lines = [f"Of {total} configurations that Envoy 1.40 accepts, {whole} ({100 * whole / total:.0f} %) are accepted.", "",
+    lines = [f"Of {total} configurations of public projects that Envoy 1.40 accepts, {whole} ({100 * whole // total} %) are accepted whole.", "",
              "| origin | accepted | of |", "|---|---|---|"]
     lines += [f"| {origin} | {accepted[origin, True]} | {accepted[origin, True] + accepted[origin, False]} |" for origin in origins]
     reasons = [set(map(reason, errors)) for errors in refused.values()]

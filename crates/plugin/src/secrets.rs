@@ -67,6 +67,7 @@ impl SecretSlot {
 /// All secrets of the process.
 pub struct Secrets {
     read: Box<ReadSecrets>,
+    missing: Option<Box<dyn Fn(String) + Send + Sync>>,
     state: Mutex<State>,
     /// Held while users look for changes: who brings a secret must see what becomes of it.
     refreshing: Mutex<()>,
@@ -104,7 +105,14 @@ impl fmt::Debug for Secrets {
 impl Secrets {
     /// No secrets yet; `read` reads files.
     pub fn new(read: impl Fn(&Path) -> Result<Vec<Secret>, String> + Send + Sync + 'static) -> Self {
-        Self { read: Box::new(read), state: Mutex::default(), refreshing: Mutex::default() }
+        Self { read: Box::new(read), missing: None, state: Mutex::default(), refreshing: Mutex::default() }
+    }
+
+    /// The same for a configuration of another host: a file that is not on this one leaves the places of its secrets empty,
+    /// and `missing` is told why.
+    #[must_use]
+    pub fn elsewhere(self, missing: impl Fn(String) + Send + Sync + 'static) -> Self {
+        Self { missing: Some(Box::new(missing)), ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -127,6 +135,10 @@ impl Secrets {
     fn find_in_file(&self, path: &Path, name: &str) -> Result<Arc<SecretSlot>, String> {
         if let Some(slot) = self.lock().files.get(path).and_then(|file| file.slots.get(name)) {
             return Ok(Arc::clone(slot));
+        }
+        if let Some(missing) = self.missing.as_ref().filter(|_| !path.exists()) {
+            missing(format!("the file \"{}\" is not there on this host", path.display().to_string().escape_debug()));
+            return Ok(Arc::default());
         }
         let version = FileVersion::of(path);
         let secret = (self.read)(path)?.into_iter().find(|secret| secret.name == name).ok_or_else(|| {

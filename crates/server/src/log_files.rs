@@ -202,8 +202,19 @@ fn write_all(tasks: &Receiver<Task>) {
 /// Opens no log: for checking a configuration on a host that it may not be meant for. What is not there is noted.
 #[derive(Default)]
 pub(crate) struct UnopenedLogs {
+    missing: Mutex<Vec<String>>,
+}
+
+impl UnopenedLogs {
+    /// Something is not there on this host.
+    pub(crate) fn note(&self, reason: String) {
+        lock(&self.missing).push(reason);
+    }
+
     /// What is not there on this host.
-    pub(crate) missing: Mutex<Vec<String>>,
+    pub(crate) fn take_missing(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.missing))
+    }
 }
 
 struct Unopened;
@@ -215,14 +226,14 @@ impl LogFile for Unopened {
 impl LogOpener for UnopenedLogs {
     fn open(&self, path: &str) -> Result<Arc<dyn LogFile>, io::Error> {
         if Path::new(path).parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
-            lock(&self.missing).push(format!("the folder of the access log '{path}' is not there on this host"));
+            self.note(format!("the folder of the access log '{path}' is not there on this host"));
         }
         Ok(Arc::new(Unopened))
     }
 
     fn read(&self, source: &DataSource) -> Result<Vec<u8>, String> {
         Ok(source.read().unwrap_or_else(|reason| {
-            lock(&self.missing).push(reason);
+            self.note(reason);
             Vec::new()
         }))
     }

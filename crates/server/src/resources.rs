@@ -1,7 +1,7 @@
 //! Listeners and clusters that are served now, and how they are replaced: everything that is new is built and every
 //! address opened before the first worker is told of a change, so a bad configuration changes nothing.
 
-use crate::configuration;
+use crate::{configuration, log_files::UnopenedLogs, runtime::RuntimeLayers};
 use sota_config::{
     ConfigError, ConfigErrors, ExtensionConfig, Mark,
     address::Address,
@@ -101,6 +101,16 @@ impl BuildInputs {
             tracer: bootstrap.tracer.clone(),
             workers,
         }
+    }
+
+    /// For a configuration that is looked at and not served: nothing is opened, and what is not on this host is noted.
+    pub(crate) fn unopened(bootstrap: &Bootstrap, registry: Arc<Registry>) -> (Self, Arc<UnopenedLogs>) {
+        let logs = Arc::new(UnopenedLogs::default());
+        let runtime = RuntimeLayers::new(&bootstrap.layered_runtime).runtime;
+        let inputs = Self::new(bootstrap, registry, Arc::clone(&logs) as _, runtime, 1);
+        let note = Arc::clone(&logs);
+        let secrets = Secrets::new(configuration::read_secrets).elsewhere(move |reason| note.note(reason));
+        (Self { secrets: Arc::new(secrets), ..inputs }, logs)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     admin,
     configuration::{self, Refused},
-    log_files::{LogFiles, UnopenedLogs},
+    log_files::LogFiles,
     log_pattern::Pattern,
     logging::{LogFormat, Logging},
     memory,
@@ -29,7 +29,7 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     process::ExitCode,
     rc::Rc,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
@@ -157,12 +157,10 @@ pub fn validate(options: &Options, registry: Registry) -> ExitCode {
         if let Some(pattern) = &loaded.bootstrap.log_pattern {
             Pattern::parse(pattern).map_err(|reason| Refused(format!("application_log_config: {reason}")))?;
         }
-        let logs = Arc::new(UnopenedLogs::default());
-        let runtime = RuntimeLayers::new(&loaded.bootstrap.layered_runtime).runtime;
-        let inputs = BuildInputs::new(&loaded.bootstrap, registry, Arc::clone(&logs) as _, runtime, 1);
+        let (inputs, logs) = BuildInputs::unopened(&loaded.bootstrap, registry);
         Change::build(&Arc::new(loaded.bootstrap), &Current::default(), &inputs)
             .map_err(|errors| Refused(configuration::render(&errors, &options.config)))?;
-        let missing = std::mem::take(&mut *logs.missing.lock().unwrap_or_else(PoisonError::into_inner));
+        let missing = logs.take_missing();
         let file = options.config.path.display();
         match (missing.is_empty(), options.config.strict) {
             (true, _) => Ok(warnings),

@@ -154,6 +154,7 @@ pub fn as_markdown() -> String {
             let _ = writeln!(out, "- not supported: {}", refused.join(", "));
         }
     }
+    let _ = writeln!(out, "\n## Configurations of other projects\n\n{}", include_str!("../corpus.txt").trim_end());
     out
 }
 

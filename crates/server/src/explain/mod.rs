@@ -5,10 +5,8 @@ mod text;
 
 use crate::{
     configuration::{self, Refused},
-    log_files::UnopenedLogs,
     options::Options,
     resources::{BuildInputs, Change, Current},
-    runtime::RuntimeLayers,
 };
 use sota_plugin::{
     Registry,
@@ -57,8 +55,7 @@ pub fn explain(options: &Options, request: &ExplainOptions, registry: Registry) 
     let run = || -> Result<String, Refused> {
         let question = request.question().map_err(|reason| Refused(format!("{reason}\n")))?;
         let (loaded, _) = configuration::read(&options.config, &registry, true)?;
-        let runtime = RuntimeLayers::new(&loaded.bootstrap.layered_runtime).runtime;
-        let inputs = BuildInputs::new(&loaded.bootstrap, registry, Arc::new(UnopenedLogs::default()), runtime, 1);
+        let (inputs, _) = BuildInputs::unopened(&loaded.bootstrap, registry);
         let change = Change::build(&Arc::new(loaded.bootstrap), &Current::default(), &inputs)
             .map_err(|errors| Refused(configuration::render(&errors, &options.config)))?;
         let clusters = |name: &str| change.cluster(name);
