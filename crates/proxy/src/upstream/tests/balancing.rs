@@ -9,7 +9,7 @@ fn choices(cluster: &Cluster, count: usize) -> Vec<u8> {
 fn choice(cluster: &Cluster) -> Option<u8> {
     let host = cluster.choose_host(&LbContext::default())?;
     match host.host().address().ip() {
-        Some(std::net::IpAddr::V4(ip)) => Some(ip.octets()[3]),
+        Some(IpAddr::V4(ip)) => Some(ip.octets()[3]),
         _ => None,
     }
 }

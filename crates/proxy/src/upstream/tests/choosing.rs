@@ -9,7 +9,7 @@ use sota_plugin::info::{HostOverride, PeerAddress};
 
 fn last(host: &WorkerHost) -> u8 {
     match host.host().address().ip() {
-        Some(std::net::IpAddr::V4(ip)) => ip.octets()[3],
+        Some(IpAddr::V4(ip)) => ip.octets()[3],
         _ => 0,
     }
 }
