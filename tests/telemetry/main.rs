@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod collector;
+mod sinks;
 mod traces;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sota-mesh");

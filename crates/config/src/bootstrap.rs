@@ -3,7 +3,7 @@
 use crate::{
     access_log::AccessLog, address::Address, cluster::Cluster, config_source::DynamicResources,
     extension::ExtensionConfig, listener::Listener, matcher::StringMatcher, node::Node, route::RouteConfiguration,
-    secret::Secret, source::Source, tracing::Provider,
+    secret::Secret, source::Source, stats_sink::StatsSink, tracing::Provider,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +28,10 @@ pub struct Bootstrap {
     pub stats_config: StatsConfig,
     /// How often stats are flushed to sinks; default 5 s.
     pub stats_flush_interval: Option<Duration>,
+    /// Stats are flushed when `/stats` is asked for, and not by themselves.
+    pub stats_flush_on_admin: bool,
+    /// Where stats are sent.
+    pub stats_sinks: Vec<StatsSink>,
     /// `tracing.http`: the tracer of connection managers whose `tracing` names none.
     pub tracer: Option<Arc<Provider>>,
     /// Runtime layers, lowest first.

@@ -24,6 +24,7 @@ pub mod retry;
 pub mod route;
 pub mod secret;
 pub mod source;
+pub mod stats_sink;
 pub mod tcp_proxy;
 pub mod tls;
 pub mod tracing;

@@ -8,6 +8,7 @@ pub mod tcp_proxy;
 pub mod http;
 pub mod router;
 pub mod trace;
+pub mod collector;
 pub mod context;
 pub mod grpc;
 pub mod upstream;

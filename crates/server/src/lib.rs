@@ -13,6 +13,7 @@ mod resources;
 mod runtime;
 mod server;
 mod server_stats;
+mod sinks;
 pub mod stats;
 mod xds;
 

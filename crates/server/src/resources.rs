@@ -21,7 +21,7 @@ use sota_plugin::{
 use sota_proxy::{
     listener::{BoundAddress, ListenSocket, ListenerConfig},
     local::{Local, Process},
-    upstream::{ClusterConfig, Discovery, DiscoveryCx},
+    upstream::{Cluster, ClusterConfig, Clusters, Discovery, DiscoveryCx},
     worker::{WorkerCommand, Workers},
 };
 use std::{
@@ -520,6 +520,15 @@ impl Resources {
     /// The cluster of this name.
     pub(crate) fn cluster(&self, name: &str) -> Option<Arc<ClusterConfig>> {
         self.clusters.borrow().get(name).map(|cluster| Arc::clone(&cluster.config))
+    }
+
+    /// The part of a cluster that the main thread has in `clusters`, as the cluster is now.
+    pub(crate) fn own_cluster(&self, clusters: &Clusters, name: &str) -> Option<Rc<Cluster>> {
+        let config = self.cluster(name)?;
+        if !clusters.get(name).is_some_and(|cluster| Arc::ptr_eq(cluster.config(), &config)) {
+            clusters.set(&config);
+        }
+        clusters.get(name)
     }
 
     /// Shows every listener, by name.

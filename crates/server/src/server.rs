@@ -12,6 +12,7 @@ use crate::{
     resources::{BuildInputs, Change, Current, Resources},
     runtime::RuntimeLayers,
     server_stats::{AdminStats, RuntimeStats, SecretStats, ServerStats},
+    sinks::Sinks,
     stats::Store,
     xds::Xds,
 };
@@ -93,6 +94,7 @@ pub(crate) struct Server {
     /// What building needs.
     pub inputs: BuildInputs,
     xds: OnceCell<Xds>,
+    sinks: OnceCell<Rc<Sinks>>,
     stop: Notify,
 }
 
@@ -236,6 +238,7 @@ impl Server {
             state: Cell::new(State::PreInitializing),
             inputs,
             xds: OnceCell::new(),
+            sinks: OnceCell::new(),
             stop: Notify::new(),
             options,
         }))
@@ -257,6 +260,15 @@ impl Server {
     /// Brings the process's own gauges up to date.
     pub(crate) fn refresh_stats(&self) {
         self.own_stats.refresh(self);
+    }
+
+    /// Merges histograms and sends all stats to the sinks.
+    pub(crate) fn flush_stats(&self) {
+        self.refresh_stats();
+        self.stats.flush();
+        if let Some(sinks) = self.sinks.get() {
+            sinks.flush();
+        }
     }
 
     /// Puts runtime values in force that are not read where they are used.
@@ -299,6 +311,9 @@ impl Server {
                 server.live();
             });
         }
+        if let Some(sinks) = Sinks::start(self, &first.stats_sinks).map_err(Refused)? {
+            let _ = self.sinks.set(sinks);
+        }
         let flush = first.stats_flush_interval.filter(|interval| !interval.is_zero());
         self.serve(signals, tokio::time::interval(flush.unwrap_or(DEFAULT_FLUSH))).await;
         self.logs.flush();
@@ -326,6 +341,7 @@ impl Server {
         let mut reload = Reload::new(self);
         let mut secrets = tokio::time::interval(SECRETS_INTERVAL);
         let secret_stats = OnceCell::new();
+        let flushes_on_admin = self.bootstrap.borrow().stats_flush_on_admin;
         let delay = loop {
             tokio::select! {
                 _ = signals.terminate.recv() => break self.options.drain_delay,
@@ -335,10 +351,7 @@ impl Server {
                 _ = signals.hangup.recv() => reload.now().await,
                 () = reload.file_changed() => reload.now().await,
                 _ = secrets.tick() => self.refresh_secrets(&secret_stats),
-                _ = flush.tick() => {
-                    self.refresh_stats();
-                    self.stats.flush();
-                }
+                _ = flush.tick(), if !flushes_on_admin => self.flush_stats(),
             }
         };
         tokio::select! {
@@ -439,6 +452,8 @@ fn keep_what_needs_a_restart(served: &Bootstrap, new: &mut Bootstrap) -> Vec<&'s
         ("dynamic_resources", keep(&served.dynamic, &mut new.dynamic)),
         ("stats_config", keep(&served.stats_config, &mut new.stats_config)),
         ("stats_flush_interval", keep(&served.stats_flush_interval, &mut new.stats_flush_interval)),
+        ("stats_flush_on_admin", keep(&served.stats_flush_on_admin, &mut new.stats_flush_on_admin)),
+        ("stats_sinks", keep(&served.stats_sinks, &mut new.stats_sinks)),
         ("layered_runtime", keep(&served.layered_runtime, &mut new.layered_runtime)),
         ("overload_manager", keep(&served.max_downstream_connections, &mut new.max_downstream_connections)),
         ("application_log_config", keep(&served.log_pattern, &mut new.log_pattern)),

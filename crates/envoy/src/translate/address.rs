@@ -19,6 +19,8 @@ pub(super) enum AddressUse {
     Host,
     /// A name service is asked for it: names and IP addresses.
     Dns,
+    /// Datagrams are sent to it: IP addresses, of which UDP is the protocol, and Unix sockets.
+    Datagrams,
 }
 
 /// `envoy.config.core.v3.Address`, as the field `key` of `node`.
@@ -37,7 +39,7 @@ pub(super) fn address(cx: &mut Cx<'_>, node: &Node, key: &str, usage: AddressUse
 
 /// `envoy.config.core.v3.SocketAddress`.
 pub(super) fn socket_address(cx: &mut Cx<'_>, node: &Node, usage: AddressUse) -> Option<Address> {
-    if node.str("protocol") == "UDP" {
+    if node.str("protocol") == "UDP" && usage != AddressUse::Datagrams {
         cx.field_error(node, "protocol", "there is no UDP");
         return None;
     }

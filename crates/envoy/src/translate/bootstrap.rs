@@ -12,6 +12,7 @@ use super::{
     listener_addresses,
     runtime::{layered_runtime, static_number},
     stats_config::stats_config,
+    stats_sinks::stats_sink,
     tls,
     tracing::provider,
 };
@@ -89,6 +90,8 @@ fn translate(cx: &mut Cx<'_>, node: &Node, cluster_names: &HashSet<&str>) -> Boo
         stats_config: cx.optional(node, "stats_config", |cx, node| Some(stats_config(cx, node))).unwrap_or_default(),
         stats_flush_interval: cx.duration(node, "stats_flush_interval"),
         tracer: cx.tracer.clone(),
+        stats_flush_on_admin: node.bool("stats_flush_on_admin"),
+        stats_sinks: cx.each(node, "stats_sinks", stats_sink),
         layered_runtime,
         dns_resolver: cx.optional(node, "typed_dns_resolver_config", |cx, node| Some(extension(cx, node))),
         outlier_event_log: Some(manager.field("outlier_detection").str("event_log_path"))

@@ -38,6 +38,7 @@ mod route_action;
 mod route_match;
 mod runtime;
 mod stats_config;
+mod stats_sinks;
 mod tcp_proxy;
 mod tls;
 mod tracing;

@@ -136,13 +136,7 @@ fn open_telemetry(cx: &mut Cx<'_>, node: &Node) -> Option<OpenTelemetry> {
         true => Some(cx.optional(node, "sampler", sampler)?),
         false => None,
     };
-    let mut resource: Vec<(String, String)> = Vec::new();
-    for detected in cx.each(node, "resource_detectors", detector) {
-        for (key, value) in detected {
-            resource.retain(|(known, _)| *known != key);
-            resource.push((key, value));
-        }
-    }
+    let mut resource = detected(cx, node);
     let named = resource.iter().position(|(key, _)| key == "service.name").map(|at| resource.remove(at).1);
     let service_name = match node.str("service_name") {
         "" => named.unwrap_or_else(|| DEFAULT_SERVICE_NAME.to_owned()),
@@ -150,6 +144,16 @@ fn open_telemetry(cx: &mut Cx<'_>, node: &Node) -> Option<OpenTelemetry> {
     };
     let max_cache_size = node.u32("max_cache_size").unwrap_or(DEFAULT_CACHE_SIZE).max(1);
     Some(OpenTelemetry { collector, service_name, resource, sampler, max_cache_size })
+}
+
+/// What `resource_detectors` know of this process; of what several know, the last one.
+pub(super) fn detected(cx: &mut Cx<'_>, node: &Node) -> Vec<(String, String)> {
+    let mut resource: Vec<(String, String)> = Vec::new();
+    for (key, value) in cx.each(node, "resource_detectors", detector).into_iter().flatten() {
+        resource.retain(|(known, _)| *known != key);
+        resource.push((key, value));
+    }
+    resource
 }
 
 /// A gRPC service on a cluster (`envoy.config.core.v3.GrpcService`).
@@ -172,7 +176,7 @@ pub(super) fn grpc_collector(cx: &mut Cx<'_>, node: &Node) -> Option<Collector> 
 }
 
 /// Where a static document has to have the cluster.
-fn check_cluster(cx: &mut Cx<'_>, node: &Node, key: &str, cluster: &str) -> Option<()> {
+pub(super) fn check_cluster(cx: &mut Cx<'_>, node: &Node, key: &str, cluster: &str) -> Option<()> {
     if cx.options.static_config && cx.options.clusters.is_some_and(|exists| !exists(cluster)) {
         cx.field_error(node, key, format!("unknown cluster \"{}\"", cluster.escape_debug()));
         return None;
@@ -181,7 +185,7 @@ fn check_cluster(cx: &mut Cx<'_>, node: &Node, key: &str, cluster: &str) -> Opti
 }
 
 /// `envoy.config.core.v3.HttpService`.
-fn http_collector(cx: &mut Cx<'_>, node: &Node) -> Option<Collector> {
+pub(super) fn http_collector(cx: &mut Cx<'_>, node: &Node) -> Option<Collector> {
     let uri = node.field("http_uri");
     cx.with("http_uri", |cx| {
         let cluster = uri.str("cluster").to_owned();

@@ -2,15 +2,14 @@
 //! collector that is slow or gone costs a counter; the queue is bounded, and what does not fit is dropped and counted.
 
 use super::{otlp, span::Span, zipkin};
-use crate::{context::WorkerContext, grpc::GrpcStream, local::Local, router, upstream::Clusters};
-use bytes::Bytes;
-use sota_config::tracing::{Collector, Provider};
-use sota_plugin::{
-    http::{HeaderId, Method, RequestHead},
-    runtime::Runtime,
-    stat_group,
-    stats::Group,
+use crate::{
+    collector::{self, Outcome},
+    context::WorkerContext,
+    local::Local,
+    upstream::Clusters,
 };
+use sota_config::tracing::{Collector, Provider};
+use sota_plugin::{runtime::Runtime, stat_group, stats::Group};
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
@@ -18,9 +17,6 @@ use std::{
     time::Duration,
 };
 use tokio::sync::Notify;
-
-/// For a call without a timeout of its own.
-const TIMEOUT: Duration = Duration::from_secs(5);
 
 stat_group! {
     /// `tracing.opentelemetry.` and `tracing.zipkin.`
@@ -101,14 +97,6 @@ pub(super) struct Exporter {
     stats: Group<ExporterStats>,
 }
 
-/// How a batch fared.
-enum Outcome {
-    Taken,
-    Refused,
-    Failed,
-    NoCluster,
-}
-
 impl Exporter {
     /// `None` where spans go nowhere.
     pub(super) fn new(config: &Arc<ExporterConfig>, context: &WorkerContext) -> Option<Rc<Self>> {
@@ -166,35 +154,6 @@ impl Exporter {
     async fn send(&self, spans: &[Span]) -> Outcome {
         let Some(collector) = self.config.collector() else { return Outcome::NoCluster };
         let (body, content_type) = self.config.encode(spans);
-        send(&self.clusters, collector, otlp::METHOD, content_type, body.into()).await
-    }
-}
-
-/// Sends a message to a collector. `method`: of the gRPC service.
-async fn send(clusters: &Clusters, collector: &Collector, method: &str, content_type: &str, body: Bytes) -> Outcome {
-    match collector {
-        Collector::Grpc { cluster, authority, metadata, timeout } => {
-            let authority = if authority.is_empty() { cluster } else { authority };
-            let Some(cluster) = clusters.get(cluster) else { return Outcome::NoCluster };
-            let call = GrpcStream::unary(&cluster, method, authority, metadata, &body);
-            match tokio::time::timeout(timeout.unwrap_or(TIMEOUT), call).await {
-                Ok(Ok(_)) => Outcome::Taken,
-                Ok(Err(crate::grpc::GrpcError::Status(..))) => Outcome::Refused,
-                Ok(Err(_)) | Err(_) => Outcome::Failed,
-            }
-        }
-        Collector::Http { cluster, authority, path, headers, timeout } => {
-            let Some(cluster) = clusters.get(cluster) else { return Outcome::NoCluster };
-            let Ok(mut head) = RequestHead::new(Method::Post, authority, path) else { return Outcome::Failed };
-            head.headers.set_sanitized(HeaderId::ContentType, content_type);
-            for (name, value) in headers {
-                let _ = head.headers.append(name.as_str(), value.as_bytes());
-            }
-            match tokio::time::timeout(*timeout, router::call(&cluster, head, body)).await {
-                Ok(Ok(response)) if response.status.is_success() => Outcome::Taken,
-                Ok(Ok(_)) => Outcome::Refused,
-                Ok(Err(_)) | Err(_) => Outcome::Failed,
-            }
-        }
+        collector::send(&self.clusters, collector, otlp::METHOD, content_type, body.into()).await
     }
 }

@@ -171,7 +171,10 @@ pub(super) async fn answer(server: &Rc<Server>, request: &Request<'_>) -> Reply 
 fn stats(server: &Server, request: &Request<'_>, format: Format) -> Reply {
     match StatsQuery::parse(request.query, format) {
         Ok(query) => {
-            server.refresh_stats();
+            match server.bootstrap.borrow().stats_flush_on_admin {
+                true => server.flush_stats(),
+                false => server.refresh_stats(),
+            }
             let output = server.stats.output(query);
             Reply { status: StatusCode::OK, content_type: output.content_type(), body: Body::Pieces(Box::new(output)) }
         }

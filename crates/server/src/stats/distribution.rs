@@ -4,10 +4,10 @@ use sota_plugin::stats::{Bucket, HistogramCell, Unit};
 
 /// Counts per bucket, ascending; only buckets that have any.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Distribution(Vec<(Bucket, u64)>);
+pub(crate) struct Distribution(Vec<(Bucket, u64)>);
 
 /// The quantiles that Envoy shows.
-pub(super) const QUANTILES: [f64; 10] = [0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1.0];
+pub(crate) const QUANTILES: [f64; 10] = [0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1.0];
 
 impl Distribution {
     /// Adds the counts of one shard.
@@ -33,19 +33,19 @@ impl Distribution {
     }
 
     /// How many values there are.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.0.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
     /// The sum of all values, as if each was in the middle of its bucket.
-    pub(super) fn sum(&self, unit: Unit) -> f64 {
+    pub(crate) fn sum(&self, unit: Unit) -> f64 {
         // Not `sum()`, which is -0 for nothing at all.
         let sum = self.0.iter().fold(0.0, |sum, (bucket, count)| sum + midpoint(*bucket) * *count as f64);
         sum / divisor(unit)
     }
 
     /// The values at [`QUANTILES`]; NaN where there is no value at all.
-    pub(super) fn quantiles(&self, unit: Unit) -> [f64; QUANTILES.len()] {
+    pub(crate) fn quantiles(&self, unit: Unit) -> [f64; QUANTILES.len()] {
         let total = self.count() as f64;
         let mut buckets = self.0.iter();
         let mut current = buckets.next();
@@ -67,7 +67,7 @@ impl Distribution {
     }
 
     /// For each bound how many values are at most that: all of a bucket that the bound lies in count. `bounds` ascend.
-    pub(super) fn cumulative(&self, bounds: &[f64], unit: Unit) -> Vec<u64> {
+    pub(crate) fn cumulative(&self, bounds: &[f64], unit: Unit) -> Vec<u64> {
         let mut buckets = self.0.iter().peekable();
         let mut sum = 0u64;
         let count_up_to = |bound: &f64| {
@@ -80,7 +80,7 @@ impl Distribution {
     }
 
     /// Lower bound, width and count of every bucket.
-    pub(super) fn buckets(&self, unit: Unit) -> impl Iterator<Item = (f64, f64, u64)> {
+    pub(crate) fn buckets(&self, unit: Unit) -> impl Iterator<Item = (f64, f64, u64)> {
         // Not a division: Envoy multiplies here, and the last digit shows it.
         let factor = 1.0 / divisor(unit);
         self.0.iter().map(move |(bucket, count)| (bucket.lower_bound() * factor, bucket.width() * factor, *count))

@@ -12,11 +12,14 @@ mod number;
 mod output;
 mod prometheus;
 mod query;
+mod snapshot;
 mod tags;
 mod text;
 
+pub(crate) use distribution::QUANTILES;
 pub use output::Output;
 pub use query::{BucketsMode, Format, StatsQuery};
+pub(crate) use snapshot::{CounterValues, Snapshot, Stat, StatValue};
 
 use distribution::Distribution;
 use hashbrown::HashMap;
@@ -56,7 +59,7 @@ struct Inner {
 
 /// A histogram as of the last flush.
 #[derive(Debug, Default)]
-struct Merged {
+pub(crate) struct Merged {
     unit: Unit,
     /// Since the start.
     total: Distribution,

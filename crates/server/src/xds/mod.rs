@@ -12,7 +12,7 @@ mod stats;
 mod stream;
 mod subscription;
 
-pub(crate) use manager::Xds;
+pub(crate) use manager::{Xds, node_bytes};
 
 use sota_envoy::discovery::Response;
 use std::collections::BTreeSet;

@@ -131,12 +131,7 @@ impl Stream {
 
     async fn open(&self) -> Result<GrpcStream, GrpcError> {
         let name = &self.source.cluster;
-        let Some(config) = self.server.resources.cluster(name) else { return Err(GrpcError::NoHost) };
-        let clusters = &self.context.clusters;
-        if !clusters.get(name).is_some_and(|cluster| Arc::ptr_eq(cluster.config(), &config)) {
-            clusters.set(&config);
-        }
-        let Some(cluster) = clusters.get(name) else { return Err(GrpcError::NoHost) };
+        let cluster = self.server.resources.own_cluster(&self.context.clusters, name).ok_or(GrpcError::NoHost)?;
         let path = match self.kind {
             Some(kind) => kind.method(self.source.is_delta),
             None => aggregated_method(self.source.is_delta),

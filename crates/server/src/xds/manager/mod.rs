@@ -476,7 +476,7 @@ async fn off_thread<T: Send + 'static>(build: impl FnOnce() -> Vec<T> + Send + '
 }
 
 /// The node of the bootstrap, as the command line changes it, with who we are where it does not say that.
-fn node_bytes(server: &Server) -> Bytes {
+pub(crate) fn node_bytes(server: &Server) -> Bytes {
     let bootstrap = server.bootstrap.borrow();
     let info = &bootstrap.node;
     let mut fields: Vec<(Arc<str>, Node)> = info.node.as_ref().map(|node| node.pairs().to_vec()).unwrap_or_default();
