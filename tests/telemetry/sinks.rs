@@ -287,7 +287,7 @@ fn open_telemetry_gets_metrics() {
             .flat_map(|scope| scope.metrics)
             .collect();
         let find = |name: &str| {
-            metrics.iter().filter(|metric| metric.name == name).filter_map(|metric| metric.data.clone()).last()
+            metrics.iter().filter(|metric| metric.name == name).filter_map(|metric| metric.data.clone()).next_back()
         };
         let Some(Data::Sum(sum)) = find("mesh.cluster.upstream_rq") else { return None };
         assert!(sum.is_monotonic && sum.aggregation_temporality == 2, "{sum:?}");
