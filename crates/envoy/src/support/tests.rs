@@ -84,7 +84,9 @@ fn listed_messages_can_be_reached() {
                 || name.starts_with("envoy.service.discovery.v3.")
                 || ["istio.", "io.istio.", "stats.", "envoy.tcp."].iter().any(|package| name.starts_with(package))
                 || name.starts_with("envoy.type.matcher.v3.Http")
-                || name.starts_with("envoy.config.trace.v3.")
+                || ["envoy.config.trace.v3.", "envoy.config.metrics.v3."]
+                    .iter()
+                    .any(|package| name.starts_with(package))
                 || matches!(
                     name,
                     "envoy.config.rbac.v3.Action"
