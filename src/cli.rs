@@ -125,6 +125,9 @@ struct StartArgs {
     /// Read the configuration again whenever its file changes
     #[arg(long)]
     watch: bool,
+    /// Remember in this folder what control planes send, so that a start without them serves at once
+    #[arg(long, value_name = "DIR")]
+    xds_cache: Option<PathBuf>,
     /// Write the address of the admin interface to a file
     #[arg(long, value_name = "FILE")]
     admin_address_path: Option<PathBuf>,
@@ -300,6 +303,7 @@ impl StartArgs {
             recent_requests: self.recent_requests.into(),
             watch: self.watch,
             admin_address_path: self.admin_address_path,
+            xds_cache: self.xds_cache,
             service_node: self.service_node,
             service_cluster: self.service_cluster,
         }

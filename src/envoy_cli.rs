@@ -60,6 +60,9 @@ pub(crate) struct EnvoyArgs {
     /// Write the address of the admin interface to a file
     #[arg(long, value_name = "FILE")]
     admin_address_path: Option<PathBuf>,
+    /// Not of Envoy: remember in this folder what control planes send, so that a start without them serves at once
+    #[arg(long, value_name = "DIR")]
+    xds_cache: Option<PathBuf>,
     /// Replaces node.id
     #[arg(long, value_name = "ID")]
     service_node: Option<String>,
@@ -265,6 +268,7 @@ impl EnvoyArgs {
             shutdown_time: Duration::from_secs(1),
             drain_time: Duration::from_secs(u64::from(self.drain_time_s)),
             admin_address_path: self.admin_address_path,
+            xds_cache: self.xds_cache,
             ..Options::default()
         };
         Ok((options, self.mode))

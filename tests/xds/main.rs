@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, reason = "the control plane is a module of this test")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cache;
 mod plane;
 mod secrets;
 

@@ -171,6 +171,24 @@ impl Response {
         Ok(response)
     }
 
+    /// As a `DeltaDiscoveryResponse`.
+    pub fn encode_delta(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_text(&mut out, 1, &self.version);
+        for resource in &self.resources {
+            put_bytes(&mut out, 2, &resource.encode());
+        }
+        put_bytes(&mut out, 4, format!("{TYPE_URL_PREFIX}{}", self.message).as_bytes());
+        put_text(&mut out, 5, &self.nonce);
+        self.removed.iter().for_each(|name| put_bytes(&mut out, 6, name.as_bytes()));
+        if !self.control_plane.is_empty() {
+            let mut identifier = Vec::new();
+            put_text(&mut identifier, 1, &self.control_plane);
+            put_bytes(&mut out, 7, &identifier);
+        }
+        out
+    }
+
     /// Reads a file with a `DiscoveryResponse`: YAML or JSON, or protobuf bytes when its name ends in `.pb`.
     pub fn read_file(bytes: &[u8], file_name: &str) -> Result<Self, ConfigErrors> {
         if file_name.ends_with(".pb") {
@@ -241,6 +259,25 @@ impl Resource {
         let entries = any.pairs().iter().filter(|(key, _)| &**key != TYPE_KEY).cloned().collect();
         let body = Body::Tree(Node { value: Value::Map(entries), mark: any.mark });
         Ok(Self { name: String::new(), version: version.to_owned(), message: type_name(url).to_owned(), body })
+    }
+
+    /// As a `Resource`; one that cannot be said in bytes is left empty.
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_text(&mut out, 1, &self.version);
+        let value = match &self.body {
+            Body::Wire(bytes) => Some(bytes.clone()),
+            Body::Tree(node) => crate::wire::encode(node, &self.message).ok().map(Bytes::from),
+            Body::None => None,
+        };
+        if let Some(value) = value {
+            let mut any = Vec::new();
+            put_bytes(&mut any, 1, format!("{TYPE_URL_PREFIX}{}", self.message).as_bytes());
+            put_bytes(&mut any, 2, &value);
+            put_bytes(&mut out, 2, &any);
+        }
+        put_text(&mut out, 3, &self.name);
+        out
     }
 
     /// Whether it says only that the resource is as it was.

@@ -31,6 +31,8 @@ pub struct Options {
     pub watch: bool,
     /// Where to write the admin interface's address once it is known.
     pub admin_address_path: Option<PathBuf>,
+    /// Where what control planes have sent is remembered for the next start.
+    pub xds_cache: Option<PathBuf>,
     /// Replaces `node.id`.
     pub service_node: Option<String>,
     /// Replaces `node.cluster`.
@@ -71,6 +73,7 @@ impl Default for Options {
             recent_requests: 256,
             watch: false,
             admin_address_path: None,
+            xds_cache: None,
             service_node: None,
             service_cluster: None,
         }

@@ -14,7 +14,7 @@ use crate::{
     server_stats::{AdminStats, RuntimeStats, SecretStats, ServerStats},
     sinks::Sinks,
     stats::Store,
-    xds::Xds,
+    xds::{Cache, Report, Xds},
 };
 use sota_config::bootstrap::Bootstrap;
 use sota_plugin::{
@@ -303,7 +303,8 @@ impl Server {
         if first.dynamic.is_empty() && !self.wants_discovery() {
             self.live();
         } else {
-            let xds = self.xds.get_or_init(|| Xds::start(self, &first.dynamic));
+            let cache = self.open_xds_cache()?;
+            let xds = self.xds.get_or_init(|| Xds::start(self, &first.dynamic, cache));
             tracing::info!(target: "main", "serving what the file says, and waiting for the control plane");
             let (server, initialized) = (Rc::clone(self), xds.initialized());
             tokio::task::spawn_local(async move {
@@ -318,6 +319,17 @@ impl Server {
         self.serve(signals, tokio::time::interval(flush.unwrap_or(DEFAULT_FLUSH))).await;
         self.logs.flush();
         Ok(())
+    }
+
+    fn open_xds_cache(&self) -> Result<Option<Cache>, Refused> {
+        let Some(folder) = &self.options.xds_cache else { return Ok(None) };
+        let opened = Cache::open(folder, &self.inputs.node);
+        opened.map(Some).map_err(|error| Refused(format!("cannot use --xds-cache {}: {error}", folder.display())))
+    }
+
+    /// What is awaited of control planes, and what is only remembered of them.
+    pub(crate) fn discovery_report(&self) -> Report {
+        self.xds.get().map(Xds::report).unwrap_or_default()
     }
 
     /// Whether what is served wants something of a control plane.
@@ -426,7 +438,7 @@ impl Server {
         let shown = |errors| Refused(configuration::render(&errors, &self.options.config));
         self.resources.apply(change).await.map_err(shown)?;
         if self.xds.get().is_some() || self.wants_discovery() {
-            self.xds.get_or_init(|| Xds::start(self, &bootstrap.dynamic)).reloaded();
+            self.xds.get_or_init(|| Xds::start(self, &bootstrap.dynamic, None)).reloaded();
         }
         if !needs_restart.is_empty() {
             tracing::warn!(target: "config", "changes after a restart only: {}", needs_restart.join(", "));

@@ -70,6 +70,7 @@ const COMMANDS: &[Command] = &[
     post("/healthcheck/fail", "cause the server to fail health checks", &[]),
     post("/healthcheck/ok", "cause the server to pass health checks", &[]),
     get("/help", "print out list of admin commands", &[]),
+    get("/init_dump", "dump what is awaited before the process is ready", &[]),
     get("/listeners", "print listener info", &[("format", "text or json")]),
     post(
         "/logging",
@@ -82,7 +83,11 @@ const COMMANDS: &[Command] = &[
     ),
     get("/memory", "print current allocation/heap usage", &[]),
     post("/quitquitquit", "exit the server", &[]),
-    get("/ready", "print server state, return 200 if LIVE, otherwise return 503", &[]),
+    get(
+        "/ready",
+        "print server state, return 200 if LIVE, otherwise return 503",
+        &[("verbose", "say what is awaited, and what is served as it is remembered")],
+    ),
     post("/reopen_logs", "reopen access logs", &[]),
     get(
         "/requests",
@@ -142,6 +147,7 @@ pub(super) async fn answer(server: &Rc<Server>, request: &Request<'_>) -> Reply 
         "/drain_listeners" => state::drain_listeners(server, request).await,
         "/healthcheck/fail" => state::set_failing(server, true),
         "/healthcheck/ok" => state::set_failing(server, false),
+        "/init_dump" => state::init_dump(server),
         "/listeners" => hosts::listeners(server, request),
         "/logging" => state::logging(server, request),
         "/memory" => state::memory(),
@@ -149,7 +155,7 @@ pub(super) async fn answer(server: &Rc<Server>, request: &Request<'_>) -> Reply 
             server.quit();
             Reply::text("OK\n")
         }
-        "/ready" => state::ready(server),
+        "/ready" => state::ready(server, request),
         "/reopen_logs" => {
             server.reopen_logs();
             Reply::text("OK\n")

@@ -5,6 +5,7 @@ use crate::{
     logging::{COMPONENTS, level_name, parse_level},
     server::{Server, State},
     server_stats::Memory,
+    xds::Report,
 };
 use serde_json::json;
 use sota_config::listener::TrafficDirection;
@@ -12,12 +13,28 @@ use sota_plugin::http::StatusCode;
 use sota_proxy::{listener::ListenerConfig, worker::WorkerCommand};
 use std::{fmt::Write, rc::Rc, time::Duration};
 
-pub(super) fn ready(server: &Server) -> Reply {
-    let text = format!("{}\n", state_name(server.state()));
+/// With `verbose` it says what is awaited, and what is only remembered of a control plane.
+pub(super) fn ready(server: &Server, request: &Request<'_>) -> Reply {
+    let mut text = format!("{}\n", state_name(server.state()));
+    if request.parameter("verbose").is_some() {
+        let Report { awaited, remembered } = server.discovery_report();
+        text.extend(awaited.iter().map(|what| format!("awaited: {what}\n")));
+        text.extend(remembered.iter().map(|what| format!("remembered: {what}\n")));
+    }
     match server.state() {
         State::Live => Reply::text(text),
         _ => Reply::error(StatusCode::SERVICE_UNAVAILABLE, text),
     }
+}
+
+/// What is awaited, as Envoy's `UnreadyTargetsDumps`.
+pub(super) fn init_dump(server: &Server) -> Reply {
+    let awaited = server.discovery_report().awaited;
+    let dumps = match awaited.is_empty() {
+        true => json!([]),
+        false => json!([{"name": "init manager Server", "target_names": awaited}]),
+    };
+    json_reply(&json!({"unready_targets_dumps": dumps}))
 }
 
 fn state_name(state: State) -> &'static str {

@@ -203,7 +203,7 @@ impl Builder {
 }
 
 /// The name that stands in the resource; around it there may be none.
-fn name_of(kind: Kind, resource: &Resource) -> String {
+pub(in crate::xds) fn name_of(kind: Kind, resource: &Resource) -> String {
     let inner = match kind {
         Kind::Endpoints => resource.text_field(1, "cluster_name"),
         Kind::Clusters | Kind::Secrets | Kind::Listeners | Kind::Routes => resource.text_field(1, "name"),

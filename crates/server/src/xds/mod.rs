@@ -6,13 +6,15 @@
 //! that is built, the next is not read.
 
 mod build;
+mod cache;
 mod file;
 mod manager;
 mod stats;
 mod stream;
 mod subscription;
 
-pub(crate) use manager::{Xds, node_bytes};
+pub(crate) use cache::Cache;
+pub(crate) use manager::{Report, Xds, node_bytes};
 
 use sota_envoy::discovery::Response;
 use std::collections::BTreeSet;
@@ -38,6 +40,17 @@ impl Kind {
             Self::Secrets => "envoy.extensions.transport_sockets.tls.v3.Secret",
             Self::Listeners => "envoy.config.listener.v3.Listener",
             Self::Routes => "envoy.config.route.v3.RouteConfiguration",
+        }
+    }
+
+    /// In words, for people.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Clusters => "clusters",
+            Self::Endpoints => "endpoints",
+            Self::Secrets => "secrets",
+            Self::Listeners => "listeners",
+            Self::Routes => "routes",
         }
     }
 
@@ -69,6 +82,9 @@ fn aggregated_method(is_delta: bool) -> &'static str {
         true => "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources",
     }
 }
+
+/// The stream of updates that were not sent by anybody, but remembered. Real ones are numbered from 1.
+const REMEMBERED: u64 = 0;
 
 /// What a source is told.
 enum Command {

@@ -1,6 +1,6 @@
 //! What is wanted of one kind on one stream, and what the control plane has to be told of it. No I/O.
 
-use super::{Answer, Kind};
+use super::{Answer, Kind, REMEMBERED};
 use sota_envoy::discovery::Request;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,7 +84,8 @@ impl Subscription {
 
     /// Notes what is in force since this answer.
     pub(super) fn note(&mut self, answer: &Answer) {
-        if answer.error.is_none() {
+        // A version of the whole that is only remembered may stand for more than what is there.
+        if answer.error.is_none() && answer.stream != REMEMBERED {
             self.version.clone_from(&answer.version);
         }
         if self.is_delta {

@@ -6,12 +6,16 @@
 mod clusters;
 mod endpoints;
 mod listeners;
+mod report;
 mod routes;
 mod secrets;
 
+pub(crate) use report::Report;
+
 use super::{
-    Answer, Command, Event, Kind, Update,
-    build::{Before, Builder},
+    Answer, Command, Event, Kind, REMEMBERED, Update,
+    build::{Before, Builder, name_of},
+    cache::Cache,
     file,
     stats::SubscriptionStats,
     stream::Stream,
@@ -24,6 +28,7 @@ use sota_config::{
     config_source::{ConfigSource, DynamicResources, SourceKind},
     secret::{Secret, SecretRef},
 };
+use sota_envoy::discovery::Resource;
 use sota_plugin::stats::Group;
 use sota_proxy::{
     context::WorkerContext,
@@ -33,10 +38,11 @@ use sota_proxy::{
     upstream::{ClusterConfig, Discovery, DiscoveryNote},
 };
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashSet},
     rc::Rc,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{
     Notify,
@@ -58,14 +64,15 @@ pub(crate) struct Xds {
 struct Ready {
     is: std::cell::Cell<bool>,
     changed: Notify,
+    report: RefCell<Report>,
 }
 
 impl Xds {
     /// Begins to ask for everything that the configuration wants.
-    pub(crate) fn start(server: &Rc<Server>, dynamic: &DynamicResources) -> Self {
+    pub(crate) fn start(server: &Rc<Server>, dynamic: &DynamicResources, cache: Option<Cache>) -> Self {
         let (events, receiver) = unbounded_channel();
         let ready = Rc::new(Ready::default());
-        let mut manager = Manager::new(server, dynamic, &events, &ready);
+        let mut manager = Manager::new(server, dynamic, &events, &ready, cache);
         tokio::task::spawn_local(async move { manager.run(receiver).await });
         Self { events, ready }
     }
@@ -78,6 +85,11 @@ impl Xds {
                 ready.changed.notified().await;
             }
         }
+    }
+
+    /// What is awaited, and what is only remembered.
+    pub(crate) fn report(&self) -> Report {
+        self.ready.report.borrow().clone()
     }
 
     /// The file of the process was read again: its clusters and listeners may want other things.
@@ -144,6 +156,9 @@ struct Manager {
     dynamic: DynamicResources,
     events: UnboundedSender<Event>,
     ready: Rc<Ready>,
+    cache: Option<Cache>,
+    /// What is served from the cache: the source has not answered.
+    remembered: BTreeSet<(usize, Kind)>,
     sources: Vec<Source>,
     /// What was accepted last, by name.
     clusters: BTreeMap<String, u64>,
@@ -169,6 +184,7 @@ impl Manager {
         dynamic: &DynamicResources,
         events: &UnboundedSender<Event>,
         ready: &Rc<Ready>,
+        cache: Option<Cache>,
     ) -> Self {
         let local = Local::new(server.concurrency, Arc::clone(&server.process), server.scope.clone());
         Self {
@@ -177,6 +193,8 @@ impl Manager {
             dynamic: dynamic.clone(),
             events: events.clone(),
             ready: Rc::clone(ready),
+            cache,
+            remembered: BTreeSet::new(),
             sources: Vec::new(),
             clusters: BTreeMap::new(),
             listeners: BTreeMap::new(),
@@ -203,8 +221,13 @@ impl Manager {
         self.advance();
         let mut batch = Vec::new();
         loop {
+            let due = self.cache.as_ref().and_then(Cache::due);
             let count = tokio::select! {
                 count = events.recv_many(&mut batch, BATCH) => count,
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
+                    self.cache.iter_mut().for_each(Cache::save);
+                    continue;
+                }
                 () = tokio::time::sleep(UNUSED_SECRETS), if !self.secrets.is_empty() => {
                     self.forget_unused_secrets();
                     continue;
@@ -312,6 +335,7 @@ impl Manager {
         let id = self.source(&source.kind, kind);
         self.stats(kind).inspect(|stats| stats.update_attempt.inc());
         self.tell(id, Command::Watch(kind, None));
+        self.recall(id, kind, None);
         self.wait(&source, Event::Late(kind, id, String::new()));
     }
 
@@ -351,6 +375,7 @@ impl Manager {
             self.ready.changed.notify_waiters();
         }
         self.server.resources.note_warming(self.warming_clusters.len(), self.warming_listeners.len());
+        self.ready.report.replace(self.report());
     }
 
     fn lost(&mut self, source: usize) {
@@ -391,6 +416,9 @@ impl Manager {
         let Update { source, kind, stream, is_whole, mut response } = update;
         let (version, nonce) = (response.version.clone(), response.nonce.clone());
         let removed = std::mem::take(&mut response.removed);
+        let label = self.sources.get(source).and_then(Source::label).filter(|_| self.cache.is_some());
+        let named = |resource: &Resource| (name_of(kind, resource), resource.clone());
+        let came: Vec<_> = label.iter().flat_map(|_| response.resources.iter().map(named)).collect();
         let (accepted, errors) = match kind {
             Kind::Clusters => self.update_clusters(response, is_whole, &removed).await,
             Kind::Listeners => self.update_listeners(response, is_whole, &removed).await,
@@ -403,6 +431,13 @@ impl Manager {
             tracing::warn!(target: "config", "resources are refused: {error}");
         }
         self.arrived.insert(kind);
+        if let Some((cache, label)) = self.cache.as_mut().zip(label) {
+            cache.keep(&label, kind, &version, came, &accepted, (is_whole, &removed));
+            if stream != REMEMBERED {
+                self.remembered.remove(&(source, kind));
+                cache.forget(&label, kind);
+            }
+        }
         if let Some(stats) = self.stats(kind) {
             stats.update_attempt.inc();
             if error.is_some() {
@@ -441,7 +476,7 @@ impl Manager {
     }
 
     /// Tells every source of named resources which ones are wanted.
-    fn tell_names(&self, kind: Kind, wanted: impl Iterator<Item = Key>) {
+    fn tell_names(&mut self, kind: Kind, wanted: impl Iterator<Item = Key>) {
         let mut names: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
         for (id, source) in self.sources.iter().enumerate() {
             if source.of.is_none_or(|of| of == kind) {
@@ -452,6 +487,7 @@ impl Manager {
             names.entry(id).or_default().insert(name);
         }
         for (id, names) in names {
+            self.recall(id, kind, Some(&names));
             self.tell(id, Command::Watch(kind, Some(names)));
         }
     }
