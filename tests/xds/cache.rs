@@ -76,8 +76,7 @@ fn the_state_of_the_world_is_remembered_and_what_is_awaited_is_told() {
     let one = answering("one");
     let (folder, mut plane) = (temp_dir(), Plane::start());
     let config = bootstrap(plane.address, "GRPC", "0s", "");
-    let with_admin = config.clone();
-    let starting = start_cached(with_admin, folder.path());
+    let starting = start_cached(config.clone(), folder.path());
     plane.asks("Cluster");
     plane.world("Cluster", "7", &[&cluster("a")]);
     plane.asks(ENDPOINTS);
@@ -100,7 +99,7 @@ fn the_state_of_the_world_is_remembered_and_what_is_awaited_is_told() {
     drop((proxy, plane));
 
     let proxy = start_cached(config.replace("initial_fetch_timeout: 0s", "initial_fetch_timeout: 1s"), folder.path());
-    let mut plane = Plane::at(port);
+    let plane = Plane::at(port);
     let asked = plane.asks("Cluster");
     assert_eq!(asked.request.str("version_info"), "", "a version that is only remembered is not claimed");
     let proxy = proxy.join().unwrap();
