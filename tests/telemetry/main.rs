@@ -1,6 +1,7 @@
 //! Telemetry of the whole process, taken by collectors that decode it with the protocols' own definitions.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access_logs;
 mod collector;
 mod sinks;
 mod traces;

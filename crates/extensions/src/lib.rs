@@ -20,7 +20,7 @@ mod rbac;
 #[cfg(test)]
 mod testing;
 
-use access_loggers::{file, stream};
+use access_loggers::{file, grpc, stream};
 use filters::{http, listener, network};
 use sota_plugin::{Registry, extension::DuplicateExtension};
 
@@ -80,13 +80,15 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
     ] {
         registry.http_filters.add(extension)?;
     }
-    for extension in [&file::EXTENSION, &stream::STDOUT, &stream::STDERR] {
+    for extension in [&file::EXTENSION, &grpc::HTTP, &grpc::TCP, &stream::STDOUT, &stream::STDERR] {
         registry.access_loggers.add(extension)?;
     }
     for (alias, extension) in [
         ("envoy.file_access_log", &file::EXTENSION),
         ("envoy.stdout_access_log", &stream::STDOUT),
         ("envoy.stderr_access_log", &stream::STDERR),
+        ("envoy.http_grpc_access_log", &grpc::HTTP),
+        ("envoy.tcp_grpc_access_log", &grpc::TCP),
     ] {
         registry.access_loggers.add_alias(alias, extension)?;
     }

@@ -3,13 +3,20 @@
 use crate::{
     LocalFuture,
     future::{First, race},
+    grpc::{Call, GrpcError, GrpcService},
     http::{Headers, RequestHead, ResponseHead},
     info::{RouteInfo, StreamInfo},
     stats::Scope,
     upstream::{Cluster, UpstreamError},
 };
 use bytes::{Bytes, BytesMut};
-use std::{any::Any, fmt, future::Future, rc::Rc, time::Duration};
+use std::{
+    any::Any,
+    fmt,
+    future::{Future, ready},
+    rc::Rc,
+    time::Duration,
+};
 
 /// What the data plane does for extensions on a worker.
 pub trait WorkerServices {
@@ -25,6 +32,11 @@ pub trait WorkerServices {
     fn cluster_health(&self, cluster: &str) -> Option<ClusterHealth>;
     /// The cluster of this name, to send something to from `worker`, which is this one.
     fn cluster(&self, name: &str, worker: &WorkerCx) -> Option<Cluster>;
+    /// A gRPC call on a host of a cluster. By default there is no cluster.
+    fn grpc_call(&self, service: &GrpcService, _path: &str) -> LocalFuture<Result<Call, GrpcError>> {
+        let error = GrpcError::NoCluster(service.cluster.clone());
+        Box::pin(ready(Err(error)))
+    }
     /// A number that no other stream of the process has.
     fn next_stream_id(&self) -> u64;
 }
@@ -100,6 +112,11 @@ impl WorkerCx {
     /// request asks again.
     pub fn cluster(&self, name: &str) -> Result<Cluster, UpstreamError> {
         self.0.services.cluster(name, self).ok_or_else(|| UpstreamError::UnknownCluster(name.into()))
+    }
+
+    /// Begins a call of the service's method at `path`.
+    pub fn grpc_call(&self, service: &GrpcService, path: &str) -> LocalFuture<Result<Call, GrpcError>> {
+        self.0.services.grpc_call(service, path)
     }
 
     /// A number that no other stream of the process has, for [`StreamInfo`].

@@ -14,6 +14,7 @@ pub mod file_version;
 pub mod filter;
 pub mod format;
 pub mod future;
+pub mod grpc;
 pub mod hash;
 pub mod http;
 pub mod info;

@@ -1,6 +1,7 @@
 //! What everything on a worker can reach: time and tasks, clusters, and both as extensions see them.
 
 use crate::{
+    grpc::GrpcStream,
     local::Local,
     recorder::Recorder,
     upstream::{self, Clusters},
@@ -8,6 +9,7 @@ use crate::{
 use sota_plugin::{
     LocalFuture,
     cx::{ClusterHealth, WorkerCx, WorkerServices},
+    grpc::{Call, GrpcError, GrpcService},
     upstream::Cluster,
 };
 use std::{rc::Rc, time::Duration};
@@ -66,6 +68,17 @@ impl WorkerServices for Services {
 
     fn cluster(&self, name: &str, worker: &WorkerCx) -> Option<Cluster> {
         self.clusters.get(name).map(|cluster| upstream::for_extensions(cluster, worker))
+    }
+
+    fn grpc_call(&self, service: &GrpcService, path: &str) -> LocalFuture<Result<Call, GrpcError>> {
+        let (service, path) = (service.clone(), path.to_owned());
+        let found = self.clusters.get(&service.cluster);
+        Box::pin(async move {
+            let cluster = found.ok_or_else(|| GrpcError::NoCluster(service.cluster.clone()))?;
+            let authority = if service.authority.is_empty() { &service.cluster } else { &service.authority };
+            let call = GrpcStream::open(&cluster, &path, authority, &service.metadata).await?;
+            Ok(Call::new(Box::new(call)))
+        })
     }
 
     fn next_stream_id(&self) -> u64 {

@@ -7,7 +7,10 @@ use crate::{
     wire::{BodyError, Part, ResponseEvent, http2::ClientStream},
 };
 use bytes::{Buf, Bytes, BytesMut};
-use sota_plugin::http::{GrpcStatus, HeaderId, Headers, Method, RequestHead, ResponseHead, StatusCode};
+use sota_plugin::{
+    grpc::CallServices,
+    http::{GrpcStatus, HeaderId, Headers, Method, RequestHead, ResponseHead, StatusCode},
+};
 use std::{
     future::poll_fn,
     rc::Rc,
@@ -19,32 +22,7 @@ const MAX_MESSAGE: usize = 64 << 20;
 /// What stands before each message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
-/// How a call went wrong.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GrpcError {
-    /// There is no host.
-    #[error("the cluster has no healthy host")]
-    NoHost,
-    /// The host cannot be reached.
-    #[error("{0}")]
-    Connect(String),
-    /// The cluster does not speak HTTP/2.
-    #[error("the cluster does not speak HTTP/2; set http2_protocol_options")]
-    NotHttp2,
-    /// The call could not be begun, or its connection or stream was lost.
-    #[error("{0}")]
-    Lost(String),
-    /// The peer has ended the call with this status.
-    #[error("the call ended with {}{}", code_name(*.0), if .1.is_empty() { String::new() } else { format!(": {}", .1) })]
-    Status(GrpcStatus, String),
-    /// It is no gRPC that the peer speaks.
-    #[error("{0}")]
-    Malformed(&'static str),
-}
-
-fn code_name(status: GrpcStatus) -> String {
-    status.snake_case().map_or_else(|| status.0.to_string(), str::to_owned)
-}
+pub use sota_plugin::grpc::GrpcError;
 
 /// One call. Dropped before its end, it is reset.
 pub struct GrpcStream {
@@ -59,6 +37,24 @@ pub struct GrpcStream {
     ends: bool,
     has_head: bool,
     head: ResponseHead,
+}
+
+impl CallServices for GrpcStream {
+    fn send(&mut self, message: &[u8]) {
+        Self::send(self, message);
+    }
+
+    fn end(&mut self) {
+        self.ends = true;
+    }
+
+    fn unsent(&self) -> usize {
+        Self::unsent(self)
+    }
+
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, GrpcError>> {
+        Self::poll_message(self, cx)
+    }
 }
 
 impl GrpcStream {

@@ -3,4 +3,5 @@
 mod writer;
 
 pub(crate) mod file;
+pub(crate) mod grpc;
 pub(crate) mod stream;
