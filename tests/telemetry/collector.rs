@@ -1,4 +1,4 @@
-//! A collector of telemetry over gRPC: it takes every call and keeps the messages.
+//! A gRPC service that takes every call, keeps the messages and answers as it is told: a collector of telemetry, for one.
 
 use bytes::{Buf, Bytes, BytesMut};
 use std::{
@@ -10,6 +10,9 @@ use std::{
 /// What came: the call's path and the message.
 type Calls = Arc<Mutex<Vec<(String, Bytes)>>>;
 
+/// What the one message of an answer is made of: the last message of the call.
+type Answer = fn(&Bytes) -> Vec<u8>;
+
 /// The collector. It stops with the value.
 pub(crate) struct Collector {
     pub(crate) address: SocketAddr,
@@ -20,6 +23,10 @@ pub(crate) struct Collector {
 
 impl Collector {
     pub(crate) fn start() -> Self {
+        Self::answering(|_| Vec::new())
+    }
+
+    pub(crate) fn answering(answer: Answer) -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -31,7 +38,7 @@ impl Collector {
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 tokio::select! {
-                    () = accept(listener, kept) => {}
+                    () = accept(listener, kept, answer) => {}
                     _ = stopped => {}
                 }
             });
@@ -66,24 +73,29 @@ impl Drop for Collector {
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, calls: Calls) {
+async fn accept(listener: tokio::net::TcpListener, calls: Calls, answer: Answer) {
     while let Ok((stream, _)) = listener.accept().await {
         let calls = Arc::clone(&calls);
         tokio::spawn(async move {
             let Ok(mut connection) = h2::server::handshake(stream).await else { return };
             while let Some(Ok((request, respond))) = connection.accept().await {
-                tokio::spawn(take(request, respond, Arc::clone(&calls)));
+                tokio::spawn(take(request, respond, Arc::clone(&calls), answer));
             }
         });
     }
 }
 
-/// Takes the messages of a call as they come, and answers with an empty one at its end.
-async fn take(request: http::Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>, calls: Calls) {
+/// Takes the messages of a call as they come, and answers at its end.
+async fn take(
+    request: http::Request<h2::RecvStream>,
+    mut respond: h2::server::SendResponse<Bytes>,
+    calls: Calls,
+    answer: Answer,
+) {
     let path = request.uri().path().to_owned();
     assert_eq!(request.headers()["content-type"], "application/grpc");
     let mut body = request.into_body();
-    let mut buffer = BytesMut::new();
+    let (mut buffer, mut last) = (BytesMut::new(), Bytes::new());
     while let Some(Ok(data)) = body.data().await {
         let _ = body.flow_control().release_capacity(data.len());
         buffer.extend_from_slice(&data);
@@ -92,12 +104,17 @@ async fn take(request: http::Request<h2::RecvStream>, mut respond: h2::server::S
         {
             buffer.advance(5);
             let message = buffer.split_to(length).freeze();
+            last = message.clone();
             calls.lock().unwrap().push((path.clone(), message));
         }
     }
     let head = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
     let Ok(mut stream) = respond.send_response(head, false) else { return };
-    let _ = stream.send_data(Bytes::from_static(&[0; 5]), false);
+    let body = answer(&last);
+    let mut framed = vec![0];
+    framed.extend_from_slice(&(body.len() as u32).to_be_bytes());
+    framed.extend_from_slice(&body);
+    let _ = stream.send_data(framed.into(), false);
     let mut trailers = http::HeaderMap::new();
     trailers.insert("grpc-status", "0".parse().unwrap());
     let _ = stream.send_trailers(trailers);

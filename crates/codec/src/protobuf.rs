@@ -108,6 +108,78 @@ impl Message {
     }
 }
 
+/// The value of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// An integer, an enum or a bool.
+    Varint(u64),
+    /// A `fixed64`, `sfixed64` or `double`, by its bits.
+    Fixed64(u64),
+    /// A `fixed32`, `sfixed32` or `float`, by its bits.
+    Fixed32(u32),
+    /// A string, bytes, a message, or packed numbers.
+    Bytes(&'a [u8]),
+}
+
+/// It is no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is no protobuf message")]
+pub struct Malformed;
+
+/// The fields of a message, by number, as they come. Groups are refused; nothing is copied.
+pub fn fields(message: &[u8]) -> impl Iterator<Item = Result<(u32, Value<'_>), Malformed>> {
+    let mut rest = message;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let field = field(&mut rest).ok_or(Malformed);
+        if field.is_err() {
+            rest = &[];
+        }
+        Some(field)
+    })
+}
+
+fn field<'a>(rest: &mut &'a [u8]) -> Option<(u32, Value<'a>)> {
+    let key = varint(rest)?;
+    let number = u32::try_from(key >> 3).ok().filter(|number| *number > 0)?;
+    let value = match (key & 7) as u32 {
+        VARINT => Value::Varint(varint(rest)?),
+        FIXED64 => {
+            let (octets, behind) = rest.split_first_chunk()?;
+            *rest = behind;
+            Value::Fixed64(u64::from_le_bytes(*octets))
+        }
+        LENGTH => {
+            let length = usize::try_from(varint(rest)?).ok()?;
+            let (bytes, behind) = rest.split_at_checked(length)?;
+            *rest = behind;
+            Value::Bytes(bytes)
+        }
+        FIXED32 => {
+            let (octets, behind) = rest.split_first_chunk()?;
+            *rest = behind;
+            Value::Fixed32(u32::from_le_bytes(*octets))
+        }
+        _ => return None,
+    };
+    Some((number, value))
+}
+
+fn varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (octet, behind) = rest.split_first()?;
+        *rest = behind;
+        value |= u64::from(octet & 0x7f) << shift;
+        if octet & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +196,15 @@ mod tests {
             0, 0x15, 2, 0, 0, 0,
         ];
         assert_eq!(message.as_bytes(), wanted);
+        let read: Vec<_> = fields(message.as_bytes()).collect::<Result<_, _>>().unwrap();
+        let [(1, Value::Varint(150)), (2, Value::Bytes(b"testing")), (5, Value::Bytes(inner))] = read[..] else {
+            panic!("{read:?}")
+        };
+        let inner: Vec<_> = fields(inner).collect::<Result<_, _>>().unwrap();
+        assert_eq!(inner, [(1, Value::Fixed64(1)), (2, Value::Fixed32(2))]);
+        for broken in [&[8][..], &[8, 0x80], &[0x12, 5, 1], &[0x0b], &[0xff; 12], &[0, 1], &[0x09, 1], &[0x15, 1]] {
+            assert_eq!(fields(broken).last(), Some(Err(Malformed)), "{broken:?}");
+        }
         let mut large = Message::new();
         large.always_uint(16, u64::MAX);
         assert_eq!(large.into_bytes(), [0x80, 1, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1]);

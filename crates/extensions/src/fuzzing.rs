@@ -2,7 +2,7 @@
 
 use crate::{
     compression::DecompressorLibrary,
-    filters::http::{fuzz_session, fuzz_web_text},
+    filters::http::{fuzz_response, fuzz_session, fuzz_web_text},
     istio::fuzz_structure,
 };
 
@@ -39,4 +39,9 @@ pub fn fuzz_peer_metadata(data: &[u8]) {
 /// The cookies of sessions.
 pub fn fuzz_session_cookie(data: &[u8]) {
     fuzz_session(data);
+}
+
+/// What a rate-limit service answers.
+pub fn fuzz_rate_limit(data: &[u8]) {
+    fuzz_response(data);
 }

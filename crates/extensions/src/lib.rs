@@ -11,6 +11,7 @@ mod format;
 #[doc(hidden)]
 pub mod fuzzing;
 mod header_options;
+mod http_status;
 mod istio;
 mod lazy_stats;
 mod match_tree;
@@ -68,6 +69,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &http::header_to_metadata::EXTENSION,
         &http::health_check::EXTENSION,
         &http::local_ratelimit::EXTENSION,
+        &http::ratelimit::EXTENSION,
         &http::rbac::EXTENSION,
         &http::set_filter_state::EXTENSION,
         &http::set_metadata::EXTENSION,

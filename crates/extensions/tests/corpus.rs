@@ -46,6 +46,11 @@ fn session_cookie() {
 }
 
 #[test]
+fn rate_limit() {
+    replay("rate_limit", fuzzing::fuzz_rate_limit);
+}
+
+#[test]
 fn peer_metadata() {
     replay("peer_metadata", fuzzing::fuzz_peer_metadata);
 }

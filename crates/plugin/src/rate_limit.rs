@@ -48,7 +48,7 @@ pub struct Descriptor {
 #[derive(Debug, Clone)]
 struct RateLimit {
     stage: u32,
-    is_disabled_by_key: bool,
+    disable_key: String,
     actions: Box<[Action]>,
     hits: Hits,
     is_negative: bool,
@@ -97,16 +97,17 @@ impl RateLimits {
     }
 
     /// The descriptors of a request at a stage (0 to 10). `local_cluster`: the name of our own cluster. A rate limit with
-    /// an action that has nothing to say makes none.
+    /// an action that has nothing to say makes none, and so does one with a `disable_key` that is not `enabled`.
     pub fn descriptors(
         &self,
-        stage: u32,
+        (stage, enabled): (u32, &dyn Fn(&str) -> bool),
         local_cluster: &str,
         head: &RequestHead,
         info: &StreamInfo,
         out: &mut Vec<Descriptor>,
     ) {
-        let limits = self.0.iter().filter(|limit| limit.stage == stage && !limit.is_disabled_by_key);
+        let is_on = |limit: &&RateLimit| limit.disable_key.is_empty() || enabled(&limit.disable_key);
+        let limits = self.0.iter().filter(|limit| limit.stage == stage).filter(is_on);
         out.extend(limits.filter_map(|limit| limit.descriptor(local_cluster, head, info)));
     }
 }
@@ -126,7 +127,7 @@ impl RateLimit {
         };
         Ok(Self {
             stage: node.u32("stage").unwrap_or(0),
-            is_disabled_by_key: !node.str("disable_key").is_empty(),
+            disable_key: node.str("disable_key").to_owned(),
             actions: actions.collect::<Result<_, _>>()?,
             hits,
             is_negative: addend.bool("is_negative_hits"),
@@ -361,9 +362,9 @@ mod tests {
         info.metadata.set("ns", "k", s("v"));
         let mut out = Vec::new();
         let limits = limits(actions).unwrap();
-        limits.descriptors(1, "us", &head, &info, &mut out);
+        limits.descriptors((1, &|_| false), "us", &head, &info, &mut out);
         assert!(out.is_empty(), "another stage");
-        limits.descriptors(0, "us", &head, &info, &mut out);
+        limits.descriptors((0, &|_| false), "us", &head, &info, &mut out);
         out.pop().map(|descriptor| descriptor.entries)
     }
 

@@ -129,14 +129,14 @@ pub enum DataStatus {
     Wait(LocalFuture<Resume<Bytes>>),
 }
 
-/// An edit to what was waited over.
-pub type Edit<H> = Box<dyn FnOnce(&mut H, &mut StreamCx<'_>)>;
+/// An edit to what was waited over, or an answer instead.
+pub type Edit<H> = Box<dyn FnOnce(&mut H, &mut StreamCx<'_>) -> Result<(), Box<LocalReply>>>;
 
 /// How a stream goes on after a wait.
 pub enum Resume<H> {
     /// As it is.
     Continue,
-    /// With a change.
+    /// With a change, or with an answer that only what was waited over can decide on.
     Edit(Edit<H>),
     /// With an answer instead.
     Reply(Box<LocalReply>),
@@ -145,7 +145,15 @@ pub enum Resume<H> {
 impl<H> Resume<H> {
     /// Goes on with a change.
     pub fn edit(edit: impl FnOnce(&mut H, &mut StreamCx<'_>) + 'static) -> Self {
-        Self::Edit(Box::new(edit))
+        Self::Edit(Box::new(move |held, cx| {
+            edit(held, cx);
+            Ok(())
+        }))
+    }
+
+    /// Looks at what was waited over, and goes on with it or answers instead.
+    pub fn decide(decide: impl FnOnce(&mut H, &mut StreamCx<'_>) -> Result<(), Box<LocalReply>> + 'static) -> Self {
+        Self::Edit(Box::new(decide))
     }
 }
 

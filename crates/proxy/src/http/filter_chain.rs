@@ -305,7 +305,8 @@ impl<S: Side> Passage<S> {
         match resume {
             Resume::Continue => {}
             Resume::Edit(edit) => {
-                let ((), effects) = self.call(filters, self.head_at, env, |_, cx| edit(head, cx));
+                let (edited, effects) = self.call(filters, self.head_at, env, |_, cx| edit(head, cx));
+                edited?;
                 if effects.clear_route {
                     S::clear_route(head, env);
                 }
@@ -421,7 +422,8 @@ impl<S: Side> Passage<S> {
         match resume {
             Resume::Continue => {}
             Resume::Edit(edit) => {
-                let ((), effects) = self.call(filters, transit.at, env, |_, cx| edit(&mut transit.data, cx));
+                let (edited, effects) = self.call(filters, transit.at, env, |_, cx| edit(&mut transit.data, cx));
+                edited?;
                 self.note_effects(head, env, effects, &mut transit);
             }
             Resume::Reply(reply) => return Err(reply),
@@ -482,7 +484,7 @@ impl<S: Side> Passage<S> {
         match resume {
             Resume::Continue => {}
             Resume::Edit(edit) => {
-                self.call(filters, position, env, |_, cx| edit(&mut trailers, cx));
+                self.call(filters, position, env, |_, cx| edit(&mut trailers, cx)).0?;
             }
             Resume::Reply(reply) => return Err(reply),
         }
@@ -555,6 +557,12 @@ impl<H> DefaultStatus for FilterStatus<H> {
 impl DefaultStatus for DataStatus {
     fn default_status() -> Self {
         Self::Continue
+    }
+}
+
+impl DefaultStatus for Result<(), Box<LocalReply>> {
+    fn default_status() -> Self {
+        Ok(())
     }
 }
 

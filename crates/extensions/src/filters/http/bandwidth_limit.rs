@@ -359,7 +359,7 @@ mod tests {
                         let Poll::Ready(Resume::Edit(edit)) = future.as_mut().poll(&mut cx) else {
                             panic!("the wait is over")
                         };
-                        self.stream.on_response(|cx| edit(&mut data, cx));
+                        assert!(self.stream.on_response(|cx| edit(&mut data, cx)).is_ok());
                     }
                     _ => unreachable!("nothing is buffered or answered"),
                 }

@@ -17,6 +17,7 @@ pub(crate) mod header_mutation;
 pub(crate) mod header_to_metadata;
 pub(crate) mod health_check;
 pub(crate) mod local_ratelimit;
+pub(crate) mod ratelimit;
 pub(crate) mod rbac;
 pub(crate) mod set_filter_state;
 pub(crate) mod set_metadata;
@@ -26,4 +27,5 @@ pub(crate) mod stateful_session;
 pub(crate) mod zmq_bridge;
 
 pub(crate) use grpc_web::fuzz_web_text;
+pub(crate) use ratelimit::fuzz_response;
 pub(crate) use stateful_session::fuzz_session;

@@ -6,6 +6,7 @@ use super::{
     peer::{Peer, Speaks},
 };
 use crate::upstream::host::Host;
+use sota_codec::protobuf::{self, Value};
 use sota_plugin::http::{GrpcStatus, HeaderId, Method};
 use std::sync::Arc;
 
@@ -71,40 +72,14 @@ fn is_serving(answer: &Answer) -> bool {
 }
 
 /// The number of field 1; the last counts, and without one it is 0. `None`: it is no message.
-fn serving_status(mut message: &[u8]) -> Option<u64> {
+fn serving_status(message: &[u8]) -> Option<u64> {
     let mut status = 0;
-    while !message.is_empty() {
-        let key = varint(&mut message)?;
-        match key & 7 {
-            0 => {
-                let value = varint(&mut message)?;
-                if key >> 3 == 1 {
-                    status = value;
-                }
-            }
-            1 => message = message.get(8..)?,
-            2 => {
-                let length = usize::try_from(varint(&mut message)?).ok()?;
-                message = message.get(length..)?;
-            }
-            5 => message = message.get(4..)?,
-            _ => return None,
+    for field in protobuf::fields(message) {
+        if let (1, Value::Varint(value)) = field.ok()? {
+            status = value;
         }
     }
     Some(status)
-}
-
-fn varint(message: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (octet, rest) = message.split_first()?;
-        *message = rest;
-        value |= u64::from(octet & 0x7f) << shift;
-        if octet & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ mod limiter;
 #[cfg(test)]
 mod tests;
 
-use crate::{header_options, lazy_stats::LazyStats, matchers};
+use crate::{header_options, http_status, lazy_stats::LazyStats, matchers};
 use limiter::{Bucket, Limiter, Limits};
 use sota_config::{ConfigError, Node, TypedConfig};
 use sota_plugin::{
@@ -113,7 +113,7 @@ impl Settings {
         let rate_limits = RateLimits::read(node.list("rate_limits"));
         let grpc_status = node.bool("rate_limited_as_resource_exhausted").then_some(RESOURCE_EXHAUSTED);
         Ok(Self {
-            status: status(node.field("status"), cx)?,
+            status: http_status::error(node, "status", StatusCode::TOO_MANY_REQUESTS, cx)?,
             limiter: Limiter::new(&limits),
             limits,
             is_per_connection: node.bool("local_rate_limit_per_downstream_connection"),
@@ -138,7 +138,8 @@ impl Settings {
 
     fn descriptors(&self, head: &RequestHead, info: &StreamInfo) -> Vec<Descriptor> {
         let mut out = Vec::new();
-        let mut add = |limits: &RateLimits| limits.descriptors(self.stage, &self.local_cluster, head, info, &mut out);
+        let stage = (self.stage, &(|_: &str| false) as &dyn Fn(&str) -> bool);
+        let mut add = |limits: &RateLimits| limits.descriptors(stage, &self.local_cluster, head, info, &mut out);
         if !self.limits.has_descriptors() {
             return out;
         }
@@ -190,23 +191,6 @@ impl Settings {
         }
         reply.grpc_status = self.grpc_status;
         reply
-    }
-}
-
-/// `envoy.type.v3.HttpStatus`: an error's, otherwise 429.
-fn status(node: &Node, cx: &FactoryContext<'_>) -> Result<StatusCode, ConfigError> {
-    let Some(code) = node.get("code") else { return Ok(StatusCode::TOO_MANY_REQUESTS) };
-    if let Some(number) = code.as_u64() {
-        let found = u16::try_from(number).ok().filter(|number| *number >= 400).and_then(StatusCode::from_u16);
-        return Ok(found.unwrap_or(StatusCode::TOO_MANY_REQUESTS));
-    }
-    let name = code.as_str().unwrap_or_default();
-    let plain = |status: StatusCode| status.reason().replace([' ', '-'], "");
-    let known = (200..600).filter_map(StatusCode::from_u16).find(|status| plain(*status).eq_ignore_ascii_case(name));
-    match known {
-        Some(status) if status.as_u16() >= 400 => Ok(status),
-        Some(_) => Ok(StatusCode::TOO_MANY_REQUESTS),
-        None => Err(cx.error("status.code", code.mark, format!("the status {name} is not known"))),
     }
 }
 
