@@ -1,6 +1,10 @@
 //! Access logs that go to a service: what it gets is decoded here.
 
 use crate::{BINARY, HTTP2, cluster, collector::Collector};
+use opentelemetry_proto::tonic::{
+    collector::logs::v1::ExportLogsServiceRequest,
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+};
 use sota_testkit::{Origin, ProxyProcess, Reply, free_port, get, request, wait_until};
 use std::{
     collections::HashMap,
@@ -297,4 +301,56 @@ fn a_service_that_is_gone_costs_a_counter() {
     }
     wait_until("entries are lost", LIMIT, || proxy.stat("access_logs.grpc_access_log.logs_dropped") == 5);
     assert_eq!(get(proxy.listener("front"), "/").status(), 404);
+}
+
+/// A value as text, whatever its kind.
+fn shown(value: Option<&AnyValue>) -> String {
+    match value.and_then(|value| value.value.as_ref()) {
+        Some(Value::StringValue(text)) => text.clone(),
+        Some(Value::IntValue(number)) => format!("#{number}"),
+        Some(Value::BoolValue(flag)) => format!("?{flag}"),
+        Some(Value::ArrayValue(list)) => list.values.iter().map(|item| shown(Some(item)) + ";").collect(),
+        Some(Value::KvlistValue(list)) => {
+            list.values.iter().map(|pair| format!("{}={};", pair.key, shown(pair.value.as_ref()))).collect()
+        }
+        _ => String::new(),
+    }
+}
+
+fn find(pairs: &[KeyValue], key: &str) -> String {
+    shown(pairs.iter().find(|pair| pair.key == key).unwrap_or_else(|| panic!("no {key}: {pairs:?}")).value.as_ref())
+}
+
+#[test]
+fn open_telemetry_gets_log_records() {
+    let (origin, service) = (Origin::named("one"), Collector::start());
+    let log = "{name: otel, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig, \
+               common_config: {log_name: mine, transport_api_version: V3, buffer_flush_interval: 0.05s, grpc_service: {envoy_grpc: {cluster_name: service}}}, \
+               resource_attributes: {values: [{key: k8s.cluster, value: {string_value: east}}]}, \
+               body: {string_value: \"%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE%\"}, \
+               attributes: {values: [{key: agent, value: {string_value: \"%REQ(USER-AGENT)%\"}}, {key: number, value: {int_value: 7}}, \
+               {key: list, value: {array_value: {values: [{bool_value: true}, {string_value: \"%ROUTE_NAME%\"}]}}}, \
+               {key: map, value: {kvlist_value: {values: [{key: code, value: {string_value: \"%RESPONSE_CODE%\"}}]}}}]}}}";
+    let proxy = start(origin.port(), service.address.port(), log, "");
+    let bytes = b"GET /a HTTP/1.1\r\nhost: shop\r\nuser-agent: t\xe9st\r\nconnection: close\r\n\r\n";
+    assert_eq!(request(proxy.listener("front"), bytes).status(), 200);
+    let (resource, record) = service.wait("LogsService/Export", |requests: Vec<ExportLogsServiceRequest>| {
+        let logs = requests.into_iter().flat_map(|request| request.resource_logs).next()?;
+        let record = logs.scope_logs.first()?.log_records.first()?.clone();
+        Some((logs.resource?.attributes, record))
+    });
+    for (key, value) in
+        [("log_name", "mine"), ("cluster_name", "shop"), ("node_name", "node-1"), ("k8s.cluster", "east")]
+    {
+        assert_eq!(find(&resource, key), value);
+    }
+    assert_eq!(shown(record.body.as_ref()), "GET /a 200");
+    assert!(find(&record.attributes, "agent").starts_with('t'));
+    assert_eq!(
+        (find(&record.attributes, "number").as_str(), find(&record.attributes, "list").as_str()),
+        ("#7", "?true;everything;")
+    );
+    assert_eq!(find(&record.attributes, "map"), "code=200;");
+    assert!(record.time_unix_nano > 1_700_000_000_000_000_000);
+    wait_until("the count", LIMIT, || proxy.stat("access_logs.open_telemetry_access_log.logs_written") == 1);
 }

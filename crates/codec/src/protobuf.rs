@@ -76,6 +76,12 @@ impl Message {
         self.fixed64(field, value.to_bits())
     }
 
+    /// Fields that were written before.
+    pub fn raw(&mut self, fields: &[u8]) -> &mut Self {
+        self.0.extend_from_slice(fields);
+        self
+    }
+
     /// A message within, also an empty one.
     pub fn message(&mut self, field: u32, write: impl FnOnce(&mut Self)) -> &mut Self {
         let mut inner = Self::new();

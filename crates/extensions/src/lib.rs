@@ -21,7 +21,7 @@ mod rbac;
 #[cfg(test)]
 mod testing;
 
-use access_loggers::{file, grpc, stream};
+use access_loggers::{file, grpc, open_telemetry, stream};
 use filters::{http, listener, network};
 use sota_plugin::{Registry, extension::DuplicateExtension};
 
@@ -82,7 +82,9 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
     ] {
         registry.http_filters.add(extension)?;
     }
-    for extension in [&file::EXTENSION, &grpc::HTTP, &grpc::TCP, &stream::STDOUT, &stream::STDERR] {
+    for extension in
+        [&file::EXTENSION, &grpc::HTTP, &grpc::TCP, &open_telemetry::EXTENSION, &stream::STDOUT, &stream::STDERR]
+    {
         registry.access_loggers.add(extension)?;
     }
     for (alias, extension) in [

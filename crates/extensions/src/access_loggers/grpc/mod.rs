@@ -2,8 +2,8 @@
 //! (`envoy.service.accesslog.v3.AccessLogService`), many in a message, on one stream for each worker.
 
 mod entry;
-mod stream;
 
+use super::delivery::{Delivery, Queue};
 use entry::EntryWriter;
 use sota_codec::protobuf::Message;
 use sota_config::{ConfigError, Node, TypedConfig};
@@ -13,8 +13,7 @@ use sota_plugin::{
     cx::WorkerCx,
     grpc::GrpcService,
 };
-use std::{rc::Rc, sync::Arc, time::Duration};
-use stream::LogStream;
+use std::{rc::Rc, sync::Arc};
 
 /// The extension for streams of HTTP.
 pub(crate) static HTTP: Extension<dyn AccessLoggerConfig> = Extension {
@@ -43,23 +42,14 @@ enum Kind {
     Tcp = 3,
 }
 
-const DEFAULT_BUFFER: usize = 16 * 1024;
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+const METHOD: &str = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs";
 
 /// What is configured (`CommonGrpcAccessLogConfig` and what stands around it).
-struct Settings {
+struct Config {
     kind: Kind,
-    service: GrpcService,
-    /// The `Identifier` of each stream, as bytes.
-    identifier: Vec<u8>,
-    /// A message is sent with so many octets of entries.
-    buffer: usize,
-    /// Or after so long.
-    interval: Duration,
-    writer: EntryWriter,
+    writer: Arc<EntryWriter>,
+    delivery: Arc<Delivery>,
 }
-
-struct Config(Arc<Settings>);
 
 fn build(
     config: &TypedConfig,
@@ -72,19 +62,32 @@ fn build(
     let common = node.field("common_config");
     let here = format!("{}.common_config", cx.path);
     let service = GrpcService::read(common, "grpc_service", &FactoryContext { path: &here, ..*cx })?;
-    Ok(Arc::new(Config(Arc::new(Settings {
+    let (buffer, interval) = Delivery::limits(common);
+    let identifier = identifier(common.str("log_name"), cx);
+    let wrap = move |entries: &[u8], is_first: bool| {
+        let mut message = Message::new();
+        message.bytes(1, if is_first { &identifier } else { &[] }).bytes(kind as u32, entries);
+        message.into_bytes()
+    };
+    Ok(Arc::new(Config {
         kind,
-        service,
-        identifier: identifier(common.str("log_name"), cx),
-        buffer: common.uint("buffer_size_bytes").and_then(|size| size.try_into().ok()).unwrap_or(DEFAULT_BUFFER),
-        interval: common.duration("buffer_flush_interval").filter(|time| !time.is_zero()).unwrap_or(DEFAULT_INTERVAL),
-        writer: EntryWriter {
+        writer: Arc::new(EntryWriter {
             request_headers: names(node, "additional_request_headers_to_log"),
             response_headers: names(node, "additional_response_headers_to_log"),
             response_trailers: names(node, "additional_response_trailers_to_log"),
             filter_state: common.strings("filter_state_objects_to_log"),
-        },
-    }))))
+        }),
+        delivery: Arc::new(Delivery {
+            service,
+            method: METHOD,
+            is_stream: true,
+            buffer,
+            interval,
+            stat_prefix: "access_logs.grpc_access_log.".to_owned(),
+            field: 1,
+            wrap: Box::new(wrap),
+        }),
+    }))
 }
 
 fn names(node: &Node, field: &str) -> Vec<String> {
@@ -110,23 +113,28 @@ fn identifier(log_name: &str, cx: &FactoryContext<'_>) -> Vec<u8> {
 
 impl AccessLoggerConfig for Config {
     fn for_worker(&self, cx: &WorkerCx) -> Box<dyn AccessLogger> {
-        Box::new(Logger { settings: Arc::clone(&self.0), stream: LogStream::new(&self.0, cx), worker: cx.clone() })
+        Box::new(Logger {
+            kind: self.kind,
+            writer: Arc::clone(&self.writer),
+            queue: Queue::new(&self.delivery, cx),
+            worker: cx.clone(),
+        })
     }
 }
 
 struct Logger {
-    settings: Arc<Settings>,
-    stream: Rc<LogStream>,
+    kind: Kind,
+    writer: Arc<EntryWriter>,
+    queue: Rc<Queue>,
     worker: WorkerCx,
 }
 
 impl AccessLogger for Logger {
     fn log(&self, entry: &LogEntry<'_>) {
-        let writer = &self.settings.writer;
-        let bytes = match self.settings.kind {
-            Kind::Http => writer.http(entry),
-            Kind::Tcp => writer.tcp(entry),
+        let bytes = match self.kind {
+            Kind::Http => self.writer.http(entry),
+            Kind::Tcp => self.writer.tcp(entry),
         };
-        self.stream.push(&self.worker, &bytes);
+        self.queue.push(&self.worker, &bytes);
     }
 }
