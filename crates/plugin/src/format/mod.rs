@@ -17,6 +17,7 @@
 
 mod json;
 pub(crate) mod operator;
+mod plain;
 mod render;
 mod template;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The operators and their arguments.
 
-use super::{FormatCx, render::Peer, time::TimeFormat};
+use super::{FormatCx, plain::Peer, time::TimeFormat};
 use crate::http::HeaderName;
 use std::{net::IpAddr, time::Duration};
 
@@ -203,7 +203,7 @@ const UNSUPPORTED: &[&str] = &["CEL", "DYNAMIC_MODULE", "FILE_CONTENT", "SECRET"
 impl Operator {
     /// Fails for an operator that does not exist, for arguments that it does not take and for those that are wrong.
     pub(super) fn build(name: &str, arguments: &Arguments<'_>) -> Result<Self, String> {
-        let plain = super::render::PLAIN.iter().find(|(known, _)| *known == name).map(|(_, plain)| *plain);
+        let plain = super::plain::PLAIN.iter().find(|(known, _)| *known == name).map(|(_, plain)| *plain);
         let takes = WITH_ARGUMENTS.iter().find(|(known, _)| *known == name).map(|(_, takes)| *takes);
         let takes = match (plain, takes) {
             (_, Some(takes)) => takes,
@@ -264,7 +264,7 @@ impl Operator {
                 Ok(Self::Constant(truncate(&value, max_length).into()))
             }
             "RESPONSE_CODE_DETAILS" if text == "ALLOW_WHITESPACES" => Ok(Self::DetailsWithSpaces),
-            "RESPONSE_CODE_DETAILS" => Ok(Self::Plain(Plain::Text(super::render::response_code_details))),
+            "RESPONSE_CODE_DETAILS" => Ok(Self::Plain(Plain::Text(super::plain::response_code_details))),
             "GRPC_STATUS" => Ok(Self::GrpcStatus(match text {
                 "" | "CAMEL_STRING" => GrpcForm::CamelCase,
                 "SNAKE_STRING" => GrpcForm::SnakeCase,
@@ -431,7 +431,7 @@ fn unknown(name: &str) -> String {
     if UNSUPPORTED.contains(&name) {
         return format!("operator {name} is not supported");
     }
-    let known = super::render::PLAIN.iter().map(|(known, _)| *known);
+    let known = super::plain::PLAIN.iter().map(|(known, _)| *known);
     let known = known.chain(WITH_ARGUMENTS.iter().map(|(known, _)| *known));
     let nearest = known.map(|known| (distance(known, name), known)).min();
     match nearest {

@@ -10,45 +10,42 @@
 //!
 //! With hedging, an attempt that takes longer than its timeout goes on while another begins; the first good response counts.
 
+mod answer;
 mod cause;
 mod hedge;
 mod retry;
+mod sending;
 
 use super::{
     SelectedRoute,
     attempt::{Attempt, Connecting},
     choice::RequestChoice,
-    exchange::{BeginError, Link},
-    failure::{ResetReason, UpstreamFault},
     mirror::{self, Mirror, MirrorOptions},
     outgoing::{Behind, Outgoing},
     retry_state::RetryState,
     route_stats::{RouteCounters, RouteStats},
-    timeouts::{Reading, Timeouts, set_millis},
+    timeouts::{Reading, Timeouts},
 };
 use crate::{
     access_log::WorkerAccessLogs,
     context::WorkerContext,
     deadline::{Deadline, Deadlines},
     trace::{AttemptSpan, Tracer},
-    upstream::{Cluster, Host, HostResult, LbContext, Outcome, PoolFailure, RetryPermit, WorkerHost},
-    wire::{BodyError, Part, ResponseEvent, http1::ClientOptions, http2::StreamEnd},
+    upstream::{Cluster, HostResult, RetryPermit, WorkerHost},
+    wire::{ResponseEvent, http1::ClientOptions},
 };
 use bytes::Bytes;
-use sota_codec::http1::{DecodeOptions, Http1Error};
-use sota_config::route::RoutingPriority;
+use sota_codec::http1::DecodeOptions;
 use sota_plugin::{
     access_log::{LogEntry, LogKind},
     filter::LocalReply,
     http::{GrpcStatus, HeaderId, Headers, RequestHead, ResponseHead, StatusCode},
-    info::{ResponseFlag, StreamInfo, UpstreamAttempt},
+    info::{ResponseFlag, StreamInfo},
     stats::Scope,
 };
 use std::{
-    cell::RefCell,
     net::IpAddr,
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -412,394 +409,6 @@ impl Forward {
                 State::BackOff if stream.deadlines.take_expired(Deadline::BackOff) => self.state = State::Choosing,
                 State::BackOff | State::Done => return Poll::Pending,
             }
-        }
-    }
-
-    fn choose(&mut self, stream: &mut ForwardCx<'_>) -> Result<(), Box<LocalReply>> {
-        self.attempts += 1;
-        stream.info.upstream.attempts = self.attempts;
-        let connection = Rc::clone(&stream.info.connection);
-        let mut context = LbContext {
-            connection: Some(&connection),
-            request: Some(stream.request),
-            ..self.choice.context(&self.route, self.attempts == 1)
-        };
-        let retry = self.retry.as_ref().filter(|_| self.attempts > 1);
-        let avoids = |host: &Host| retry.is_some_and(|retry| retry.avoids(host));
-        if let Some(retry) = retry {
-            context.avoided_priorities = retry.avoided_priorities();
-            context.attempts = retry.host_attempts().unwrap_or(0);
-            context.avoids = Some(&avoids);
-        }
-        let chosen = self.cluster.choose_host(&context);
-        let Some(host) = chosen else {
-            let mut reply =
-                LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", "no_healthy_upstream")
-                    .flag(ResponseFlag::NoHealthyUpstream)
-                    .cause(self.no_host());
-            self.count_status(reply.status, None, stream.info);
-            self.finish_reply(&mut reply);
-            self.state = State::Done;
-            return Err(Box::new(reply));
-        };
-        if let Some(retry) = &mut self.retry {
-            retry.note_host(host.host());
-        }
-        self.connect(host, stream.info);
-        Ok(())
-    }
-
-    fn connect(&mut self, host: Rc<WorkerHost>, info: &mut StreamInfo) {
-        let upstream = &mut info.upstream;
-        if self.attempts > 1
-            && let Some(address) = upstream.address.take()
-        {
-            upstream.earlier_attempts.push(UpstreamAttempt {
-                address,
-                hostname: upstream.hostname.take(),
-                connection_id: upstream.connection_id.take(),
-            });
-        }
-        upstream.address = Some(host.host().address().clone());
-        upstream.hostname = Some(Arc::clone(host.host().hostname()));
-        upstream.host_metadata = host.host().spec().metadata.clone();
-        let priority = self.priority();
-        self.state = State::Connecting(match self.is_raw {
-            true => Connecting::raw(&self.cluster, host, priority),
-            false => {
-                let wanted = (info.upstream.application_protocols.as_deref(), self.server_name.as_deref());
-                let options = self.cluster.transport_options(wanted.0, wanted.1, info.protocol);
-                Connecting::new(&self.cluster, host, info.protocol, priority, options, self.is_tunnel)
-            }
-        });
-    }
-
-    fn priority(&self) -> usize {
-        let high = self.route.forward().is_some_and(|action| action.priority == RoutingPriority::High);
-        usize::from(high)
-    }
-
-    fn connected(
-        &mut self,
-        host: Rc<WorkerHost>,
-        result: Result<Link, PoolFailure>,
-        stream: &mut ForwardCx<'_>,
-    ) -> Result<(), Box<LocalReply>> {
-        match result {
-            Ok(connection) => {
-                self.cluster.note_result(&host, HostResult::Connected);
-                match self.send(&host, connection, stream) {
-                    Ok(()) => Ok(()),
-                    // It ended between the two.
-                    Err(BeginError::TooLate) if self.resends < MAX_RESENDS => {
-                        self.resends += 1;
-                        self.connect(host, stream.info);
-                        Ok(())
-                    }
-                    Err(error) => {
-                        let reason = match error {
-                            BeginError::TooLate => ResetReason::ConnectionTermination,
-                            BeginError::Ended(end) => StreamEnd::from(end).into(),
-                            BeginError::InvalidHead => {
-                                self.fault = Some("the request cannot be told in its protocol".into());
-                                ResetReason::ProtocolError
-                            }
-                        };
-                        self.failed(reason, "", Some(&host), stream)
-                    }
-                }
-            }
-            Err(failure) => {
-                let reason = ResetReason::from(failure.kind);
-                self.fault = (!failure.limit.is_empty()).then(|| failure.limit.into());
-                self.failed(reason, &failure.reason, Some(&host), stream)
-            }
-        }
-    }
-
-    /// Begins the request on a connection.
-    fn send(&mut self, host: &Rc<WorkerHost>, connection: Link, stream: &mut ForwardCx<'_>) -> Result<(), BeginError> {
-        let now = stream.deadlines.now();
-        let (head, info) = (&mut *stream.request, &mut *stream.info);
-        let tell = !self.router.suppress_envoy_headers;
-        self.route.rewrite_host(head, host.host().hostname(), tell);
-        if self.attempts > 1 {
-            if self.route.include_request_attempt_count() {
-                let mut text = itoa::Buffer::new();
-                head.headers.set_sanitized(HeaderId::XEnvoyAttemptCount, text.format(self.attempts));
-            }
-            if self.route.forward().is_some_and(|action| action.include_is_timeout_retry_header) {
-                head.headers
-                    .set_sanitized(HeaderId::XEnvoyIsTimeoutRetry, if self.was_timeout { "true" } else { "false" });
-            }
-            self.timeouts.tell(head, self.elapsed(now));
-        }
-        self.tell_deadline(head, now, stream.deadlines);
-        if let Some(tracer) = &self.router.tracer {
-            self.span = tracer.inject(&mut head.headers, info);
-        }
-        let facts = connection.facts();
-        info.upstream.local = facts.local_address;
-        info.upstream.tls = facts.tls;
-        info.upstream.connection_id = Some(facts.id);
-        info.upstream.protocol = connection.protocol();
-        if !facts.reused {
-            info.timing.upstream_connect_start = Some(facts.connect_start);
-            info.timing.upstream_connect_complete = Some(facts.connect_complete);
-        }
-        info.timing.upstream_first_tx = Some(now);
-        self.count_route(|route| route.upstream_rq_total.inc());
-        let attempt = Attempt::begin(Rc::clone(host), connection, head, &self.body, &self.options, self.limit)?;
-        self.state = State::Active(Box::new(attempt));
-        if self.request_end.is_some() {
-            self.arm_try(now, stream.deadlines);
-        }
-        Ok(())
-    }
-
-    fn note_moved(&mut self) {
-        if self.timeouts.per_try_idle.is_some() {
-            self.last_moved = Some(self.router.context.local.now());
-        }
-    }
-
-    /// Since the request was whole.
-    fn elapsed(&self, now: Instant) -> Duration {
-        self.request_end.map_or(Duration::ZERO, |end| now.saturating_duration_since(end))
-    }
-
-    /// Tells the host how long the request may still take as a whole, where the cluster is to.
-    fn tell_deadline(&self, head: &mut RequestHead, now: Instant, deadlines: &Deadlines) {
-        let Some(name) = self.cluster.deadline_header() else { return };
-        let route = match deadlines.at(Deadline::Route) {
-            Some(at) => Some(at.saturating_duration_since(now)),
-            None => self.timeouts.limit(now),
-        };
-        let stream = deadlines.at(Deadline::StreamDuration).map(|at| at.saturating_duration_since(now));
-        match route.into_iter().chain(stream).min() {
-            Some(left) => set_millis(head, name, left.max(Duration::from_millis(1))),
-            None => {
-                head.headers.remove(name);
-            }
-        }
-    }
-
-    fn informed(&mut self, stream: &mut ForwardCx<'_>) -> Answer {
-        // Compat: what was said once is not taken back by another attempt.
-        self.begin_response(stream);
-        self.count_status(stream.response.status, None, stream.info);
-        Answer::Informational
-    }
-
-    /// This is the attempt that counts.
-    fn begin_response(&mut self, stream: &mut ForwardCx<'_>) {
-        self.drop_hedged(stream);
-        self.retry = None;
-        self.let_body_go();
-        stream.deadlines.set(Deadline::Try, None);
-    }
-
-    fn answered(&mut self, end_stream: bool, stream: &mut ForwardCx<'_>) -> Answer {
-        if self.route.internal_redirects().is_some_and(|redirects| redirects.may_follow(stream.response.status)) {
-            return Answer::Redirect { end_stream };
-        }
-        self.pass_on(end_stream, stream);
-        Answer::Head { end_stream }
-    }
-
-    /// Whether the whole of the request's body is still here.
-    pub fn has_whole_body(&self) -> bool {
-        self.body.has_ended() && self.body.can_rewind()
-    }
-
-    /// The request goes elsewhere and the response nowhere: gives the request's body and its trailers back, as far as
-    /// [`Self::has_whole_body`] says that they are here.
-    pub fn leave(&mut self, cx: &mut Context<'_>, stream: &mut ForwardCx<'_>) -> Option<(Bytes, Option<Box<Headers>>)> {
-        let body = self.body.take_whole()?;
-        self.has_responded = true;
-        stream.info.timing.upstream_first_rx = Some(stream.deadlines.now());
-        stream.info.response_code = Some(stream.response.status);
-        stream.info.response_code_details = Some("internal_redirect".into());
-        if let State::Active(mut attempt) = std::mem::replace(&mut self.state, State::Done) {
-            for _ in 0..MAX_UNWANTED {
-                match attempt.poll_part(cx, &self.options) {
-                    Poll::Ready(Ok(Part::Data(_))) => attempt.with_data(|data| (data.len(), ())),
-                    _ => break,
-                };
-            }
-            attempt.note_bytes(stream.info);
-            match attempt.is_response_complete() {
-                true => attempt.release(),
-                false => self.cluster.stats().upstream_rq_tx_reset.inc(),
-            }
-            self.log_attempt(stream);
-        }
-        self.abandon(stream);
-        Some(body)
-    }
-
-    /// The response begins.
-    pub fn pass_on(&mut self, end_stream: bool, stream: &mut ForwardCx<'_>) {
-        let now = stream.deadlines.now();
-        self.has_responded = true;
-        self.begin_response(stream);
-        self.note_moved();
-        if self.request_end.is_some() {
-            stream.deadlines.set_after(Deadline::TryIdle, now, self.timeouts.per_try_idle);
-        }
-        let (head, info) = (&mut *stream.response, &mut *stream.info);
-        info.timing.upstream_first_rx = Some(now);
-        // Compat: only where the whole request was there before the response.
-        if let Some(end) = self.request_end.filter(|_| !self.router.suppress_envoy_headers) {
-            let took = now.saturating_duration_since(end).as_millis();
-            let mut text = itoa::Buffer::new();
-            head.headers.set_sanitized(HeaderId::XEnvoyUpstreamServiceTime, text.format(took));
-        }
-        if self.route.include_attempt_count_in_response() {
-            let mut text = itoa::Buffer::new();
-            head.headers.set_sanitized(HeaderId::XEnvoyAttemptCount, text.format(self.attempts));
-        }
-        if let State::Active(attempt) = &self.state {
-            let host = Rc::clone(&attempt.host);
-            if self.is_grpc && !head.status.is_server_error() {
-                self.count_status(head.status, None, info);
-                self.awaits_grpc_status = !end_stream;
-                if end_stream {
-                    count_grpc(&host, &head.headers);
-                }
-            } else {
-                self.count_status(head.status, Some(&host), info);
-            }
-        }
-        info.response_code = Some(head.status);
-        info.response_code_details = Some("via_upstream".into());
-        self.choice.finish(head);
-        self.route.finalize_response(head, Some(stream.request), info);
-        if end_stream {
-            self.complete(stream);
-        }
-    }
-
-    /// The next part of the response's body.
-    pub fn poll_part(&mut self, cx: &mut Context<'_>, info: &RefCell<StreamInfo>) -> Poll<Result<Part, UpstreamFault>> {
-        let State::Active(attempt) = &mut self.state else { return Poll::Ready(Ok(Part::End)) };
-        let error = match ready!(attempt.poll_part(cx, &self.options)) {
-            Ok(Part::Data(octets)) => {
-                self.note_moved();
-                return Poll::Ready(Ok(Part::Data(octets)));
-            }
-            Ok(Part::Trailers(trailers)) => {
-                if std::mem::take(&mut self.awaits_grpc_status) {
-                    count_grpc(&attempt.host, &trailers);
-                }
-                return Poll::Ready(Ok(Part::Trailers(trailers)));
-            }
-            Ok(part) => return Poll::Ready(Ok(part)),
-            Err(error) => error,
-        };
-        let reason = match error {
-            BodyError::Io(_) => {
-                attempt.closed_by_peer();
-                ResetReason::ConnectionTermination
-            }
-            BodyError::Stream(end) => {
-                self.fault = Some(end.to_string().into());
-                self.note_stream_end(end)
-            }
-            BodyError::Malformed(error) => {
-                self.fault = Some(error.to_string().into());
-                if error == Http1Error::Truncated {
-                    attempt.closed_by_peer();
-                }
-                self.cluster.stats().upstream_cx_protocol_error.inc();
-                ResetReason::ProtocolError
-            }
-        };
-        if let State::Active(attempt) = &self.state {
-            self.cluster.note_result(&attempt.host, HostResult::ConnectFailed);
-        }
-        let (is_retry, transport) = (self.attempts > 1, String::new());
-        let cause = self.cut_off(reason, &info.borrow()).into();
-        Poll::Ready(Err(UpstreamFault { reason, transport, is_retry, is_late: true, cause }))
-    }
-
-    /// Runs `f` on the data that [`Part::Data`] told of; it says how much of it is used up. It may write to another
-    /// socket.
-    pub fn with_data<R>(&mut self, f: impl FnOnce(&[u8]) -> (usize, R)) -> Option<R> {
-        let State::Active(attempt) = &mut self.state else { return None };
-        let mut is_paused = false;
-        let result = attempt.with_data(|data| {
-            let (taken, result) = f(data);
-            is_paused = taken == 0 && !data.is_empty();
-            (taken, result)
-        });
-        if is_paused != self.is_paused {
-            self.is_paused = is_paused;
-            let stats = self.cluster.stats();
-            match is_paused {
-                true => stats.upstream_flow_control_paused_reading_total.inc(),
-                false => stats.upstream_flow_control_resumed_reading_total.inc(),
-            }
-        }
-        result
-    }
-
-    /// Copies the data that [`Part::Data`] told of.
-    pub fn take_data(&mut self) -> Bytes {
-        match &mut self.state {
-            State::Active(attempt) => attempt.take_data(),
-            _ => Bytes::new(),
-        }
-    }
-
-    /// Whether the last octet of the response was taken.
-    pub fn is_response_complete(&self) -> bool {
-        match &self.state {
-            State::Active(attempt) => attempt.is_response_complete(),
-            _ => true,
-        }
-    }
-
-    /// The response is whole: the connection goes back to the pool if it may. Says whether that is new.
-    pub fn complete(&mut self, stream: &mut ForwardCx<'_>) -> bool {
-        let State::Active(attempt) = std::mem::replace(&mut self.state, State::Done) else { return false };
-        let now = stream.deadlines.now();
-        stream.info.timing.upstream_last_rx = Some(now);
-        self.settle_grpc(&attempt.host);
-        attempt.note_bytes(stream.info);
-        if let Some(end) = self.request_end {
-            if self.router.dynamic_stats && !stream.info.is_health_check {
-                let took = now.saturating_duration_since(end);
-                self.cluster.record_response_time(took, stream.info.is_internal);
-                let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-                self.each_stats(|stats| stats.responses.record_time(millis));
-            }
-            attempt.release();
-        } else {
-            self.note_given_up(&attempt);
-        }
-        self.permit = None;
-        stream.deadlines.set(Deadline::Route, None);
-        stream.deadlines.set(Deadline::TryIdle, None);
-        self.log_attempt(stream);
-        true
-    }
-
-    /// Nobody wants the response any more.
-    pub fn abandon(&mut self, stream: &mut ForwardCx<'_>) {
-        match &self.state {
-            State::Connecting(_) => self.cluster.stats().upstream_rq_cancelled.inc(),
-            State::Active(attempt) => {
-                self.note_given_up(attempt);
-                self.cluster.report(&attempt.host, Outcome::Cancelled);
-            }
-            _ => {}
-        }
-        self.drop_hedged(stream);
-        self.end_attempt(stream);
-        self.permit = None;
-        for deadline in [Deadline::Route, Deadline::Try, Deadline::TryIdle, Deadline::BackOff] {
-            stream.deadlines.set(deadline, None);
         }
     }
 
