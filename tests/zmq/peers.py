@@ -1208,6 +1208,143 @@ def bridge_fails():
     expect(stat("zmq.requests_active"), 0)
 
 
+def request_stat(name):
+    return stat(f"zmq_request_proxy.x.{name}")
+
+
+def proxied_requests(log):
+    for index, name in enumerate((b"one ", b"two ")):
+        in_background(serve, worker("REP", index), name)
+    req = client("REQ")
+    names = set()
+    for number in range(10):
+        req.send_multipart([b"hello", b"%d" % number])
+        first, second = req.recv_multipart()
+        expect((first, second[4:]), (b"hello", b"%d" % number))
+        names.add(second[:4])
+    expect(names, {b"one ", b"two "})
+    req.send(b"y" * 300_000)
+    expect(len(req.recv()), 300_004)
+    # A DEALER may have many requests under way, with envelopes of its own.
+    dealer = client("DEALER")
+    for number in range(50):
+        dealer.send_multipart([b"hop", b"", b"%d" % number])
+    answers = [dealer.recv_multipart() for _ in range(50)]
+    expect({tuple(answer[:2]) for answer in answers}, {(b"hop", b"")})
+    expect(sorted(int(answer[2][4:]) for answer in answers), list(range(50)))
+    # What no host answers is answered by the proxy.
+    req.send(b"lost.x")
+    answer = req.recv()
+    if not answer.startswith(b"ERR "):
+        raise AssertionError(answer)
+    expect(request_stat("downstream_rq_total"), 62)
+    expect((request_stat("rq_success"), request_stat("rq_unanswered")), (61, 1))
+    expect(stat("cluster.workers.upstream_rq_total"), 61)
+    # Connections are shared, and are looked after while nothing is asked.
+    time.sleep(0.5)
+    expect(stat("cluster.workers.upstream_cx_total"), 2)
+    expect(stat("cluster.workers.upstream_cx_active"), 2)
+    wait_until("log", lambda: open(log).read().count("\n") == 62)
+    expect(open(log).read().split("\n")[-2].split(" ")[:2], ["nobody", "UF"])
+    # Whoever cannot ask is refused.
+    monitor_refused("SUB")
+
+
+def monitor_refused(kind):
+    sock = make(kind)
+    monitor = sock.get_monitor_socket()
+    monitor.rcvtimeo = PATIENCE_MS
+    sock.connect(f"tcp://127.0.0.1:{proxy_port}")
+    while recv_monitor_message(monitor)["event"] not in (zmq.EVENT_DISCONNECTED, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL):
+        pass
+    sock.close()
+
+
+def proxied_by_hash():
+    for index in range(3):
+        in_background(serve, worker("REP", index), b"%d " % index)
+    seen = {}
+    for _ in range(4):
+        req = client("REQ")
+        for key in range(30):
+            req.send_multipart([b"x", b"key%d" % key])
+            seen.setdefault(key, set()).add(req.recv_multipart()[-1][:1])
+    expect({len(workers) for workers in seen.values()}, {1})
+    expect(set().union(*seen.values()), {b"0", b"1", b"2"})
+
+
+def proxied_retries(log):
+    """A worker that takes requests and does not answer them, and one that does."""
+    silent = worker("ROUTER", 0)
+    in_background(serve, worker("REP", 1), b"two ")
+    req = client("REQ")
+    for number in range(4):
+        req.send(b"%d" % number)
+        expect(req.recv(), b"two %d" % number)
+    if not request_stat("rq_retry"):
+        raise AssertionError("no retry")
+    silent.close()
+    for number in range(4):
+        req.send(b"%d" % number)
+        expect(req.recv(), b"two %d" % number)
+
+
+def proxied_once(log):
+    """What may have been done is not done again."""
+    router = worker("ROUTER", 0)
+    req = client("REQ")
+    req.send(b"x")
+    expect(router.recv_multipart()[-1], b"x")
+    answer = req.recv()
+    if not answer.startswith(b"ERR ") or b"in time" not in answer:
+        raise AssertionError(answer)
+    router.rcvtimeo = 300
+    try:
+        raise AssertionError(router.recv_multipart())
+    except zmq.Again:
+        pass
+    # A late answer is nobody's.
+    expect((request_stat("rq_timeout"), request_stat("rq_retry")), (1, 0))
+
+
+def proxied_secured(log):
+    from zmq.auth.thread import ThreadAuthenticator
+
+    auth = ThreadAuthenticator(context)
+    auth.start()
+    auth.configure_plain(domain="*", passwords={"mesh": "other"})
+    try:
+        in_background(serve, worker("REP", 0, plain_server=True), b"got ")
+        good = client("REQ", plain_username=b"me", plain_password=b"secret")
+        good.send(b"x")
+        expect(good.recv(), b"got x")
+        bad = client("REQ", plain_username=b"me", plain_password=b"guess", rcvtimeo=500)
+        bad.send(b"x")
+        try:
+            raise AssertionError(bad.recv())
+        except zmq.Again:
+            pass
+        expect(request_stat("downstream_rq_total"), 1)
+    finally:
+        auth.stop()
+
+
+def proxied_garbage(log):
+    in_background(serve, worker("REP"), b"got ")
+    for data in (b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", SIGNATURE + b"\x03\x00NULL" + b"x" * 100, b"\xff" * 64):
+        raw = Raw()
+        raw.send(data)
+        expect(raw.closed(), True)
+    wait_until("counted", lambda: request_stat("downstream_cx_protocol_error") == 3)
+    big = client("REQ")
+    big.send(b"x" * 1001)
+    wait_until("counted", lambda: request_stat("downstream_cx_protocol_error") == 4)
+    big.close()
+    req = client("REQ")
+    req.send(b"x")
+    expect(req.recv(), b"got x")
+
+
 def main():
     global proxy_port, admin_port, worker_ports
     signal.alarm(80)

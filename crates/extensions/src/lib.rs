@@ -47,6 +47,7 @@ pub fn register(registry: &mut Registry) -> Result<(), DuplicateExtension> {
         &network::simple_line::EXTENSION,
         &network::sni_cluster::EXTENSION,
         &network::zmq::EXTENSION,
+        &network::zmq::request_proxy::EXTENSION,
         &istio::metadata_exchange::EXTENSION,
         &istio::stats::NETWORK,
     ] {

@@ -53,6 +53,20 @@ pub fn read_config<T: DeserializeOwned>(config: &TypedConfig, cx: &FactoryContex
     result.map_err(|error| error.at(cx.path, cx.mark))
 }
 
+/// Parts a configuration that two readers share: the fields of these names, and the others.
+pub fn split_config(config: &TypedConfig, names: &[&str]) -> (TypedConfig, TypedConfig) {
+    let TypedConfig::Value { node, .. } = config else { return (TypedConfig::Empty, config.clone()) };
+    let (own, others) = node.pairs().iter().cloned().partition(|(name, _)| names.contains(&&**name));
+    let part = |pairs| {
+        let mut part = config.clone();
+        if let TypedConfig::Value { node: whole, .. } = &mut part {
+            *whole = Arc::new(Node { value: Value::Map(pairs), mark: node.mark });
+        }
+        part
+    };
+    (part(own), part(others))
+}
+
 /// Reads a tree. The path of an error begins at this node, such as `limits[2].max`.
 pub fn read_node<T: DeserializeOwned>(node: &Node) -> Result<T, ConfigError> {
     T::deserialize(Reader(node))

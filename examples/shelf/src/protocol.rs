@@ -41,7 +41,7 @@ impl Protocol for Shelf {
         }
     }
 
-    fn encode_request(&self, request: &Bytes, _id: u64, out: &mut Vec<u8>) {
+    fn encode_request(&self, (): &mut (), request: &Bytes, _id: u64, out: &mut Vec<u8>) {
         put_line(request, out);
     }
 
@@ -49,7 +49,7 @@ impl Protocol for Shelf {
         take_line(buffer)
     }
 
-    fn encode_response(&self, response: &Bytes, _id: u64, out: &mut Vec<u8>) {
+    fn encode_response(&self, (): &mut (), response: &Bytes, _id: u64, out: &mut Vec<u8>) {
         put_line(response, out);
     }
 

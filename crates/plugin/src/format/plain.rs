@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// One end of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Peer<'a> {
     Address(&'a PeerAddress),

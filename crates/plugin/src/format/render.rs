@@ -29,7 +29,6 @@ pub(super) enum Kind {
     Json,
 }
 
-/// One end of a connection.
 impl Operator {
     /// Appends the value; `None` and nothing appended when there is none. A text is cut to its longest length.
     pub(super) fn write(&self, cx: &FormatCx<'_>, out: &mut Vec<u8>) -> Option<Kind> {

@@ -42,7 +42,7 @@ pub enum CallError {
 /// How a client behaves.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// For an answer. With [`Order::InOrder`] it begins anew with each answer, as the next is only begun then.
+    /// For an answer, and for a handshake. With [`Order::InOrder`] it begins anew with each answer, as the next is only begun then.
     pub timeout: Duration,
     /// A connection that was silent for this long is asked whether it is there; `None`: never.
     pub heartbeat: Option<Duration>,
@@ -91,11 +91,11 @@ impl<P: Protocol> Client<P> {
     }
 
     /// Sends a request on a connection of one's own.
-    pub fn send_alone(&self, dedicated: &Dedicated<P>, request: &P::Request) -> Call<P::Response> {
+    pub fn send_alone(&self, dedicated: &Dedicated<P>, request: &Rc<P::Request>) -> Call<P::Response> {
         self.send_on(&dedicated.0, request)
     }
 
-    fn send_on(&self, link: &Link<P>, request: &P::Request) -> Call<P::Response> {
+    fn send_on(&self, link: &Link<P>, request: &Rc<P::Request>) -> Call<P::Response> {
         let host = link.host();
         let active = if self.options.limited { host.begin_request() } else { host.count_request() };
         let sent = active.map_err(CallError::from).and_then(|active| link.send(request, Some(active)));
@@ -187,10 +187,9 @@ async fn one_by_one<P: Protocol>(
         }
     };
     let exchange = async {
-        let mut out = Vec::new();
-        protocol.encode_request(&request, 0, &mut out);
+        let (mut state, mut out) = (P::State::default(), Vec::new());
+        protocol.encode_request(&mut state, &request, 0, &mut out);
         connection.write_all(&out).await.map_err(|_| CallError::Closed)?;
-        let mut state = P::State::default();
         loop {
             let decoded = protocol.decode_response(&mut state, connection.buffer()).map_err(CallError::Malformed)?;
             if let Some(response) = decoded {

@@ -1,12 +1,13 @@
 //! A connection to a host that many requests share.
 
-use super::{CallError, Malformed, Order, Protocol, Status};
+use super::{CallError, Malformed, Order, Protocol, Side, Status};
 use crate::{
     LocalFuture,
     cx::WorkerCx,
     stream::{ReadHalf, WriteHalf},
     upstream::{ActiveRequest, Host, Outcome, UpstreamError},
 };
+use bytes::BytesMut;
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
@@ -26,10 +27,13 @@ pub(super) struct Link<P: Protocol> {
     host: Host,
     timeout: Duration,
     heartbeat: Option<Duration>,
+    state: RefCell<P::State>,
+    /// Requests that wait for the handshake.
+    held: RefCell<Vec<(u64, Rc<P::Request>)>>,
     unwritten: RefCell<Vec<u8>>,
     pending: RefCell<VecDeque<Pending<P>>>,
     next_id: Cell<u64>,
-    /// When something came last, or the first of those that wait was sent.
+    /// When something came last, or the first of those that wait was sent; until the handshake is done, when it began.
     heard: Cell<Instant>,
     /// It takes requests.
     is_open: Cell<bool>,
@@ -84,6 +88,8 @@ impl<P: Protocol> Link<P> {
             host: host.clone(),
             timeout,
             heartbeat,
+            state: RefCell::default(),
+            held: RefCell::default(),
             unwritten: RefCell::default(),
             pending: RefCell::default(),
             next_id: Cell::new(0),
@@ -91,6 +97,7 @@ impl<P: Protocol> Link<P> {
             is_open: Cell::new(true),
             driver: RefCell::default(),
         });
+        protocol.begin(&mut link.state.borrow_mut(), Side::Client, &mut link.unwritten.borrow_mut());
         let driving = Driving(Rc::clone(&link));
         let worker_cx = worker.clone();
         worker.spawn_background(async move { driving.run(worker_cx).await });
@@ -116,7 +123,7 @@ impl<P: Protocol> Link<P> {
     /// Sends a request; the slot gets its answer. `active` is finished with it.
     pub(super) fn send(
         &self,
-        request: &P::Request,
+        request: &Rc<P::Request>,
         active: Option<ActiveRequest>,
     ) -> Result<Rc<Slot<P::Response>>, CallError> {
         if !self.is_open() {
@@ -130,18 +137,44 @@ impl<P: Protocol> Link<P> {
         Ok(slot)
     }
 
-    fn enqueue(&self, request: &P::Request, slot: Option<Rc<Slot<P::Response>>>, active: Option<ActiveRequest>) {
+    fn enqueue(&self, request: &Rc<P::Request>, slot: Option<Rc<Slot<P::Response>>>, active: Option<ActiveRequest>) {
         let id = self.next_id.get();
         self.next_id.set(id.wrapping_add(1));
-        self.protocol.encode_request(request, id, &mut self.unwritten.borrow_mut());
+        let is_ready = self.is_ready();
+        if is_ready {
+            self.encode(id, request);
+        } else {
+            self.held.borrow_mut().push((id, Rc::clone(request)));
+        }
         let sent = Instant::now();
         let mut pending = self.pending.borrow_mut();
-        if pending.is_empty() {
+        if pending.is_empty() && is_ready {
             self.heard.set(sent);
         }
         pending.push_back(Pending { id, sent, slot, active });
         drop(pending);
         self.wake();
+    }
+
+    fn encode(&self, id: u64, request: &P::Request) {
+        let (state, out) = (&mut *self.state.borrow_mut(), &mut *self.unwritten.borrow_mut());
+        self.protocol.encode_request(state, request, id, out);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.protocol.is_ready(&self.state.borrow())
+    }
+
+    /// Takes an answer out of what has come, and writes what the protocol says to it.
+    fn decode(&self, buffer: &mut BytesMut) -> Result<Option<P::Response>, CallError> {
+        let mut state = self.state.borrow_mut();
+        let decoded = self.protocol.decode_response(&mut state, buffer);
+        self.protocol.take_output(&mut state, &mut self.unwritten.borrow_mut());
+        drop(state);
+        if self.is_ready() {
+            self.held.take().iter().for_each(|(id, request)| self.encode(*id, request));
+        }
+        decoded.map_err(CallError::Malformed)
     }
 
     fn wake(&self) {
@@ -188,8 +221,11 @@ impl<P: Protocol> Link<P> {
         }
     }
 
-    /// When the first of those that wait has waited long enough; else when the next heartbeat is due.
+    /// When the handshake or the first of those that wait has taken long enough; else when the next heartbeat is due.
     fn deadline(&self) -> Option<Instant> {
+        if !self.is_ready() {
+            return self.heard.get().checked_add(self.timeout);
+        }
         let pending = self.pending.borrow();
         match pending.front() {
             Some(front) if P::ORDER == Order::ById => front.sent.checked_add(self.timeout),
@@ -200,12 +236,15 @@ impl<P: Protocol> Link<P> {
 
     /// What is to be done at the deadline.
     fn on_deadline(&self) -> Result<(), CallError> {
+        if !self.is_ready() {
+            return Err(CallError::Timeout);
+        }
         let front = self.pending.borrow().front().map(|front| front.slot.is_some());
         match front {
             None => {
                 self.heard.set(Instant::now());
                 if let Some(heartbeat) = self.protocol.heartbeat() {
-                    self.enqueue(&heartbeat, None, None);
+                    self.enqueue(&Rc::new(heartbeat), None, None);
                 }
                 Ok(())
             }
@@ -257,7 +296,6 @@ impl<P: Protocol> Driving<P> {
             write,
             writing: Vec::new(),
             written: 0,
-            state: P::State::default(),
             draining: host.draining(),
             alarm: None,
             worker,
@@ -275,7 +313,6 @@ struct Wire<P: Protocol> {
     write: WriteHalf,
     writing: Vec<u8>,
     written: usize,
-    state: P::State,
     draining: LocalFuture<()>,
     alarm: Option<(LocalFuture<()>, Instant)>,
     worker: WorkerCx,
@@ -319,9 +356,7 @@ impl<P: Protocol> Wire<P> {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<(), CallError> {
         for _ in 0..READS {
-            while let Some(response) =
-                self.link.protocol.decode_response(&mut self.state, self.read.buffer()).map_err(CallError::Malformed)?
-            {
+            while let Some(response) = self.link.decode(self.read.buffer())? {
                 self.link.deliver(response)?;
             }
             match self.read.poll_fill(cx) {

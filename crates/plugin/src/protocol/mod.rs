@@ -32,6 +32,15 @@ pub enum Order {
     OneByOne,
 }
 
+/// Which end of a connection we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// A client has called us.
+    Server,
+    /// We have called a host.
+    Client,
+}
+
 /// The peer does not speak the protocol; what is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -48,20 +57,34 @@ pub enum Status {
     Failed,
 }
 
-/// A protocol of requests and answers. One value serves all connections of a worker; what a connection remembers
-/// between two reads is its [`Self::State`].
+/// A protocol of requests and answers. One value serves all connections of a worker; what a connection remembers is its
+/// [`Self::State`].
 pub trait Protocol: 'static {
     /// A request.
     type Request: 'static;
     /// An answer.
     type Response: 'static;
-    /// What decoding remembers between two reads of a connection.
+    /// What is remembered of a connection. With [`Order::OneByOne`] each request to a host begins with a new one, so
+    /// that such a protocol has no handshake.
     type State: Default;
 
     /// Its name: connections to hosts are shared by all that speak it.
     const NAME: &'static str;
     /// How answers find their requests.
     const ORDER: Order;
+
+    /// A connection begins; writes what is said before anything was heard.
+    fn begin(&self, _state: &mut Self::State, _side: Side, _out: &mut Vec<u8>) {}
+
+    /// Whether the handshake is done. Requests to a host wait for it, and a client that is not done after ten seconds
+    /// is closed.
+    fn is_ready(&self, _state: &Self::State) -> bool {
+        true
+    }
+
+    /// Writes what the protocol itself has to say to what was decoded last: the next step of a handshake, a sign of
+    /// life. Also after [`Malformed`].
+    fn take_output(&self, _state: &mut Self::State, _out: &mut Vec<u8>) {}
 
     /// Takes a request from the front of what a client sent. `None`: more is needed.
     fn decode_request(
@@ -71,7 +94,7 @@ pub trait Protocol: 'static {
     ) -> Result<Option<Self::Request>, Malformed>;
 
     /// Writes a request for a host. `id` is what the answer has to name, where answers do.
-    fn encode_request(&self, request: &Self::Request, id: u64, out: &mut Vec<u8>);
+    fn encode_request(&self, state: &mut Self::State, request: &Self::Request, id: u64, out: &mut Vec<u8>);
 
     /// Takes an answer from the front of what a host sent. `None`: more is needed.
     fn decode_response(
@@ -81,7 +104,10 @@ pub trait Protocol: 'static {
     ) -> Result<Option<Self::Response>, Malformed>;
 
     /// Writes an answer for the client whose request had this id.
-    fn encode_response(&self, response: &Self::Response, id: u64, out: &mut Vec<u8>);
+    fn encode_response(&self, state: &mut Self::State, response: &Self::Response, id: u64, out: &mut Vec<u8>);
+
+    /// Writes the last words to a client that does not speak the protocol.
+    fn refuse(&self, _error: &Malformed, _out: &mut Vec<u8>) {}
 
     /// The id of a client's request, for [`Order::ById`].
     fn request_id(&self, _request: &Self::Request) -> u64 {

@@ -1,8 +1,13 @@
 //! The configuration of the filter.
 
-use crate::{FactoryContext, access_log::AccessLogs, de::read_config, protocol::Protocol};
+use crate::{
+    FactoryContext,
+    access_log::AccessLogs,
+    de::{read_config, split_config},
+    protocol::Protocol,
+};
 use serde::{Deserialize, Deserializer, de::Error};
-use sota_config::{ConfigError, Node, TypedConfig, Value};
+use sota_config::{ConfigError, TypedConfig};
 use std::{sync::Arc, time::Duration};
 
 /// What a configuration says.
@@ -44,25 +49,27 @@ struct Match {
 
 impl Model {
     pub(super) fn read(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<(Self, Arc<AccessLogs>), ConfigError> {
-        let mut access_logs = Arc::default();
-        let mut config = config.clone();
-        if let TypedConfig::Value { node, .. } = &mut config
-            && let Some(logs) = node.get("access_log")
-        {
-            access_logs = AccessLogs::read(logs, cx)?;
-            let others = node.pairs().iter().filter(|(name, _)| &**name != "access_log").cloned().collect();
-            *node = Arc::new(Node { value: Value::Map(others), mark: node.mark });
-        }
+        let (logs, config) = split_config(config, &["access_log"]);
+        let access_logs = match &logs {
+            TypedConfig::Value { node, .. } => node.get("access_log").map(|logs| AccessLogs::read(logs, cx)),
+            _ => None,
+        };
+        let access_logs = access_logs.transpose()?.unwrap_or_default();
         let model: Self = read_config(&config, cx)?;
         if model.max_requests_in_flight == 0 {
-            return Err(cx.error("max_requests_in_flight", cx.mark, "nothing would ever be asked"));
+            return Err(cx.error_in(&config, "max_requests_in_flight", "nothing would ever be asked"));
         }
         if model.routes.is_empty() {
-            return Err(cx.error("routes", cx.mark, "a route is needed"));
+            return Err(cx.error_in(&config, "routes", "a route is needed"));
         }
         for (place, route) in model.routes.iter().enumerate() {
+            if cx.clusters.is_some_and(|exists| !exists(&route.cluster)) {
+                let reason = format!("there is no cluster \"{}\"", route.cluster);
+                return Err(cx.error_in(&config, &format!("routes[{place}].cluster"), reason));
+            }
             if route.matches.iter().any(|condition| condition.exact.is_some() == condition.prefix.is_some()) {
-                return Err(cx.error(&format!("routes[{place}].match"), cx.mark, "either exact or prefix is needed"));
+                let field = format!("routes[{place}].match");
+                return Err(cx.error_in(&config, &field, "either exact or prefix is needed"));
             }
         }
         Ok((model, access_logs))

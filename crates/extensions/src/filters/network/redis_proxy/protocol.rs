@@ -36,7 +36,7 @@ impl Protocol for Redis {
         Ok(state.decode(true, buffer)?.map(words))
     }
 
-    fn encode_request(&self, request: &Words, _: u64, out: &mut Vec<u8>) {
+    fn encode_request(&self, _: &mut State, request: &Words, _: u64, out: &mut Vec<u8>) {
         Value::encode_command(request.as_deref().unwrap_or_default(), out);
     }
 
@@ -44,7 +44,7 @@ impl Protocol for Redis {
         state.decode(false, buffer)
     }
 
-    fn encode_response(&self, response: &Value, _: u64, out: &mut Vec<u8>) {
+    fn encode_response(&self, _: &mut State, response: &Value, _: u64, out: &mut Vec<u8>) {
         response.encode(out);
     }
 

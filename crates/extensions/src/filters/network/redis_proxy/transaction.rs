@@ -1,6 +1,11 @@
 //! `WATCH`, `MULTI`, `EXEC`: commands that need a connection for themselves.
 
-use super::{Worker, protocol::Redis, protocol::failure, session::route, stats::Measured};
+use super::{
+    Worker,
+    protocol::{Redis, Words, failure},
+    session::route,
+    stats::Measured,
+};
 use bytes::Bytes;
 use sota_codec::resp::Value;
 use sota_plugin::{
@@ -91,7 +96,7 @@ impl Transaction {
                 return Answer::Now(failure(&error));
             }
         };
-        Answer::Later(answer(own, worker.client.send_alone(&connection, &Some(words)), measured))
+        Answer::Later(answer(own, worker.client.send_alone(&connection, &Rc::new(Some(words))), measured))
     }
 
     /// `UNWATCH`.
@@ -111,8 +116,8 @@ impl Transaction {
     }
 }
 
-fn word(word: &'static str) -> Option<Vec<Bytes>> {
-    Some(vec![Bytes::from_static(word.as_bytes())])
+fn word(word: &'static str) -> Rc<Words> {
+    Rc::new(Some(vec![Bytes::from_static(word.as_bytes())]))
 }
 
 /// The answer of the host. A failure ends the transaction: its connection is gone.

@@ -1,17 +1,21 @@
 //! `sota.filters.network.simple_line`: the example of a dispatcher. Each line is a query string; the answer shows it
-//! the way Go prints the `url.Values` that it parses to, for that is what the original program did.
+//! the way Go prints the `url.Values` that it parses to, for that is what the original program did. With routes the lines
+//! go to hosts that answer so.
 
+mod forward;
 mod query;
 mod quote;
 
+use forward::Lines;
 use query::{ParseError, parse_query};
 use serde::{Deserialize, de::IgnoredAny};
 use sota_config::{ConfigError, TypedConfig};
 use sota_plugin::{
     Extension, FactoryContext, LocalFuture,
-    de::read_config,
+    de::{read_config, split_config},
     filter::{Connection, NetworkFilterConfig, TerminalNetworkFilter, terminal},
     future::{First, race},
+    protocol::proxy,
 };
 use std::{future::ready, io, sync::Arc};
 
@@ -44,10 +48,15 @@ impl Default for Document {
 }
 
 fn build(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Arc<dyn NetworkFilterConfig>, ConfigError> {
-    let Document { max_line_bytes, .. } = read_config(config, cx)?;
+    let has_routes = matches!(config, TypedConfig::Value { node, .. } if node.has("routes"));
+    let (own, others) = split_config(config, &["max_line_bytes", "protocol"]);
+    let Document { max_line_bytes, .. } = read_config(if has_routes { &own } else { config }, cx)?;
     if !(1..=1 << 24).contains(&max_line_bytes) {
         let reason = "a number of octets from 1 to 16777216 is expected here";
         return Err(cx.error_in(config, "max_line_bytes", reason));
+    }
+    if has_routes {
+        return proxy::build(Lines { max_line_bytes }, &others, cx);
     }
     Ok(terminal(SimpleLine { max_line_bytes }))
 }

@@ -7,6 +7,13 @@ use std::{collections::BTreeMap, fmt};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Values(BTreeMap<Vec<u8>, Vec<Vec<u8>>>);
 
+impl Values {
+    /// The first value of a key.
+    pub(super) fn into_first(mut self, key: &[u8]) -> Option<Vec<u8>> {
+        self.0.remove(key)?.into_iter().next()
+    }
+}
+
 /// Why a query cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ParseError {

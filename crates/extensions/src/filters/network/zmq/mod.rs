@@ -9,6 +9,7 @@ mod echo;
 mod outbox;
 mod passthrough;
 mod pump;
+pub(crate) mod request_proxy;
 mod routes;
 mod security;
 mod stats;

@@ -13,6 +13,7 @@ mod topics;
 
 pub(super) use bus::Bus;
 pub(super) use client::Client;
+pub(super) use requests::body_of;
 
 use super::{
     config::Settings,

@@ -48,7 +48,7 @@ impl Envelope {
 }
 
 /// Where the body of a request begins: behind the first empty frame, if there is one.
-pub(super) fn body_of(message: &Message) -> usize {
+pub(in super::super) fn body_of(message: &Message) -> usize {
     let delimiter = message.frames().position(<[u8]>::is_empty);
     delimiter.map(|at| at + 1).filter(|body| *body < message.frame_count()).unwrap_or(0)
 }
