@@ -34,7 +34,7 @@ impl<const ORDER: u8> Protocol for Numbered<ORDER> {
         Ok(None)
     }
 
-    fn encode_request(&self, request: &&'static str, id: u64, out: &mut Vec<u8>) {
+    fn encode_request(&self, (): &mut (), request: &&'static str, id: u64, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("{id} {request}\n").as_bytes());
     }
 
@@ -45,7 +45,7 @@ impl<const ORDER: u8> Protocol for Numbered<ORDER> {
         Ok(Some((id.parse().unwrap(), text.to_owned())))
     }
 
-    fn encode_response(&self, _: &(u64, String), _: u64, _: &mut Vec<u8>) {}
+    fn encode_response(&self, (): &mut (), _: &(u64, String), _: u64, _: &mut Vec<u8>) {}
 
     fn response_id(&self, response: &(u64, String)) -> u64 {
         response.0
