@@ -137,6 +137,44 @@ fn all_errors_are_reported_at_once() {
 }
 
 #[test]
+fn errors_of_extensions_are_reported_beside_those_of_the_document() {
+    let listener = |name: &str, filter: &str| {
+        format!(
+            "  - {name}\n    address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}\n    filter_chains: [{{filters: [{filter}]}}]\n"
+        )
+    };
+    let line = |field: &str| {
+        format!("{{name: a, typed_config: {{\"@type\": type.sota.com/sota.filters.network.simple, {field}}}}}")
+    };
+    let redis = "{name: a, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.network.redis_proxy.v3.RedisProxy, \
+                 stat_prefix: x, settings: {op_timeout: 1s}, prefix_routes: {catch_all_route: {cluster: broken}}}}";
+    let file = [
+        "static_resources:\n  listeners:\n",
+        &listener("{name: zero", "{name: no.such.filter}").replacen("{name", "name", 1),
+        &listener("name: one", &line("max_line_bytes: 0")),
+        &listener("name: two\n    stat_prefx: x", &line("max_line_byts: 5")),
+        &listener("name: three", redis),
+        "  clusters:\n  - {name: broken, connect_timeout: -1s}\n",
+    ]
+    .concat();
+    let (code, text) = validate(file, &[]);
+    assert_eq!(code, Some(1), "{text}");
+    for reason in [
+        "no.such.filter",
+        "static_resources.listeners[1].filter_chains[0].filters[0].typed_config.max_line_bytes: a number of octets",
+        "static_resources.listeners[2]: unknown field \"stat_prefx\"",
+        "static_resources.listeners[2].filter_chains[0].filters[0].typed_config: unknown field \"max_line_byts\"",
+        "static_resources.clusters[0].connect_timeout",
+    ] {
+        assert!(text.contains(reason), "{reason:?} is missing in:\n{text}");
+    }
+    assert!(!text.contains("no cluster"), "{text}");
+    let lines: Vec<u32> =
+        text.lines().filter_map(|line| line.split("x.yaml:").nth(1)?.split(':').next()?.parse().ok()).collect();
+    assert!(lines.is_sorted() && lines.len() >= 5, "{text}");
+}
+
+#[test]
 fn what_only_building_finds_has_a_place_too() {
     let config = echo(0)
         + r#"  - name: front

@@ -82,6 +82,7 @@ pub fn fuzz_load(data: &[u8]) {
             elsewhere: true,
             overlays: &[],
             extensions: &NoExtensions,
+            build: None,
         };
         match load(data, name, &options) {
             Ok(loaded) => {

@@ -9,7 +9,7 @@ use crate::{
     translate::{self, PathMap},
 };
 use sota_config::{
-    ConfigError, ConfigErrors, Mark, Node,
+    ConfigError, ConfigErrors, Mark, Node, Severity,
     bootstrap::Bootstrap,
     dialect::{Dialect, Extensions},
 };
@@ -42,6 +42,9 @@ pub struct LoadOptions<'a> {
     pub overlays: &'a [String],
     /// The registered extensions.
     pub extensions: &'a dyn Extensions,
+    /// What extensions find wrong in a model. It is asked of what is left of a document with errors, so that all of them
+    /// are told at once; `None`: they come when the model is built.
+    pub build: Option<&'a dyn Fn(&Bootstrap) -> ConfigErrors>,
 }
 
 /// What a file holds.
@@ -194,7 +197,9 @@ fn finish(
     let (node, findings) = (merged.as_ref().unwrap_or(node), ConfigErrors(all));
     let (bootstrap, more) = translate::bootstrap(node, (options.strict, options.elsewhere), paths, &findings);
     let mut all = findings.0;
-    for finding in more.0 {
+    let is_fatal = all.iter().chain(&more.0).any(|finding| finding.severity == Severity::Error);
+    let built = options.build.filter(|_| is_fatal).map(|build| build(&bootstrap).0);
+    for finding in more.0.into_iter().chain(built.into_iter().flatten()) {
         let is_told = all.iter().any(|told| told.mark == finding.mark && told.path == finding.path);
         if finding.mark == Mark::NONE || !is_told {
             all.push(finding);

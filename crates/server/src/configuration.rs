@@ -1,6 +1,9 @@
 //! From a configuration file to the model, with what went wrong shown as a compiler shows it.
 
-use crate::options::{ConfigOptions, Options};
+use crate::{
+    options::{ConfigOptions, Options},
+    resources::Change,
+};
 use sota_config::{
     ConfigErrors,
     bootstrap::Bootstrap,
@@ -9,7 +12,7 @@ use sota_config::{
 };
 use sota_envoy::{LoadOptions, Loaded};
 use sota_plugin::{Category, Registry};
-use std::{fs, io::Read, path::Path};
+use std::{fs, io::Read, path::Path, sync::Arc};
 
 /// A larger file is not read at all; the reader's own limit is below it.
 const MAX_FILE_BYTES: u64 = 80 << 20;
@@ -21,7 +24,11 @@ pub(crate) struct Refused(pub String);
 
 /// Reads the file. What is only odd comes back as text beside the model. `elsewhere`: it may be meant for another host,
 /// so what is missing on this one is odd and no error.
-pub(crate) fn read(options: &ConfigOptions, registry: &Registry, elsewhere: bool) -> Result<(Loaded, String), Refused> {
+pub(crate) fn read(
+    options: &ConfigOptions,
+    registry: &Arc<Registry>,
+    elsewhere: bool,
+) -> Result<(Loaded, String), Refused> {
     let (name, bytes) = if options.path.as_os_str().is_empty() {
         ("--config-yaml".to_owned(), b"static_resources: {}\n".to_vec())
     } else {
@@ -30,6 +37,7 @@ pub(crate) fn read(options: &ConfigOptions, registry: &Registry, elsewhere: bool
         (name, bytes)
     };
     let extensions = RegisteredExtensions(registry);
+    let build = |bootstrap: &Bootstrap| Change::errors(bootstrap, registry);
     let load = LoadOptions {
         dialect: options.dialect.as_deref(),
         allow_unknown_static_fields: options.allow_unknown_static_fields,
@@ -38,6 +46,7 @@ pub(crate) fn read(options: &ConfigOptions, registry: &Registry, elsewhere: bool
         elsewhere,
         overlays: &options.overlays,
         extensions: &extensions,
+        build: Some(&build),
     };
     match sota_envoy::load(&bytes, &name, &load) {
         Ok(loaded) => {

@@ -3,7 +3,7 @@
 
 use crate::{configuration, log_files::UnopenedLogs, runtime::RuntimeLayers};
 use sota_config::{
-    ConfigError, ConfigErrors, ExtensionConfig, Mark,
+    ConfigError, ConfigErrors, ExtensionConfig, Mark, Node,
     address::Address,
     bootstrap::{Bootstrap, NodeInfo},
     cluster::Discovery as DiscoveryKind,
@@ -26,7 +26,7 @@ use sota_proxy::{
 };
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -177,6 +177,28 @@ impl Change {
         current: &Current,
         inputs: &BuildInputs,
     ) -> Result<Self, ConfigErrors> {
+        let clusters = bootstrap.clusters.iter().enumerate().map(|(at, cluster)| (cluster.name.clone(), at)).collect();
+        Self::build_at(bootstrap, current, inputs, &Places { listeners: HashMap::new(), clusters })
+    }
+
+    /// What is wrong with what is left of a file that is wrong in other places too.
+    pub(crate) fn errors(bootstrap: &Bootstrap, registry: &Arc<Registry>) -> ConfigErrors {
+        let (inputs, _) = BuildInputs::unopened(bootstrap, Arc::clone(registry));
+        let document = bootstrap.source.as_ref().map_or_else(Node::map, |source| source.node());
+        let named = |list: &str| -> HashMap<String, usize> {
+            let items = document.field("static_resources").list(list).iter().enumerate();
+            items.map(|(at, item)| (item.str("name").to_owned(), at)).collect()
+        };
+        let places = Places { listeners: named("listeners"), clusters: named("clusters") };
+        Self::build_at(&Arc::new(bootstrap.clone()), &Current::default(), &inputs, &places).err().unwrap_or_default()
+    }
+
+    fn build_at(
+        bootstrap: &Arc<Bootstrap>,
+        current: &Current,
+        inputs: &BuildInputs,
+        places: &Places,
+    ) -> Result<Self, ConfigErrors> {
         let mut errors = Vec::new();
         inputs.secrets.replace_named(&bootstrap.secrets);
         let mut change = Self {
@@ -198,7 +220,7 @@ impl Change {
                 }
             }
         }
-        let exists = |name: &str| bootstrap.clusters.iter().any(|cluster| cluster.name == name);
+        let exists = |name: &str| places.clusters.contains_key(name);
         let everywhere = FactoryContext {
             registry: &inputs.registry,
             logs: &inputs.logs,
@@ -215,6 +237,7 @@ impl Change {
             if previous.is_some_and(|old| *old.model() == *model) {
                 continue;
             }
+            let at = places.clusters.get(&*model.name).copied().unwrap_or(at);
             let path = format!("static_resources.clusters[{at}]");
             match ClusterConfig::build_next(
                 model,
@@ -230,6 +253,7 @@ impl Change {
             if previous.is_some_and(|old| old.model == *model) {
                 continue;
             }
+            let at = places.listeners.get(&*model.name).copied().unwrap_or(at);
             let path = format!("static_resources.listeners[{at}]");
             let cx = FactoryContext { path: &path, ..everywhere };
             match ListenerConfig::build(model, previous.map(|old| &**old), inputs.workers, &cx) {
@@ -268,6 +292,12 @@ impl Change {
             self.removed_clusters.len()
         )
     }
+}
+
+/// Where the resources of a file stand in it. Of a file with errors some may be missing in the model.
+struct Places {
+    listeners: HashMap<String, usize>,
+    clusters: HashMap<String, usize>,
 }
 
 fn gone<'a>(names: impl Iterator<Item = &'a String>, is_there: impl Fn(&String) -> bool) -> Vec<String> {
