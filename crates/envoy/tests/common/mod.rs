@@ -97,6 +97,7 @@ pub fn options(extensions: &Registry) -> LoadOptions<'_> {
         elsewhere: true,
         overlays: &[],
         extensions,
+        build: None,
     }
 }
 
