@@ -199,7 +199,7 @@ impl Condition {
                 (san.names)(peer).iter().any(|name| san.matcher.matches(name.as_bytes()))
             }
             Self::SourceIp(range) => is_in(range, &connection.remote),
-            Self::DirectRemoteIp(range) => is_in(range, &connection.direct_remote),
+            Self::DirectRemoteIp(range) => is_in(range, connection.direct_remote()),
             Self::RemoteIp(range) => is_in(range, subject.remote()),
         }
     }

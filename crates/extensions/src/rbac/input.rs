@@ -83,7 +83,7 @@ impl match_tree::Input for Input {
         match self {
             Self::DestinationIp => subject.connection.local.ip(),
             Self::SourceIp => subject.remote().ip(),
-            Self::DirectSourceIp => subject.connection.direct_remote.ip(),
+            Self::DirectSourceIp => subject.connection.direct_remote().ip(),
             _ => None,
         }
     }

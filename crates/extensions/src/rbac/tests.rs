@@ -38,8 +38,8 @@ fn stream() -> StreamInfo {
     let address = |last, port| SocketAddr::from(([10, 0, 0, last], port)).into();
     let mut connection = connection();
     connection.local = address(1, 80);
-    connection.remote = address(2, 1);
-    connection.direct_remote = address(3, 1);
+    connection.remote = address(3, 1);
+    connection.restore_remote(address(2, 1));
     connection.server_name = Some("server.example".into());
     let tls = TlsInfo { peer: vec![Arc::new(certificate())], ..TlsInfo::default() };
     let _ = connection.tls.set(Box::new(tls));

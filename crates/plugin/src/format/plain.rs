@@ -337,7 +337,7 @@ fn remote<'a>(cx: &FormatCx<'a>) -> Option<Peer<'a>> {
 }
 
 fn direct_remote<'a>(cx: &FormatCx<'a>) -> Option<Peer<'a>> {
-    Some(Peer::Address(&cx.info.connection.direct_remote))
+    Some(Peer::Address(cx.info.connection.direct_remote()))
 }
 
 fn local<'a>(cx: &FormatCx<'a>) -> Option<Peer<'a>> {
@@ -345,7 +345,7 @@ fn local<'a>(cx: &FormatCx<'a>) -> Option<Peer<'a>> {
 }
 
 fn direct_local<'a>(cx: &FormatCx<'a>) -> Option<Peer<'a>> {
-    Some(Peer::Address(&cx.info.connection.direct_local))
+    Some(Peer::Address(cx.info.connection.direct_local()))
 }
 
 fn upstream<'a>(cx: &FormatCx<'a>) -> Option<Peer<'a>> {

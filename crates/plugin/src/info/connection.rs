@@ -98,14 +98,12 @@ pub struct ConnectionInfo {
     pub start_time: SystemTime,
     /// When it was accepted, for durations.
     pub start: Instant,
-    /// The socket's own peer.
-    pub direct_remote: PeerAddress,
-    /// The client: the same, unless the PROXY protocol said otherwise. (`x-forwarded-for` is a stream's matter.)
+    /// The client: the socket's peer, unless the PROXY protocol said otherwise. (`x-forwarded-for` is a stream's matter.)
     pub remote: PeerAddress,
-    /// The socket's own local address.
-    pub direct_local: PeerAddress,
-    /// Where the client wanted to: the same, unless a listener filter restored another destination.
+    /// Where the client wanted to: the socket's own address, unless a listener filter restored another destination.
     pub local: PeerAddress,
+    /// The socket's own peer and address, where they are others. Most connections have none, and shall be small.
+    direct: Option<Box<(PeerAddress, PeerAddress)>>,
     /// Whether `local` was restored.
     pub local_restored: bool,
     /// The server name of the TLS client hello, in lower case.
@@ -113,7 +111,7 @@ pub struct ConnectionInfo {
     /// `tls` or `raw_buffer`, as a listener filter saw it; empty when nobody looked.
     pub transport_protocol: &'static str,
     /// The application protocols that the client offers or was seen to speak.
-    pub application_protocols: Vec<Box<str>>,
+    pub application_protocols: Box<[Box<str>]>,
     /// What is known of the client's certificate.
     pub peer_certificate: Cell<PeerCertificate>,
     /// What TLS has agreed on; empty without it, and before the handshake is done.
@@ -121,7 +119,7 @@ pub struct ConnectionInfo {
     /// Why the handshake has failed (`%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`).
     pub transport_failure_reason: OnceCell<Box<str>>,
     /// What the PROXY protocol brought, as far as configuration keeps it.
-    pub proxy_tlvs: Vec<ProxyTlv>,
+    pub proxy_tlvs: Box<[ProxyTlv]>,
     /// The name of the filter chain; empty when it has none.
     pub filter_chain_name: Arc<str>,
     /// The name of the listener.
@@ -146,24 +144,50 @@ impl ConnectionInfo {
         self.traffic_direction == TrafficDirection::Outbound
     }
 
+    /// The socket's own peer.
+    pub fn direct_remote(&self) -> &PeerAddress {
+        self.direct.as_ref().map_or(&self.remote, |direct| &direct.0)
+    }
+
+    /// The socket's own address.
+    pub fn direct_local(&self) -> &PeerAddress {
+        self.direct.as_ref().map_or(&self.local, |direct| &direct.1)
+    }
+
+    /// Says who the client is, when it is not the socket's peer.
+    pub fn restore_remote(&mut self, remote: PeerAddress) {
+        self.keep_direct();
+        self.remote = remote;
+    }
+
+    /// Says where the client wanted to, when that is not the socket's address.
+    pub fn restore_local(&mut self, local: PeerAddress) {
+        self.keep_direct();
+        self.local = local;
+        self.local_restored = true;
+    }
+
+    fn keep_direct(&mut self) {
+        self.direct.get_or_insert_with(|| Box::new((self.remote.clone(), self.local.clone())));
+    }
+
     /// A connection about which nothing is known but its ends.
     pub fn new(id: u64, remote: PeerAddress, local: PeerAddress) -> Self {
         Self {
             id,
             start_time: SystemTime::now(),
             start: Instant::now(),
-            direct_remote: remote.clone(),
             remote,
-            direct_local: local.clone(),
             local,
+            direct: None,
             local_restored: false,
             server_name: None,
             transport_protocol: "",
-            application_protocols: Vec::new(),
+            application_protocols: Box::default(),
             peer_certificate: Cell::default(),
             tls: OnceCell::new(),
             transport_failure_reason: OnceCell::new(),
-            proxy_tlvs: Vec::new(),
+            proxy_tlvs: Box::default(),
             filter_chain_name: Arc::default(),
             listener_name: Arc::default(),
             traffic_direction: TrafficDirection::default(),

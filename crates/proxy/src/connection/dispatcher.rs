@@ -1,15 +1,17 @@
 //! Hands a connection to a terminal filter of an extension: a dispatcher.
 
-use crate::{context::WorkerContext, downstream::Downstream, drain::DrainWatch, local::Local, socket::Socket};
+use crate::{context::WorkerContext, downstream::Downstream, drain::DrainWatch, socket::Socket};
 use sota_plugin::{
     LocalFuture,
     filter::{Connection, ConnectionIo, TerminalNetworkFilter},
+    info::ConnectionInfo,
 };
 use std::{
     future::poll_fn,
     io::{self, IoSlice},
+    pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -29,23 +31,45 @@ pub(super) fn serve(
     let socket = Rc::new(socket);
     let io = DispatcherIo { socket: Rc::clone(&socket), drain };
     let serving = filter.serve(Connection::new(Box::new(io), Rc::clone(&info), context.cx.clone(), buffer_limit));
-    let context = Rc::clone(context);
-    Box::pin(async move {
-        serving.await;
-        let mut summary = info.summary.take().unwrap_or_default();
-        (summary.bytes_received, summary.bytes_sent) = (socket.bytes_received(), socket.bytes_sent());
-        info.summary.replace(Some(summary));
-        // In a place of its own, which a connection that runs does not need.
-        Box::pin(linger(&socket, &context.local)).await;
-    })
+    Box::pin(Serving { serving, is_lingering: false, socket, info, context: Rc::clone(context) })
+}
+
+/// A connection from its begin to its end. No `async fn`: most connections wait for most of their time, and what one
+/// has in it counts.
+struct Serving {
+    serving: LocalFuture<()>,
+    /// The dispatcher is done; `serving` is the rest.
+    is_lingering: bool,
+    socket: Rc<Socket>,
+    info: Rc<ConnectionInfo>,
+    context: Rc<WorkerContext>,
+}
+
+impl Future for Serving {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.serving.as_mut().poll(cx));
+            if self.is_lingering {
+                return Poll::Ready(());
+            }
+            let (socket, info) = (&self.socket, &self.info);
+            let mut summary = info.summary.take().unwrap_or_default();
+            (summary.bytes_received, summary.bytes_sent) = (socket.bytes_received(), socket.bytes_sent());
+            info.summary.replace(Some(summary));
+            self.serving = Box::pin(linger(Rc::clone(socket), Rc::clone(&self.context)));
+            self.is_lingering = true;
+        }
+    }
 }
 
 /// Half-closes and waits for the peer's end, but not for long.
-async fn linger(socket: &Socket, local: &Local) {
+async fn linger(socket: Rc<Socket>, context: Rc<WorkerContext>) {
     if socket.shutdown().await.is_err() {
         return;
     }
-    let timer = local.timer();
+    let timer = context.local.timer();
     timer.set(Instant::now().checked_add(LINGER));
     poll_fn(|cx| {
         loop {

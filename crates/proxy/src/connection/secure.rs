@@ -55,7 +55,7 @@ impl WorkerTls {
             Err(failure) => {
                 self.stats.failed(&failure);
                 let _ = info.transport_failure_reason.set(failure.to_string().into());
-                tracing::debug!(target: "connection", "handshake with {} failed: {failure}", info.direct_remote);
+                tracing::debug!(target: "connection", "handshake with {} failed: {failure}", info.direct_remote());
                 None
             }
         }

@@ -157,7 +157,7 @@ fn connection(
         }
     } else if has("http_inspector") {
         connection.transport_protocol = "raw_buffer";
-        connection.application_protocols = vec!["http/1.1".into()];
+        connection.application_protocols = Box::new(["http/1.1".into()]);
     }
     connection
 }
@@ -199,7 +199,7 @@ fn rejected(rejection: Rejection, wanted: &FilterChainMatch, connection: &Connec
             or_none(&list(&connection.application_protocols)),
         ),
         Criterion::DirectSource => {
-            of("direct source", list(&wanted.direct_source_prefix_ranges), connection.direct_remote.to_string())
+            of("direct source", list(&wanted.direct_source_prefix_ranges), connection.direct_remote().to_string())
         }
         Criterion::SourceType => {
             let (wants, is) = match wanted.source_type {

@@ -68,7 +68,7 @@ impl FilterChainIndex {
         search.by_server_name(connection.server_name.as_deref().unwrap_or(""));
         search.by_transport(connection.transport_protocol);
         search.by_application_protocol(&connection.application_protocols);
-        search.by_range(Criterion::DirectSource, ip_of(&connection.direct_remote), |chain| {
+        search.by_range(Criterion::DirectSource, ip_of(connection.direct_remote()), |chain| {
             &chain.direct_source_prefix_ranges
         });
         search.by_source_type(connection);
@@ -280,7 +280,7 @@ mod tests {
         let chains = index([alpn("http/1.1"), alpn("h2"), FilterChainMatch::default()]);
         let mut connection = connection("1.1.1.1:1", "2.2.2.2:443");
         assert_eq!(chains.find(&connection), Some(2));
-        connection.application_protocols = vec!["x".into(), "h2".into(), "http/1.1".into()];
+        connection.application_protocols = Box::new(["x".into(), "h2".into(), "http/1.1".into()]);
         assert_eq!(chains.find(&connection), Some(1));
     }
 
@@ -298,9 +298,9 @@ mod tests {
             FilterChainMatch { direct_source_prefix_ranges: vec!["9.0.0.0/8".parse().unwrap()], ..Default::default() };
         let source = FilterChainMatch { source_prefix_ranges: vec!["::/0".parse().unwrap()], ..Default::default() };
         let chains = index([direct, source]);
-        let mut proxied = connection("[fe80::1]:1", "2.2.2.2:1");
-        assert_eq!(chains.find(&proxied), Some(1));
-        proxied.direct_remote = "9.1.1.1:1".parse::<SocketAddr>().unwrap().into();
+        let mut proxied = connection("9.1.1.1:1", "2.2.2.2:1");
+        assert_eq!(chains.find(&connection("[fe80::1]:1", "2.2.2.2:1")), Some(1));
+        proxied.restore_remote("[fe80::1]:1".parse::<SocketAddr>().unwrap().into());
         assert_eq!(chains.find(&proxied), Some(0));
     }
 

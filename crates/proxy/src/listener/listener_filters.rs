@@ -93,7 +93,7 @@ pub(super) async fn run(
 
 /// Shows a filter what has arrived.
 fn look(filter: &mut dyn ListenerFilter, socket: &Socket, info: &mut ConnectionInfo) -> Peek {
-    let local = info.direct_local.ip();
+    let local = info.direct_local().ip();
     let original_destination = || {
         let local = local?;
         socket.with_io(|io| match io {

@@ -198,7 +198,7 @@ fn of_connection(input: &MatchInput, info: &StreamInfo) -> Option<String> {
         MatchInput::DestinationPort => connection.local.port().map(|port| port.to_string()),
         MatchInput::SourceIp => info.remote().ip().map(|ip| ip.to_string()),
         MatchInput::SourcePort => info.remote().port().map(|port| port.to_string()),
-        MatchInput::DirectSourceIp => connection.direct_remote.ip().map(|ip| ip.to_string()),
+        MatchInput::DirectSourceIp => connection.direct_remote().ip().map(|ip| ip.to_string()),
         MatchInput::SourceType => {
             let (from, to) = (connection.remote.ip()?, connection.local.ip()?);
             (from.is_loopback() || from == to).then(|| "local".to_owned())

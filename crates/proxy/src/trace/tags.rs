@@ -92,7 +92,7 @@ pub(super) fn downstream(span: &mut Span, entry: &LogEntry<'_>, longest_path: us
         if let Some(protocol) = info.protocol {
             span.tag("http.protocol", protocol.as_str());
         }
-        let peer = &info.connection.direct_remote;
+        let peer = info.connection.direct_remote();
         span.tag("peer.address", peer.ip().map_or_else(|| peer.to_string(), |ip| ip.to_string()));
         if let Some(id) = text(head, HeaderId::XClientTraceId) {
             span.tag("guid:x-client-trace-id", id);

@@ -80,7 +80,7 @@ impl EntryWriter {
         }
         out.string(18, upstream.transport_failure_reason.as_deref().unwrap_or_default());
         out.string(19, info.route.as_ref().map_or("", |route| route.name()));
-        out.message(20, |out| address(out, &connection.direct_remote));
+        out.message(20, |out| address(out, connection.direct_remote()));
         for name in &self.filter_state {
             let connection_state = connection.filter_state.borrow();
             let text = info.filter_state.text(name).or_else(|| connection_state.text(name));

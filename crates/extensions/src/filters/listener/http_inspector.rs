@@ -68,7 +68,7 @@ impl ListenerFilter for Filter {
             Inspection::NotHttp | Inspection::TooLarge => self.stats.http_not_found.inc(),
         }
         if let Some(protocol) = found.application_protocol() {
-            cx.info.application_protocols = vec![protocol.into()];
+            cx.info.application_protocols = Box::new([protocol.into()]);
         }
         Peek::Continue
     }

@@ -35,8 +35,7 @@ impl ListenerFilterConfig for OriginalDst {
 impl ListenerFilter for OriginalDst {
     fn on_peek(&mut self, _bytes: &[u8], _end: bool, cx: &mut ListenerCx<'_>) -> Peek {
         if let Some(original) = (cx.original_destination)() {
-            cx.info.local = original.into();
-            cx.info.local_restored = true;
+            cx.info.restore_local(original.into());
         }
         Peek::Continue
     }
@@ -63,6 +62,6 @@ mod tests {
         cx.original_destination = &restored;
         assert_eq!(OriginalDst.on_peek(b"", false, &mut cx), Peek::Continue);
         assert_eq!((cx.info.local.socket_address(), cx.info.local_restored), (Some(original), true));
-        assert_eq!(cx.info.direct_local, before);
+        assert_eq!(*cx.info.direct_local(), before);
     }
 }

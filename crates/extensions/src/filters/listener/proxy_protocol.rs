@@ -129,11 +129,14 @@ impl ProxyProtocol {
     /// Puts what the header says into the connection's facts.
     fn apply(&self, header: ProxyHeader, info: &mut ConnectionInfo) {
         if let Command::Proxy(Addresses::Ip { source, destination, .. }) = header.command {
-            info.remote = source.into();
-            // Only a destination that differs was restored: Envoy then may look for another listener.
-            info.local_restored |= info.local != destination.into();
-            info.local = destination.into();
+            info.restore_remote(source.into());
+            let destination = destination.into();
+            // Only one that differs was restored: Envoy then may look for another listener.
+            if info.local != destination {
+                info.restore_local(destination);
+            }
         }
+        let mut kept = Vec::new();
         for tlv in header.tlvs {
             for rule in self.rules.iter().filter(|rule| rule.kind == tlv.kind) {
                 let value = if rule.as_base64 {
@@ -149,9 +152,10 @@ impl ProxyProtocol {
                 KeptTlvs::Some(kinds) => kinds.contains(&tlv.kind),
             };
             if is_kept {
-                info.proxy_tlvs.push(ProxyTlv { kind: tlv.kind, value: tlv.value });
+                kept.push(ProxyTlv { kind: tlv.kind, value: tlv.value });
             }
         }
+        info.proxy_tlvs = kept.into();
     }
 }
 
@@ -241,7 +245,7 @@ mod tests {
             (info.remote.to_string(), info.local.to_string()),
             ("192.0.2.1:1000".into(), "192.0.2.2:443".into())
         );
-        assert_eq!(info.direct_remote.to_string(), "127.0.0.1:1");
+        assert_eq!(info.direct_remote().to_string(), "127.0.0.1:1");
         assert!(info.local_restored);
     }
 
@@ -272,7 +276,7 @@ mod tests {
         let metadata = info.metadata.borrow();
         let value = |key: &str| metadata.path("n", [key]).and_then(|node| node.as_str().map(str::to_owned));
         assert_eq!((value("234").as_deref(), value("2").as_deref()), (Some("a!b"), Some("aA==")));
-        assert_eq!(info.proxy_tlvs, vec![ProxyTlv { kind: 2, value: b"h"[..].into() }]);
+        assert_eq!(*info.proxy_tlvs, [ProxyTlv { kind: 2, value: b"h"[..].into() }]);
         assert_eq!(info.remote.to_string(), "127.0.0.1:1");
     }
 }

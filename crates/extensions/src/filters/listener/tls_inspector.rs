@@ -124,7 +124,7 @@ mod tests {
         let (result, info) = peek(&mut *new(), &hello(), |_| ());
         assert_eq!((result, info.transport_protocol), (Peek::Continue, "tls"));
         assert_eq!(info.server_name.as_deref(), Some("example.com"));
-        assert_eq!(info.application_protocols, vec![Box::<str>::from("h2"), "http/1.1".into()]);
+        assert_eq!(*info.application_protocols, [Box::<str>::from("h2"), "http/1.1".into()]);
     }
 
     /// A TLS 1.2 hello with one cipher, a server name and two protocols.

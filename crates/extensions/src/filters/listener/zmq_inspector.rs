@@ -71,7 +71,7 @@ impl ListenerFilter for Filter {
             Inspection::NeedMore if !end => return Peek::More,
             Inspection::Zmtp(_) => {
                 self.stats.zmtp_found.inc();
-                cx.info.application_protocols = vec![PROTOCOL.into()];
+                cx.info.application_protocols = Box::new([PROTOCOL.into()]);
             }
             Inspection::NeedMore | Inspection::Other(_) => self.stats.zmtp_not_found.inc(),
         }

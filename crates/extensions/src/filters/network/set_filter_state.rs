@@ -62,7 +62,9 @@ mod tests {
         let yaml = format!("{{on_new_connection: [{}]}}", values.join(", "));
         let factory =
             building(|cx| build(&config(EXTENSION.type_urls[0], &yaml), cx)).unwrap().for_worker(&worker.cx());
-        let info = Rc::new(ConnectionInfo { server_name: Some("a.example".into()), ..connection() });
+        let mut info = connection();
+        info.server_name = Some("a.example".into());
+        let info = Rc::new(info);
         let NetworkFilterInstance::Filter(mut filter) = factory.new_filter(&info) else { unreachable!() };
         let worker = worker.cx();
         let status = filter.on_new_connection(&mut ConnectionCx { info: &info, worker: &worker });

@@ -45,7 +45,9 @@ mod tests {
     fn a_name_becomes_the_cluster() {
         let worker = FakeWorker::default().cx();
         for (name, cluster) in [(Some("a.example"), Some("a.example")), (Some(""), None), (None, None)] {
-            let info = Rc::new(ConnectionInfo { server_name: name.map(Into::into), ..connection() });
+            let mut info = connection();
+            info.server_name = name.map(Into::into);
+            let info = Rc::new(info);
             SniCluster.on_new_connection(&mut ConnectionCx { info: &info, worker: &worker });
             assert_eq!(info.filter_state.borrow().text(TCP_PROXY_CLUSTER).as_deref(), cluster);
         }

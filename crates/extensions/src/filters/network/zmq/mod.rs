@@ -30,7 +30,13 @@ use sota_plugin::{
     stats::{Group, Scope},
 };
 use stats::ZmqStats;
-use std::{future::ready, rc::Rc, sync::Arc};
+use std::{
+    future::ready,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 /// The extension.
 pub(crate) static EXTENSION: Extension<dyn NetworkFilterConfig> = Extension {
@@ -68,12 +74,12 @@ impl NetworkFilterConfig for Zmq {
         let has_routes = self.settings.routes.is_some();
         Box::new(Factory(Rc::new(Worker {
             broker: has_routes.then(|| Broker::start(&self.settings, &self.bus, cx, &stats, &scratch)),
-            surroundings: Surroundings {
+            surroundings: Rc::new(Surroundings {
                 worker: cx.clone(),
                 options: Arc::clone(&self.settings.options),
                 patience: self.settings.patience,
                 scratch,
-            },
+            }),
             settings: Arc::clone(&self.settings),
             handshakes: Arc::clone(&self.handshakes),
             stats,
@@ -88,7 +94,7 @@ struct Worker {
     handshakes: Arc<Handshakes>,
     /// `None`: messages are sent back.
     broker: Option<Rc<Broker>>,
-    surroundings: Surroundings,
+    surroundings: Rc<Surroundings>,
     stats: Group<ZmqStats>,
     scope: Scope,
 }
@@ -123,24 +129,38 @@ fn serve(worker: Rc<Worker>, connection: Connection) -> LocalFuture<()> {
     match &worker.broker {
         Some(broker) => {
             let client = Client::new(gate, broker, &outbox, info);
-            run(worker, connection, outbox, client)
+            run(worker, connection, &outbox, client)
         }
         None => {
             let echo = Echo { gate, outbox: Rc::clone(&outbox) };
-            run(worker, connection, outbox, echo)
+            run(worker, connection, &outbox, echo)
         }
     }
 }
 
-/// No `async fn`, whose future would have room for its arguments twice: ten thousands of clients may wait.
 fn run(
     worker: Rc<Worker>,
-    mut connection: Connection,
-    outbox: Rc<Outbox>,
-    mut handler: impl Handler + 'static,
+    connection: Connection,
+    outbox: &Rc<Outbox>,
+    handler: impl Handler + Unpin + 'static,
 ) -> LocalFuture<()> {
-    Box::pin(async move {
-        let end = Pump::new(&mut connection, &worker.surroundings, &outbox, &mut handler).await;
-        note_end(&end, &worker.stats, &worker.scope, &connection);
-    })
+    let pump = Pump::new(connection, &worker.surroundings, outbox, handler);
+    Box::pin(Running { pump, worker })
+}
+
+/// A client's connection. No `async fn`, whose future would have room for its arguments twice: ten thousands of clients
+/// may wait.
+struct Running<H> {
+    pump: Pump<Connection, H>,
+    worker: Rc<Worker>,
+}
+
+impl<H: Handler + Unpin> Future for Running<H> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let end = ready!(Pin::new(&mut self.pump).poll(cx));
+        note_end(&end, &self.worker.stats, &self.worker.scope, self.pump.transport());
+        Poll::Ready(())
+    }
 }

@@ -163,11 +163,11 @@ pub(super) struct Surroundings {
 }
 
 /// A connection, which as a future runs until it ends. What is in the queue then is left there.
-pub(super) struct Pump<'a, T, H> {
-    io: &'a mut T,
-    surroundings: &'a Surroundings,
-    outbox: &'a Outbox,
-    handler: &'a mut H,
+pub(super) struct Pump<T, H> {
+    io: T,
+    surroundings: Rc<Surroundings>,
+    outbox: Rc<Outbox>,
+    handler: H,
     zmtp: zmtp::Connection,
     /// `None` while nothing moves.
     moving: Option<Box<Moving>>,
@@ -209,13 +209,12 @@ impl Sending {
     }
 }
 
-impl<T: Transport, H: Handler> Future for Pump<'_, T, H> {
+impl<T: Transport + Unpin, H: Handler + Unpin> Future for Pump<T, H> {
     type Output = End;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let this = &mut *self;
-        let scratch = &this.surroundings.scratch;
-        let mut moving = this.moving.take().or_else(|| scratch.moving.take()).unwrap_or_default();
+        let mut moving = this.moving.take().or_else(|| this.surroundings.scratch.moving.take()).unwrap_or_default();
         let end = match this.poll_all(&mut moving, cx) {
             Ok(Some(end)) | Err(end) => Poll::Ready(end),
             Ok(None) => Poll::Pending,
@@ -227,7 +226,7 @@ impl<T: Transport, H: Handler> Future for Pump<'_, T, H> {
         if !moving.is_over() {
             this.moving = Some(moving);
         } else if moving.out.capacity() <= 4 * CHUNK {
-            scratch.moving.set(Some(moving));
+            this.surroundings.scratch.moving.set(Some(moving));
         }
         end
     }
@@ -242,15 +241,15 @@ struct Sending {
     payload: Option<usize>,
 }
 
-impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
-    pub(super) fn new(io: &'a mut T, surroundings: &'a Surroundings, outbox: &'a Outbox, handler: &'a mut H) -> Self {
+impl<T: Transport, H: Handler> Pump<T, H> {
+    pub(super) fn new(io: T, surroundings: &Rc<Surroundings>, outbox: &Rc<Outbox>, handler: H) -> Self {
         let mut out = Vec::new();
         let zmtp = zmtp::Connection::new(Arc::clone(&surroundings.options), &mut out);
         let now = Instant::now();
         Self {
             io,
-            surroundings,
-            outbox,
+            surroundings: Rc::clone(surroundings),
+            outbox: Rc::clone(outbox),
             handler,
             zmtp,
             moving: Some(Box::new(Moving { out, ..Moving::default() })),
@@ -260,6 +259,11 @@ impl<'a, T: Transport, H: Handler> Pump<'a, T, H> {
             alarm: None,
             ended: false,
         }
+    }
+
+    /// What it goes over.
+    pub(super) fn transport(&self) -> &T {
+        &self.io
     }
 
     fn poll_all(&mut self, moving: &mut Moving, cx: &mut Context<'_>) -> Result<Option<End>, End> {

@@ -65,9 +65,8 @@ async fn serve(links: &Rc<Links>, link: &Rc<Link>, weak: &Weak<Broker>) -> bool 
     let surroundings = broker.upstream_surroundings(links.socket_type);
     // The broker ends with its last client, not with its last connection.
     drop(broker);
-    let mut transport = HostTransport::new(connection, link);
-    let mut handler = HostHandler { links: Rc::clone(links), link: Rc::clone(link), broker: Weak::clone(weak) };
-    let end = Pump::new(&mut transport, &surroundings, &link.outbox, &mut handler).await;
+    let handler = HostHandler { links: Rc::clone(links), link: Rc::clone(link), broker: Weak::clone(weak) };
+    let end = Pump::new(HostTransport::new(connection, link), &surroundings, &link.outbox, handler).await;
     if link.is_ready.replace(false) {
         stats.upstream_cx_ready.dec();
     }

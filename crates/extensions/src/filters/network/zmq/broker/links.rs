@@ -28,7 +28,7 @@ pub(super) struct Link {
     /// Unique on the worker.
     pub(super) id: u64,
     pub(super) host: Host,
-    pub(super) outbox: Outbox,
+    pub(super) outbox: Rc<Outbox>,
     /// Whether the handshake is done.
     pub(super) is_ready: Cell<bool>,
     /// Whether it is to end: the host has left the cluster.
@@ -45,7 +45,7 @@ impl Link {
         Rc::new(Self {
             id: broker.next_link_id(),
             host: host.clone(),
-            outbox: Outbox::new(broker.settings.watermark),
+            outbox: Rc::new(Outbox::new(broker.settings.watermark)),
             is_ready: Cell::new(false),
             is_draining: Cell::new(false),
             outstanding: Cell::new(0),

@@ -33,10 +33,10 @@ async fn run(broker: Rc<Broker>, link: Rc<Link>, socket_type: SocketType, client
         Ok(connection) => {
             broker.stats.upstream_cx_total.inc();
             let surroundings = broker.upstream_surroundings(socket_type);
-            let mut transport = HostTransport::new(connection, &link);
-            let mut handler =
+            let transport = HostTransport::new(connection, &link);
+            let handler =
                 SplicedHost { broker: Rc::clone(&broker), link: Rc::clone(&link), client: Rc::clone(&client) };
-            let end = Pump::new(&mut transport, &surroundings, &link.outbox, &mut handler).await;
+            let end = Pump::new(transport, &surroundings, &link.outbox, handler).await;
             if link.is_ready.replace(false) {
                 broker.stats.upstream_cx_ready.dec();
             }
