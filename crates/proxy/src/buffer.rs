@@ -54,8 +54,8 @@ fn give_memory(memory: Box<[u8]>) {
 #[derive(Default)]
 pub struct ReadBuffer {
     memory: Box<[u8]>,
-    start: usize,
-    end: usize,
+    start: u32,
+    end: u32,
 }
 
 impl ReadBuffer {
@@ -66,12 +66,12 @@ impl ReadBuffer {
 
     /// The bytes that were read and not used.
     pub fn unread(&self) -> &[u8] {
-        self.memory.get(self.start..self.end).unwrap_or_default()
+        self.memory.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 
     /// Uses up the first `n` bytes. The last gives the memory back.
     pub fn consume(&mut self, n: usize) {
-        self.start = (self.start + n).min(self.end);
+        self.start = (self.start as usize + n).min(self.end as usize) as u32;
         if self.start == self.end {
             self.clear();
         }
@@ -93,33 +93,35 @@ impl ReadBuffer {
         max: usize,
         read: impl FnOnce(&mut [u8]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<Option<usize>>> {
-        let unread = self.end - self.start;
+        let (start, end) = (self.start as usize, self.end as usize);
+        let unread = end - start;
         if unread >= max {
             return Poll::Ready(Ok(None));
         }
         if self.memory.is_empty() {
             self.memory = take_memory(if max <= LARGE && max > SMALL { LARGE } else { SMALL });
-        } else if self.end == self.memory.len() {
+        } else if end == self.memory.len() {
             self.make_room();
         }
-        let last = (self.start + max).min(self.memory.len());
-        let room = self.memory.get_mut(self.end..last).unwrap_or_default();
+        let (start, end) = (self.start as usize, self.end as usize);
+        let last = (start + max).min(self.memory.len()).min(u32::MAX as usize);
+        let room = self.memory.get_mut(end..last).unwrap_or_default();
         let result = read(room);
         if !matches!(result, Poll::Ready(Ok(n)) if n > 0) && unread == 0 {
             self.clear();
         }
         let n = ready!(result)?;
-        self.end = (self.end + n).min(self.memory.len());
+        self.end = (end + n).min(last) as u32;
         Poll::Ready(Ok(Some(n)))
     }
 
     /// Moves the bytes to the front, or into memory of twice the size where they fill it.
     fn make_room(&mut self) {
         if self.start > 0 {
-            self.memory.copy_within(self.start..self.end, 0);
+            self.memory.copy_within(self.start as usize..self.end as usize, 0);
         } else {
             let mut larger = take_memory(self.memory.len() * 2);
-            if let Some(front) = larger.get_mut(..self.end) {
+            if let Some(front) = larger.get_mut(..self.end as usize) {
                 front.copy_from_slice(self.unread());
             }
             give_memory(std::mem::replace(&mut self.memory, larger));

@@ -39,7 +39,6 @@ impl NetworkFilter for SniCluster {
 mod tests {
     use super::*;
     use crate::testing::{FakeWorker, connection};
-    use sota_plugin::info::ConnectionInfo;
 
     #[test]
     fn a_name_becomes_the_cluster() {

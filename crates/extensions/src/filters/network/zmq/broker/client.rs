@@ -34,9 +34,9 @@ pub(in super::super) struct Client {
     socket_type: SocketType,
     role: Role,
     /// A message that waits for a connection with room.
-    pending: Option<Pending>,
+    pending: Option<Box<Pending>>,
     /// Clusters whose hosts are all connected to, as long as the client is there.
-    interests: Vec<(usize, Interest)>,
+    interests: Box<[(usize, Interest)]>,
 }
 
 /// What a client is.
@@ -80,7 +80,7 @@ impl Client {
             socket_type: SocketType::Dealer,
             role: Role::Greeting,
             pending: None,
-            interests: Vec::new(),
+            interests: Box::default(),
         }
     }
 
@@ -90,7 +90,9 @@ impl Client {
             return;
         }
         if let Some(links) = self.broker.links(cluster, socket_type) {
-            self.interests.push((cluster, links.keep_all(&self.broker)));
+            let mut interests = std::mem::take(&mut self.interests).into_vec();
+            interests.push((cluster, links.keep_all(&self.broker)));
+            self.interests = interests.into();
         }
     }
 
@@ -144,7 +146,8 @@ impl Client {
         let Some(links) = self.broker.links(cluster, ours) else { return Poll::Ready(()) };
         let choice = HostChoice { hash, connection: Some(&self.info), ..HostChoice::default() };
         let link = ready!(links.poll_link(cx, &choice));
-        let Some(Pending { message, body, goal, .. }) = self.pending.take() else { return Poll::Ready(()) };
+        let Some(pending) = self.pending.take() else { return Poll::Ready(()) };
+        let Pending { message, body, goal, .. } = *pending;
         match (link, &self.role) {
             (Ok(link), Role::Requester(requester)) => match link.host.begin_request() {
                 Ok(request) => {
@@ -160,7 +163,7 @@ impl Client {
             }
             // Work is never lost: it waits until there is somebody. The clock looks again.
             (Err(_), _) => {
-                self.pending = Some(Pending { message, body, goal, since: Instant::now() });
+                self.pending = Some(Box::new(Pending { message, body, goal, since: Instant::now() }));
                 return Poll::Pending;
             }
         }
@@ -221,12 +224,12 @@ impl Handler for Client {
             Role::Requester(_) => {
                 let body = body_of(&message);
                 if let Some(goal) = self.route(&message, body) {
-                    self.pending = Some(Pending { message, body, goal, since: Instant::now() });
+                    self.pending = Some(Box::new(Pending { message, body, goal, since: Instant::now() }));
                 }
             }
             Role::Pusher => {
                 if let Some(goal) = self.route(&message, 0) {
-                    self.pending = Some(Pending { message, body: 0, goal, since: Instant::now() });
+                    self.pending = Some(Box::new(Pending { message, body: 0, goal, since: Instant::now() }));
                 }
             }
             Role::Publisher => {

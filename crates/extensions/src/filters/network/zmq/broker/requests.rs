@@ -11,6 +11,7 @@ use sota_plugin::upstream::{ActiveRequest, Outcome};
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
+    hash::{BuildHasherDefault, DefaultHasher},
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -53,6 +54,9 @@ pub(in super::super) fn body_of(message: &Message) -> usize {
     delimiter.map(|at| at + 1).filter(|body| *body < message.frame_count()).unwrap_or(0)
 }
 
+/// By numbers of ours, which nobody else chooses: the hasher needs no key, and takes no memory.
+type Numbered<T> = HashMap<u32, T, BuildHasherDefault<DefaultHasher>>;
+
 /// A request that waits for its answer.
 struct InFlight {
     request: ActiveRequest,
@@ -88,7 +92,7 @@ pub(super) struct Requester {
 
 #[derive(Default)]
 struct State {
-    in_flight: HashMap<u32, InFlight>,
+    in_flight: Numbered<InFlight>,
     /// In the order of their time. Those that were answered go when they get to the front.
     deadlines: VecDeque<(Instant, u32)>,
     next: u32,
@@ -198,7 +202,7 @@ impl Requester {
 /// The clients of a worker that ask.
 #[derive(Default)]
 pub(super) struct Requests {
-    clients: RefCell<HashMap<u32, Rc<Requester>>>,
+    clients: RefCell<Numbered<Rc<Requester>>>,
     next: Cell<u32>,
 }
 
