@@ -31,7 +31,7 @@ pub use envoy::EnvoyProcess;
 pub use future_size::assert_future_size;
 pub use load::{Load, Outcomes};
 pub use message::{Fields, Head};
-pub use net::{SynBlackHole, free_port, is_listening, wait_until};
+pub use net::{SynBlackHole, allow_open_files, free_port, is_listening, wait_until};
 pub use origin::{Origin, Peer, Reply, Request};
 pub use process::Process;
 pub use proxy::ProxyProcess;

@@ -41,6 +41,20 @@ pub fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Lets this process and its children open so many files, if the system does; how many they may.
+#[expect(unsafe_code, reason = "the limit is asked for and set by system calls")]
+pub fn allow_open_files(wanted: usize) -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is ours, for as long as the call takes.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return 0;
+    }
+    let more = libc::rlimit { rlim_cur: limit.rlim_max.min(wanted as u64).max(limit.rlim_cur), ..limit };
+    // SAFETY: as above.
+    let raised = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const more) } == 0;
+    usize::try_from(if raised { more.rlim_cur } else { limit.rlim_cur }).unwrap_or(usize::MAX)
+}
+
 /// A TCP address that answers no SYN: a listener whose queue of waiting connections is full.
 pub struct SynBlackHole {
     address: SocketAddr,
