@@ -236,3 +236,30 @@ fn memory_at_the_start_is_small() {
     // The allocator's own reserve would be 6 MB.
     assert!(proxy.rss_anon_kib() < 5 * 1024, "{} KiB", proxy.rss_anon_kib());
 }
+
+#[test]
+fn a_cluster_keeps_more_stats_where_it_is_asked_to() {
+    let origin = Origin::named("one");
+    let tracked =
+        "    track_cluster_stats: {timeout_budgets: true, request_response_sizes: true, per_endpoint_stats: true}\n";
+    let name = "  - name: origin\n";
+    let config = config(&origin).replacen(name, &format!("{name}{tracked}"), 1);
+    assert!(config.contains("track_cluster_stats"), "{config}");
+    let proxy = ProxyProcess::start(BINARY, &config);
+    for _ in 0..2 {
+        assert_eq!(get(proxy.listener("front"), "/").status(), 200);
+    }
+    let endpoint = format!("cluster.origin.endpoint.127.0.0.1_{}", origin.port());
+    assert_eq!(proxy.stat(&format!("{endpoint}.rq_total")), 2);
+    assert_eq!(proxy.stat(&format!("{endpoint}.rq_success")), 2);
+    assert_eq!(proxy.stat(&format!("{endpoint}.healthy")), 1);
+    let text = proxy.admin("/stats/prometheus?filter=endpoint").text();
+    let labels = format!("{{envoy_cluster_name=\"origin\",envoy_endpoint_address=\"127.0.0.1:{}\"}}", origin.port());
+    assert!(text.contains(&format!("envoy_cluster_endpoint_rq_total{labels} 2\n")), "{text}");
+    let text = proxy.admin("/stats/prometheus?filter=cluster.origin.upstream_r").text();
+    for name in
+        ["rq_headers_size", "rq_body_size", "rs_headers_count", "rs_body_size", "rq_timeout_budget_percent_used"]
+    {
+        assert!(text.contains(&format!("envoy_cluster_upstream_{name}_count{{")), "{name}: {text}");
+    }
+}

@@ -73,8 +73,21 @@ pub struct Cluster {
     pub deadline_header: Option<String>,
     /// The extension `sota.clusters.overload` (the original's ejection loop), when configured.
     pub overload: Option<ExtensionConfig>,
+    /// Stats that are only kept where they are asked for.
+    pub track: TrackClusterStats,
     /// The cluster as read, for `/config_dump`.
     pub source: Option<Arc<Source>>,
+}
+
+/// `envoy.config.cluster.v3.TrackClusterStats`: stats that cost more than they are worth to most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TrackClusterStats {
+    /// How much of its timeout a request and an attempt used.
+    pub timeout_budgets: bool,
+    /// Sizes of heads and bodies.
+    pub request_response_sizes: bool,
+    /// The counters of each endpoint, which are in `/clusters` anyway.
+    pub per_endpoint_stats: bool,
 }
 
 /// `envoy.config.core.v3.UpstreamHttpProtocolOptions`: the server name (SNI) of a connection with TLS is the host that

@@ -12,6 +12,7 @@ mod reload;
 mod resources;
 mod runtime;
 mod server;
+mod endpoint_stats;
 mod server_stats;
 mod sinks;
 pub mod stats;

@@ -3,6 +3,7 @@
 use crate::{
     admin,
     configuration::{self, Refused},
+    endpoint_stats::EndpointStats,
     log_files::LogFiles,
     log_pattern::Pattern,
     logging::{LogFormat, Logging},
@@ -88,6 +89,7 @@ pub(crate) struct Server {
     pub started: Instant,
     state: Cell<State>,
     own_stats: Group<ServerStats>,
+    endpoint_stats: RefCell<EndpointStats>,
     runtime_stats: Group<RuntimeStats>,
     /// What the admin interface counts.
     pub admin_stats: Group<AdminStats>,
@@ -227,6 +229,7 @@ impl Server {
             runtime,
             resources,
             own_stats: scope.child("server.").group(),
+            endpoint_stats: RefCell::default(),
             runtime_stats,
             admin_stats: scope.child("http.admin.").group(),
             stats,
@@ -260,6 +263,7 @@ impl Server {
     /// Brings the process's own gauges up to date.
     pub(crate) fn refresh_stats(&self) {
         self.own_stats.refresh(self);
+        self.endpoint_stats.borrow_mut().refresh(&self.resources, &self.scope);
     }
 
     /// Merges histograms and sends all stats to the sinks.

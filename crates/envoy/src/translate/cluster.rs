@@ -19,7 +19,7 @@ use sota_config::{
     ExtensionConfig, Node, Source,
     cluster::{
         Cluster, Discovery, DnsConfig, DnsLookupFamily, LoadAssignment, OriginalDstConfig, RequestNames,
-        UpstreamProtocol,
+        TrackClusterStats, UpstreamProtocol,
     },
     http::{Http1Options, Http2Options, HttpProtocolOptions},
 };
@@ -70,6 +70,7 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
         discovery,
         load_assignment,
         connect_timeout: cx.duration(node, "connect_timeout").unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+        track: track(node),
         preconnect_ratio: node.field("preconnect_policy").f64("per_upstream_preconnect_ratio").unwrap_or(1.0),
         per_connection_buffer_limit_bytes: node
             .u32("per_connection_buffer_limit_bytes")
@@ -94,6 +95,15 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
         overload: options.overload,
         source: Some(Arc::new(Source::new(node))),
     })
+}
+
+fn track(node: &Node) -> TrackClusterStats {
+    let track = node.field("track_cluster_stats");
+    TrackClusterStats {
+        timeout_budgets: track.bool("timeout_budgets") || node.bool("track_timeout_budgets"),
+        request_response_sizes: track.bool("request_response_sizes"),
+        per_endpoint_stats: track.bool("per_endpoint_stats"),
+    }
 }
 
 /// The resolver that the cluster type names, or else the cluster.

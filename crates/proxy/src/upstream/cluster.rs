@@ -14,6 +14,7 @@ use super::{
     overload::{Outcome, Overload},
     stats::{ClusterStats, ResponseStats},
     subsets::{Candidates, Outcome as SubsetOutcome},
+    tracked::Tracked,
     zone_aware::{Choice as ZoneChoice, LocalCluster, ZoneCache, ZoneStats, Zones},
 };
 use crate::{local::Local, tls::TransportOptions};
@@ -59,6 +60,7 @@ pub struct Cluster {
     config: Arc<ClusterConfig>,
     context: Rc<PoolContext>,
     responses: ResponseStats,
+    tracked: Option<Box<Tracked>>,
     balancer: Option<LoadBalancer>,
     hosts: RefCell<Hosts>,
     original: RefCell<HashMap<SocketAddr, (OriginalHost, Rc<WorkerHost>)>>,
@@ -94,6 +96,7 @@ impl Cluster {
                 None => PoolContext::new(local, config, scope.group()),
             },
             responses: ResponseStats::new(&scope),
+            tracked: Tracked::new(config.model().track, &scope),
             balancer: LoadBalancer::new(&config.model().lb_policy),
             hosts: RefCell::default(),
             original: RefCell::default(),
@@ -510,6 +513,11 @@ impl Cluster {
     /// In which field hosts are told how long a request may still take as a whole, where they are.
     pub fn deadline_header(&self) -> Option<&HeaderName> {
         self.config.deadline_header()
+    }
+
+    /// What is only counted where it is asked for.
+    pub(crate) fn tracked(&self) -> Option<&Tracked> {
+        self.tracked.as_deref()
     }
 
     /// Counts how long a request took, from its last octet that was sent to the last of the answer.

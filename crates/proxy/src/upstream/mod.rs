@@ -29,6 +29,7 @@ mod services;
 mod slow_start;
 mod stats;
 mod subsets;
+mod tracked;
 mod zone_aware;
 
 pub use circuit_breaker::{CircuitBreaker, Resource};
@@ -49,6 +50,7 @@ pub use overload::Outcome;
 pub(crate) use services::for_extensions;
 pub use stats::ClusterStats;
 pub(crate) use stats::StatusStats;
+pub(crate) use tracked::{HeadSize, Tracked};
 
 #[cfg(test)]
 mod tests;

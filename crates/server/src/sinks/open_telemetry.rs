@@ -4,6 +4,7 @@ use crate::stats::{Merged, Snapshot, Stat, StatValue};
 use sota_codec::protobuf::Message;
 use sota_config::stats_sink::OpenTelemetrySink;
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     time::{Duration, SystemTime},
 };
@@ -80,7 +81,7 @@ fn point(
     snapshot: &Snapshot,
     stat: &Stat,
     start: SystemTime,
-    tags: &[(&str, &str)],
+    tags: &[(&str, Cow<'_, str>)],
 ) -> (Kind, Message) {
     let mut out = Message::new();
     let begin = |is_delta: bool| nanos(if is_delta { snapshot.since } else { start });

@@ -2,7 +2,10 @@
 //! functions: compiling some twenty regular expressions would cost more memory than all the counters of a small proxy.
 
 use super::tags::{DefaultTag, Find, Found};
-use std::ops::Range;
+use std::{borrow::Cow, net::Ipv4Addr, ops::Range};
+
+/// The tag of stats that a cluster keeps of each endpoint.
+pub(super) const ENDPOINT_ADDRESS: &str = "envoy.endpoint_address";
 
 /// All of them, in Envoy's order.
 pub(super) fn all() -> Vec<DefaultTag> {
@@ -44,6 +47,7 @@ pub(super) fn all() -> Vec<DefaultTag> {
         tokens("envoy.clientssl_prefix", "auth.clientssl.$.**"),
         tokens("envoy.ratelimit_prefix", "ratelimit.$.**"),
         tokens("envoy.cluster_name", "cluster.$.**"),
+        within(ENDPOINT_ADDRESS, "cluster", endpoint_address),
         within("envoy.http_conn_manager_prefix", "listener", |name| token_after(name, ".http.")),
         tokens("envoy.ext_authz_prefix", "cluster.*.ext_authz.$.**"),
         tokens("envoy.ext_authz_prefix", "http.*.ext_authz.$.**"),
@@ -70,6 +74,24 @@ pub(super) fn all() -> Vec<DefaultTag> {
         tokens("envoy.google_grpc_client_prefix", "grpc.$.**"),
         tokens("envoy.xds_resource_name", "sds.$.*.**"),
     ]
+}
+
+/// The address of an endpoint with the colons that its name has not.
+pub(super) fn with_colons(name: &str) -> Cow<'_, str> {
+    if name.starts_with('[') {
+        return name.replace('_', ":").into();
+    }
+    match name.rsplit_once('_') {
+        Some((ip, port)) if ip.parse::<Ipv4Addr>().is_ok() => format!("{ip}:{port}").into(),
+        _ => name.into(),
+    }
+}
+
+/// `cluster.*.endpoint.<address>.*`: the address has dots of its own.
+fn endpoint_address(name: &str) -> Option<Found> {
+    let (front, _) = name.rsplit_once('.')?;
+    let start = front.find(".endpoint.")? + ".endpoint.".len();
+    (start < front.len()).then_some(Found { remove: start - 1..front.len(), value: start..front.len() })
 }
 
 /// `*_rq(_<code>)`

@@ -12,7 +12,10 @@ use super::{
     tags::Tagged,
 };
 use sota_plugin::stats::{Kind, LABELLED, Reading, ScopeView};
-use std::{collections::BTreeMap, mem, sync::Arc, vec};
+use std::{
+    borrow::Cow,
+    {collections::BTreeMap, mem, sync::Arc, vec},
+};
 
 pub(super) struct PrometheusRenderer {
     phases: vec::IntoIter<&'static [Kind]>,
@@ -67,7 +70,7 @@ impl PrometheusRenderer {
         match kind {
             Kind::Counter | Kind::Gauge => line.write(out, "", "", |out| write_integer(out, record.value)),
             Kind::TextReadout => {
-                let text = labels(&[("text_value", &text)]);
+                let text = labels(&[("text_value", Cow::Borrowed(&text))]);
                 line.write(out, "", &text, |out| out.push(b'0'));
             }
             Kind::Histogram => line.write_histogram(out, store, &name, query.buckets),
@@ -196,7 +199,7 @@ fn push_sanitized(out: &mut String, name: &str) {
     out.extend(name.bytes().map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte) } else { '_' }));
 }
 
-fn labels(tags: &[(&str, &str)]) -> String {
+fn labels(tags: &[(&str, Cow<'_, str>)]) -> String {
     let mut labels = String::new();
     for (tag, value) in tags {
         if !labels.is_empty() {

@@ -5,6 +5,7 @@ use super::{
     distribution::Distribution,
     merge::{MergedStats, Order, Value},
     query::StatsQuery,
+    tags::Tags,
 };
 use hashbrown::HashMap;
 use sota_plugin::stats::{Kind, LABELLED, Unit};
@@ -85,7 +86,7 @@ impl Store {
 
 impl Snapshot {
     /// The name of a stat without its tags, and the tags.
-    pub(crate) fn tagged<'a>(&'a self, stat: &'a Stat) -> (String, Vec<(&'a str, &'a str)>) {
+    pub(crate) fn tagged<'a>(&'a self, stat: &'a Stat) -> (String, Tags<'a>) {
         let tagged = self.store.0.tags.extract(&stat.name);
         let name = tagged.name.strip_prefix(LABELLED).map(str::to_owned).unwrap_or(tagged.name);
         (name, tagged.tags)

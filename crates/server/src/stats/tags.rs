@@ -17,11 +17,14 @@ pub(super) struct TagExtractor {
     rules: Vec<Rule>,
 }
 
+/// Tags with their values.
+pub(crate) type Tags<'a> = Vec<(&'a str, Cow<'a, str>)>;
+
 /// A name without its tags, and the tags.
 #[derive(Debug, PartialEq)]
 pub(super) struct Tagged<'a> {
     pub(super) name: String,
-    pub(super) tags: Vec<(&'a str, &'a str)>,
+    pub(super) tags: Tags<'a>,
 }
 
 #[derive(Debug)]
@@ -90,9 +93,10 @@ impl TagExtractor {
 
     /// Takes the tags out of a name. Of tags with the same name the first one counts.
     pub(super) fn extract<'a>(&'a self, name: &'a str) -> Tagged<'a> {
-        let mut tags: Vec<_> = self.fixed.iter().map(|(tag, value)| (tag.as_str(), value.as_str())).collect();
+        let mut tags: Vec<_> =
+            self.fixed.iter().map(|(tag, value)| (tag.as_str(), Cow::Borrowed(value.as_str()))).collect();
         if let Some((metric, labels)) = sota_plugin::stats::labels(name) {
-            tags.extend(labels);
+            tags.extend(labels.into_iter().map(|(tag, value)| (tag, Cow::Borrowed(value))));
             return Tagged { name: format!("{LABELLED}{metric}"), tags };
         }
         let mut removed: Vec<Range<usize>> = Vec::new();
@@ -102,7 +106,9 @@ impl TagExtractor {
                 continue;
             }
             if let Some(found) = rule.find.find(name) {
-                tags.push((&rule.tag, name.get(found.value).unwrap_or_default()));
+                let value = name.get(found.value).unwrap_or_default();
+                let is_address = rule.tag == default_tags::ENDPOINT_ADDRESS;
+                tags.push((&rule.tag, if is_address { default_tags::with_colons(value) } else { value.into() }));
                 removed.push(found.remove);
             }
         }
@@ -284,6 +290,16 @@ mod tests {
                 ],
             ),
             (
+                "cluster.web.endpoint.10.0.0.1_80.rq_total",
+                "cluster.endpoint.rq_total",
+                &[("envoy.endpoint_address", "10.0.0.1:80"), ("envoy.cluster_name", "web")],
+            ),
+            (
+                "cluster.web.endpoint.[__1]_80.rq_total",
+                "cluster.endpoint.rq_total",
+                &[("envoy.endpoint_address", "[::1]:80"), ("envoy.cluster_name", "web")],
+            ),
+            (
                 "cluster.web.ssl.ciphers.AES-1",
                 "cluster.ssl.ciphers",
                 &[("envoy.ssl_cipher_suite", "AES-1"), ("envoy.cluster_name", "web")],
@@ -294,7 +310,8 @@ mod tests {
             let mut expected = tags.to_vec();
             found.tags.sort_unstable();
             expected.sort_unstable();
-            assert_eq!((found.name.as_str(), found.tags), (*extracted, expected), "{name}");
+            let found_tags: Vec<_> = found.tags.iter().map(|(tag, value)| (*tag, &**value)).collect();
+            assert_eq!((found.name.as_str(), found_tags), (*extracted, expected), "{name}");
         }
     }
 
@@ -305,6 +322,7 @@ mod tests {
         let cluster = tag("kind", TagValue::Regex(r"^cluster\.(\w)".into()));
         let extractor = extractor(vec![cluster, any, fixed], None);
         let tags = extractor.extract("cluster.web.total_s7_rq_200").tags;
+        let tags: Vec<_> = tags.iter().map(|(tag, value)| (*tag, &**value)).collect();
         let expected = [
             ("zone", "a"),
             ("envoy.response_code", "200"),
@@ -327,7 +345,8 @@ mod tests {
         );
         let tagged = extractor.extract("cluster.web.one_x.two_22_rq_200");
         assert_eq!(tagged.name, "cluster._x_rq_200");
-        assert_eq!(tagged.tags, [("two", "22"), ("one", "one"), ("envoy.cluster_name", "web")]);
+        let tags: Vec<_> = tagged.tags.iter().map(|(tag, value)| (*tag, &**value)).collect();
+        assert_eq!(tags, [("two", "22"), ("one", "one"), ("envoy.cluster_name", "web")]);
         let unknown = StatsConfig { tags: vec![tag("what", TagValue::Default)], ..Default::default() };
         assert!(matches!(TagExtractor::new(&unknown), Err(StatsError::UnknownTag(name)) if name == "what"));
     }

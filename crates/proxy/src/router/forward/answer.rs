@@ -204,6 +204,9 @@ impl Forward {
         self.settle_grpc(&attempt.host);
         attempt.note_bytes(stream.info);
         if let Some(end) = self.request_end {
+            if let Some(tracked) = self.cluster.tracked() {
+                tracked.record_request(now.saturating_duration_since(end), self.timeouts.global);
+            }
             if self.router.dynamic_stats && !stream.info.is_health_check {
                 let took = now.saturating_duration_since(end);
                 self.cluster.record_response_time(took, stream.info.is_internal);

@@ -31,7 +31,7 @@ use crate::{
     context::WorkerContext,
     deadline::{Deadline, Deadlines},
     trace::{AttemptSpan, Tracer},
-    upstream::{Cluster, HostResult, RetryPermit, WorkerHost},
+    upstream::{Cluster, HeadSize, HostResult, RetryPermit, Tracked, WorkerHost},
     wire::{ResponseEvent, http1::ClientOptions},
 };
 use bytes::Bytes;
@@ -138,6 +138,8 @@ pub struct Forward {
     fault: Option<Box<str>>,
     /// The span of the attempt that runs.
     span: Option<AttemptSpan>,
+    /// The size of the head that the attempt has brought, where the cluster tracks that.
+    response_size: Option<HeadSize>,
     /// The head of the response was given out.
     has_responded: bool,
     /// The host's side is too slow for the request.
@@ -238,6 +240,7 @@ impl Forward {
             last_moved: None,
             fault: None,
             span: None,
+            response_size: None,
             has_responded: false,
             is_backed_up: false,
             is_paused: false,
@@ -400,6 +403,9 @@ impl Forward {
                     Ok(ResponseEvent::Informational) => return Poll::Ready(Ok(self.informed(stream))),
                     Ok(ResponseEvent::Head { end_stream }) => {
                         note_answer(&self.cluster, &attempt.host, stream.response);
+                        if self.cluster.tracked().is_some_and(Tracked::sizes) {
+                            self.response_size = Some(HeadSize::of_response(stream.response));
+                        }
                         if !self.retries_after(end_stream, stream) {
                             return Poll::Ready(Ok(self.answered(end_stream, stream)));
                         }
@@ -495,6 +501,17 @@ impl Forward {
     }
 
     fn log_attempt(&mut self, stream: &ForwardCx<'_>) {
+        if let Some(tracked) = self.cluster.tracked() {
+            let upstream = &stream.info.upstream;
+            let begun = stream.info.timing.upstream_first_tx;
+            let took = begun.map_or(Duration::ZERO, |begun| stream.deadlines.now().saturating_duration_since(begun));
+            tracked.record_try(took, self.timeouts.per_try);
+            let bodies = (
+                upstream.wire_bytes_sent.saturating_sub(upstream.header_bytes_sent),
+                upstream.wire_bytes_received.saturating_sub(upstream.header_bytes_received),
+            );
+            tracked.record_sizes(HeadSize::of_request(stream.request), self.response_size.take(), bodies);
+        }
         if let Some((tracer, span)) = self.router.tracer.as_ref().zip(self.span.take()) {
             let entry = LogEntry {
                 request: Some(stream.request),

@@ -103,6 +103,7 @@ pub(super) fn model(endpoints: Vec<Endpoint>) -> Model {
         load_assignment: LoadAssignment { localities: vec![locality], overprovisioning_factor: 140 },
         connect_timeout: Duration::from_secs(5),
         preconnect_ratio: 1.0,
+        track: Default::default(),
         per_connection_buffer_limit_bytes: 1 << 20,
         lb_policy: LbPolicy::RoundRobin,
         lb_config: LbConfig::default(),
