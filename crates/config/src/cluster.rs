@@ -10,7 +10,7 @@ use crate::{
     node::Node,
     outlier_detection::OutlierDetection,
     source::Source,
-    tls::{TransportMatch, UpstreamTls},
+    tls::{TransportMatch, UpstreamProxyProtocol, UpstreamTls},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -54,6 +54,8 @@ pub struct Cluster {
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// The transport; `None` is plain TCP.
     pub transport_socket: Option<Arc<UpstreamTls>>,
+    /// What is said before it.
+    pub proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
     /// The transports of hosts with certain metadata; the first that matches counts.
     pub transport_socket_matches: Vec<TransportMatch>,
     /// Metadata, for filters and logs.

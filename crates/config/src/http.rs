@@ -66,6 +66,9 @@ pub struct HttpConnectionManager {
     pub preserve_external_request_id: bool,
     /// Answer with `x-request-id` always.
     pub always_set_request_id_in_response: bool,
+    /// Tell hosts that want a PROXY header who the client's connection is from, also where no such header has told us;
+    /// default true.
+    pub add_proxy_protocol_connection_state: bool,
     /// The text of the `via` field to append; empty: none.
     pub via: String,
     /// Remove dot segments (RFC 3986 §5.2.4) before routing.

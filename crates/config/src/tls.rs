@@ -203,4 +203,18 @@ pub struct TransportMatch {
     pub criteria: Vec<(String, Node)>,
     /// The transport; `None` is plain TCP.
     pub transport: Option<std::sync::Arc<UpstreamTls>>,
+    /// What is said before it.
+    pub proxy_protocol: Option<std::sync::Arc<UpstreamProxyProtocol>>,
+}
+
+/// `envoy.config.core.v3.ProxyProtocolConfig` of the transport socket `upstream_proxy_protocol`: connections begin with a
+/// PROXY header that tells who the client is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamProxyProtocol {
+    /// Version 2 instead of 1.
+    pub is_v2: bool,
+    /// Which of the client's type-length-values are passed on; `None`: all, without any field of that: none. Version 2 only.
+    pub pass_through_tlvs: Option<Vec<u8>>,
+    /// Further ones: type and value. Version 2 only.
+    pub added_tlvs: Vec<(u8, Box<[u8]>)>,
 }

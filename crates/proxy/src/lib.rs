@@ -22,6 +22,7 @@ pub mod local;
 pub mod drain;
 pub mod timer;
 pub mod tls;
+mod proxy_header;
 pub mod socket;
 mod socket_option;
 pub mod buffer;

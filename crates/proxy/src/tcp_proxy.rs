@@ -218,7 +218,7 @@ impl TcpProxy {
         };
         info.upstream.address = Some(host.host().address().clone());
         info.upstream.hostname = Some(Arc::clone(host.host().hostname())).filter(|name| !name.is_empty());
-        match cluster.tcp_connection(&host, 0).await {
+        match cluster.tcp_connection(&host, 0, choice.connection).await {
             Ok(connection) => {
                 info.upstream.local = connection.local_address;
                 info.upstream.tls = connection.tls.clone();

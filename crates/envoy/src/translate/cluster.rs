@@ -49,8 +49,8 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
     let options = protocol_options(cx, node);
     cx.each(node, "filters", upstream_filter);
     let upstream_bind_config = cx.optional(node, "upstream_bind_config", |cx, node| Some(bind_config(cx, node)));
-    let (mut transport_socket, mut transport_socket_matches) =
-        (tls::upstream(cx, node), cx.each(node, "transport_socket_matches", tls::transport_match));
+    let (mut transport_socket, proxy_protocol) = tls::upstream(cx, node);
+    let mut transport_socket_matches = cx.each(node, "transport_socket_matches", tls::transport_match);
     if options.checks_request_names {
         let inner = transport_socket_matches.iter_mut().filter_map(|found| found.transport.as_mut());
         for transport in transport_socket.iter_mut().chain(inner) {
@@ -71,6 +71,7 @@ pub(super) fn cluster(cx: &mut Cx<'_>, node: &Node) -> Option<Cluster> {
         load_assignment,
         connect_timeout: cx.duration(node, "connect_timeout").unwrap_or(DEFAULT_CONNECT_TIMEOUT),
         track: track(node),
+        proxy_protocol,
         preconnect_ratio: node.field("preconnect_policy").f64("per_upstream_preconnect_ratio").unwrap_or(1.0),
         per_connection_buffer_limit_bytes: node
             .u32("per_connection_buffer_limit_bytes")

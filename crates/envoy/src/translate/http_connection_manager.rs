@@ -98,6 +98,7 @@ pub(super) fn http_connection_manager(cx: &mut Cx<'_>, node: &Node) -> Option<Ht
             .bool("represent_ipv4_remote_address_as_ipv4_mapped_ipv6"),
         generate_request_id: node.bool_or("generate_request_id", true),
         preserve_external_request_id: node.bool("preserve_external_request_id"),
+        add_proxy_protocol_connection_state: node.bool_or("add_proxy_protocol_connection_state", true),
         always_set_request_id_in_response: node.bool("always_set_request_id_in_response"),
         via: node.str("via").to_owned(),
         normalize_path: node.bool("normalize_path"),

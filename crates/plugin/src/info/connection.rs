@@ -144,6 +144,11 @@ impl ConnectionInfo {
         self.traffic_direction == TrafficDirection::Outbound
     }
 
+    /// Whether somebody before us has said who the client is, or where it wanted to.
+    pub fn is_restored(&self) -> bool {
+        self.direct.is_some()
+    }
+
     /// The socket's own peer.
     pub fn direct_remote(&self) -> &PeerAddress {
         self.direct.as_ref().map_or(&self.remote, |direct| &direct.0)

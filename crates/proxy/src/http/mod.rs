@@ -334,6 +334,7 @@ impl HttpConnectionManager {
                 max_stream_duration: config.model.common.max_stream_duration,
                 respect_expected_rq_timeout: config.router.respect_expected_rq_timeout,
                 suppress_envoy_headers: config.router.suppress_envoy_headers,
+                tells_own_clients: config.model.add_proxy_protocol_connection_state,
                 upstream_logs: config.upstream_logs.for_worker(cx),
                 tracer: tracer.clone(),
                 machine_address: machine_address::machine_address(),

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use sota_plugin::{
     LocalFuture,
     http::{Protocol, RequestHead, ResponseHead},
+    info::ConnectionInfo,
 };
 use std::{
     ops::Deref,
@@ -34,9 +35,14 @@ enum Acquired {
 
 impl Connecting {
     /// For octets as they are.
-    pub(super) fn raw(cluster: &Rc<Cluster>, host: Rc<WorkerHost>, priority: usize) -> Self {
-        let (cluster, of) = (Rc::clone(cluster), Rc::clone(&host));
-        let connection = async move { cluster.tcp_connection(&of, priority).await.map(Link::Raw) };
+    pub(super) fn raw(
+        cluster: &Rc<Cluster>,
+        host: Rc<WorkerHost>,
+        priority: usize,
+        downstream: &Rc<ConnectionInfo>,
+    ) -> Self {
+        let (cluster, of, downstream) = (Rc::clone(cluster), Rc::clone(&host), Rc::clone(downstream));
+        let connection = async move { cluster.tcp_connection(&of, priority, Some(&downstream)).await.map(Link::Raw) };
         Self { host, connection: Acquired::Later(Box::pin(connection)) }
     }
 

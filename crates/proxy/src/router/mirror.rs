@@ -222,7 +222,7 @@ impl Copy {
         let unavailable = || self.cluster.count_response(StatusCode::SERVICE_UNAVAILABLE, true, None);
         let Some(host) = self.cluster.choose_host(&cx) else { return unavailable() };
         let server_name = self.cluster.request_name(&self.head);
-        let options = self.cluster.transport_options(None, server_name.as_deref(), None);
+        let options = self.cluster.transport_options(None, server_name.as_deref(), None, None);
         let connection = self.cluster.http_connection_with(&host, None, priority, options.as_ref()).await;
         let Ok(connection) = connection else { return unavailable() };
         let end_stream = self.body.has_ended.get() && self.body.chunks.borrow().is_empty();

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     buffer::ReadBuffer,
+    proxy_header::ToldClient,
     socket::{Io, Socket, TlsStream, Wire},
 };
 use rustls::{
@@ -149,6 +150,8 @@ pub(crate) struct TransportOptions {
     pub(crate) protocols: Arc<[String]>,
     /// The server's name or address; `None`: as configured.
     pub(crate) server_name: Option<Box<str>>,
+    /// Whom a host is told that the connection is for, where it is told.
+    pub(crate) client: Option<Arc<ToldClient>>,
 }
 
 /// Makes a connection to a host that is called `hostname`; empty when it has no name. `spoken` is what may be spoken on it:

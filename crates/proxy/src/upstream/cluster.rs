@@ -17,7 +17,7 @@ use super::{
     tracked::Tracked,
     zone_aware::{Choice as ZoneChoice, LocalCluster, ZoneCache, ZoneStats, Zones},
 };
-use crate::{local::Local, tls::TransportOptions};
+use crate::{local::Local, proxy_header::ToldClient, tls::TransportOptions};
 use sota_config::cluster::{Discovery, OriginalDstConfig, UpstreamProtocol};
 use sota_plugin::{
     http::{HeaderName, Protocol, RequestHead, StatusCode},
@@ -454,8 +454,10 @@ impl Cluster {
         protocols: Option<&ApplicationProtocols>,
         server_name: Option<&str>,
         downstream: Option<Protocol>,
+        connection: Option<&ConnectionInfo>,
     ) -> Option<TransportOptions> {
-        if protocols.is_none() && server_name.is_none() {
+        let client = connection.and_then(|connection| self.told_client(connection));
+        if protocols.is_none() && server_name.is_none() && client.is_none() {
             return None;
         }
         let is_old =
@@ -466,9 +468,14 @@ impl Cluster {
             _ if is_old() => Arc::clone(&protocols.http10),
             _ => Arc::clone(&protocols.http11),
         });
-        let options =
-            TransportOptions { protocols: protocols.unwrap_or_default(), server_name: server_name.map(Into::into) };
+        let server_name = server_name.map(Into::into);
+        let options = TransportOptions { protocols: protocols.unwrap_or_default(), server_name, client };
         (options != TransportOptions::default()).then_some(options)
+    }
+
+    /// Whom hosts are told that a connection is for, where they are told.
+    fn told_client(&self, connection: &ConnectionInfo) -> Option<Arc<ToldClient>> {
+        self.config.tells_addresses().then(|| Arc::new(ToldClient::of(connection)))
     }
 
     fn http_kind(&self, downstream: Option<Protocol>) -> Kind {
@@ -482,8 +489,15 @@ impl Cluster {
     }
 
     /// A connection of its own for TCP; priority 0 is the default, 1 high.
-    pub async fn tcp_connection(&self, host: &WorkerHost, priority: usize) -> Result<TcpConnection, PoolFailure> {
-        host.tcp_connection(priority).await
+    /// `connection` is the client's.
+    pub async fn tcp_connection(
+        &self,
+        host: &WorkerHost,
+        priority: usize,
+        connection: Option<&ConnectionInfo>,
+    ) -> Result<TcpConnection, PoolFailure> {
+        let options = self.transport_options(None, None, None, connection);
+        host.tcp_connection(priority, options.as_ref()).await
     }
 
     /// Leave for one retry, held until the retry is done. `None` counts `upstream_rq_retry_overflow`.

@@ -198,7 +198,7 @@ impl Task {
     async fn connect(&self, cluster: &str) -> Result<TcpConnection, String> {
         let cluster = self.cluster(cluster).ok_or("there is no such cluster")?;
         let host = cluster.choose_host(&LbContext::default()).ok_or("the cluster has no healthy host")?;
-        cluster.tcp_connection(&host, 0).await.map_err(|failure| failure.details())
+        cluster.tcp_connection(&host, 0, None).await.map_err(|failure| failure.details())
     }
 
     async fn metrics_service(mut self, config: &MetricsService) {

@@ -11,7 +11,7 @@ use sota_config::{
     Node,
     tls::{
         CertificateSource, CommonTls, DownstreamTls, KeyLog, TicketKeySource, TlsParams, TlsVersion, TransportMatch,
-        UpstreamTls,
+        UpstreamProxyProtocol, UpstreamTls,
     },
 };
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use validation::validation_context;
 const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
 const DOWNSTREAM: &str = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
 const UPSTREAM: &str = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+const PROXY_PROTOCOL: &str = "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport";
 
 /// The ciphers that TLS 1.2 has here, by their OpenSSL names. The message table of the data plane has the same.
 const CIPHERS: [&str; 6] = [
@@ -37,15 +38,58 @@ pub(super) fn downstream(cx: &mut Cx<'_>, node: &Node) -> Option<Arc<DownstreamT
     transport_socket(cx, node, DOWNSTREAM, |cx, node| Arc::new(downstream_tls(cx, node)))
 }
 
-/// The `transport_socket` of a cluster; `None` is plain TCP.
-pub(super) fn upstream(cx: &mut Cx<'_>, node: &Node) -> Option<Arc<UpstreamTls>> {
+/// The transport of hosts: TLS or else plain TCP, and what is said before it.
+pub(super) type UpstreamTransport = (Option<Arc<UpstreamTls>>, Option<Arc<UpstreamProxyProtocol>>);
+
+/// The `transport_socket` of a cluster.
+pub(super) fn upstream(cx: &mut Cx<'_>, node: &Node) -> UpstreamTransport {
+    let socket = node.field("transport_socket");
+    if message_name(socket) != Some(PROXY_PROTOCOL) {
+        return (upstream_inside(cx, node), None);
+    }
+    let mut transport = None;
+    let proxy_protocol = cx.with("transport_socket", |cx| {
+        cx.optional(socket, "typed_config", |cx, node| {
+            transport = upstream_inside(cx, node);
+            Some(Arc::new(upstream_proxy_protocol(cx, node.field("config"))))
+        })
+    });
+    (transport, proxy_protocol)
+}
+
+fn upstream_inside(cx: &mut Cx<'_>, node: &Node) -> Option<Arc<UpstreamTls>> {
     transport_socket(cx, node, UPSTREAM, |cx, node| Arc::new(upstream_tls(cx, node)))
+}
+
+fn upstream_proxy_protocol(cx: &mut Cx<'_>, node: &Node) -> UpstreamProxyProtocol {
+    let is_v2 = node.str("version") == "V2";
+    let octet = |number: Option<u32>| number.and_then(|number| u8::try_from(number).ok());
+    let pass_through_tlvs = match node.get("pass_through_tlvs") {
+        None => Some(Vec::new()),
+        Some(pass) if pass.str("match_type") == "INCLUDE" => {
+            let types = pass.list("tlv_type").iter();
+            Some(types.filter_map(|kind| octet(u32::try_from(kind.as_u64()?).ok())).collect())
+        }
+        Some(_) => None,
+    };
+    let added_tlvs = cx.each(node, "added_tlvs", |cx, entry| {
+        let Some(kind) = octet(entry.u32("type")) else {
+            cx.field_error(entry, "type", "a number from 0 to 255 is expected here");
+            return None;
+        };
+        Some((kind, entry.get("value").and_then(Node::as_bytes).unwrap_or_default().into()))
+    });
+    if !is_v2 && (!added_tlvs.is_empty() || node.has("pass_through_tlvs")) {
+        cx.field_error(node, "version", "version 1 has no type-length-values: write V2");
+    }
+    UpstreamProxyProtocol { is_v2, pass_through_tlvs, added_tlvs }
 }
 
 /// `TransportSocketMatch`.
 pub(super) fn transport_match(cx: &mut Cx<'_>, node: &Node) -> Option<TransportMatch> {
     let criteria = node.field("match").pairs().iter().map(|(key, value)| (key.to_string(), value.clone())).collect();
-    Some(TransportMatch { name: node.str("name").to_owned(), criteria, transport: upstream(cx, node) })
+    let (transport, proxy_protocol) = upstream(cx, node);
+    Some(TransportMatch { name: node.str("name").to_owned(), criteria, transport, proxy_protocol })
 }
 
 /// Anything else than plain TCP and TLS is told: it would silently send in the clear what must not be.

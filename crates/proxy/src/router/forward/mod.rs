@@ -60,6 +60,8 @@ pub struct Router {
     pub max_stream_duration: Option<Duration>,
     /// Add no `x-envoy-*` field of our own.
     pub suppress_envoy_headers: bool,
+    /// Tell hosts that want to know it who a client is, even if only its connection says that.
+    pub tells_own_clients: bool,
     /// Logs of each attempt.
     pub upstream_logs: WorkerAccessLogs,
     /// The connection manager's, if it has one.

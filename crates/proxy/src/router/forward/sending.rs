@@ -75,10 +75,11 @@ impl Forward {
         upstream.host_metadata = host.host().spec().metadata.clone();
         let priority = self.priority();
         self.state = State::Connecting(match self.is_raw {
-            true => Connecting::raw(&self.cluster, host, priority),
+            true => Connecting::raw(&self.cluster, host, priority, &info.connection),
             false => {
                 let wanted = (info.upstream.application_protocols.as_deref(), self.server_name.as_deref());
-                let options = self.cluster.transport_options(wanted.0, wanted.1, info.protocol);
+                let told = Some(&*info.connection).filter(|from| self.router.tells_own_clients || from.is_restored());
+                let options = self.cluster.transport_options(wanted.0, wanted.1, info.protocol, told);
                 Connecting::new(&self.cluster, host, info.protocol, priority, options, self.is_tunnel)
             }
         });

@@ -21,6 +21,7 @@ use sota_config::{
     cluster::{Cluster as Model, Discovery},
     load_balancer::LbPolicy,
     secret::SecretRef,
+    tls::UpstreamProxyProtocol,
 };
 use sota_plugin::{
     FactoryContext,
@@ -405,6 +406,26 @@ impl ClusterConfig {
         match self.tls_matches.iter().find(|(criteria, _)| matches(criteria)) {
             Some((_, context)) => context.as_ref(),
             None => self.tls.as_ref(),
+        }
+    }
+
+    /// Whether some of its hosts are told who the client is before anything else.
+    pub(super) fn tells_addresses(&self) -> bool {
+        let matches = &self.model.transport_socket_matches;
+        self.model.proxy_protocol.is_some() || matches.iter().any(|of| of.proxy_protocol.is_some())
+    }
+
+    /// How this host is told.
+    pub(super) fn proxy_protocol(&self, host: &HostSpec) -> Option<&UpstreamProxyProtocol> {
+        if !self.tells_addresses() {
+            return None;
+        }
+        let matches = |criteria: &[(String, Node)]| {
+            criteria.iter().all(|(key, wanted)| host.transport_match(key) == Some(wanted))
+        };
+        match self.model.transport_socket_matches.iter().find(|of| matches(&of.criteria)) {
+            Some(of) => of.proxy_protocol.as_deref(),
+            None => self.model.proxy_protocol.as_deref(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Kind, PoolContext, PoolFailure, PoolFailureKind, failure::system_text};
 use crate::{
+    proxy_header,
     socket::Io,
     socket_option,
     tls::{self, TransportOptions},
@@ -61,10 +62,14 @@ async fn open_secured(
     options: &TransportOptions,
 ) -> Result<Connected, PoolFailure> {
     let bind_failed = || context.stats.bind_errors.inc();
-    let io = match &*to.spec().additional_addresses {
+    let mut io = match &*to.spec().additional_addresses {
         [] => open(context.config.model(), to.address(), bind_failed).await?,
         others => open_any(context, to.address(), others, &bind_failed).await?,
     };
+    if let Some(model) = context.config.proxy_protocol(to.spec()) {
+        let written = proxy_header::write(&mut io, model, options.client.as_deref()).await;
+        written.map_err(|error| PoolFailure::new(PoolFailureKind::RemoteConnectionFailure, system_text(&error)))?;
+    }
     let Some((tls, stats)) = context.tls(to) else { return Ok(Connected { io, tls: None }) };
     let spoken: &[&[u8]] = match kind {
         Kind::Http1 => &[b"http/1.1"],

@@ -113,6 +113,7 @@ impl PoolContext {
             && own.upstream_bind_config == other.upstream_bind_config
             && own.tcp_keepalive == other.tcp_keepalive
             && own.transport_socket == other.transport_socket
+            && own.proxy_protocol == other.proxy_protocol
             && own.transport_socket_matches == other.transport_socket_matches
             && own.preconnect_ratio == other.preconnect_ratio
             && own.close_connections_on_host_health_failure == other.close_connections_on_host_health_failure

@@ -62,8 +62,17 @@ impl WorkerHost {
         HttpConnection::idle(&self.pools.http(&self.host, kind, priority, options))
     }
 
-    pub(in crate::upstream) async fn tcp_connection(&self, priority: usize) -> Result<TcpConnection, PoolFailure> {
-        let mut connection = TcpConnection::acquire(self.pools.get(&self.host, Kind::Tcp, priority)).await?;
+    pub(in crate::upstream) async fn tcp_connection(
+        &self,
+        priority: usize,
+        options: Option<&TransportOptions>,
+    ) -> Result<TcpConnection, PoolFailure> {
+        let mut connection = match options {
+            Some(options) => {
+                TcpConnection::acquire(&self.pools.special(&self.host, Kind::Tcp, priority.min(1), options)).await?
+            }
+            None => TcpConnection::acquire(self.pools.get(&self.host, Kind::Tcp, priority)).await?,
+        };
         if self.pools.context.config.model().close_connections_on_host_health_failure {
             connection.host_failure = Some(self.pools.failure.borrow().watch());
         }
@@ -155,9 +164,9 @@ impl HostPools {
         pools[priority].get_or_init(new)
     }
 
-    /// The pool of a request. Without TLS there are no options.
+    /// The pool of a request. Without TLS there are no options, but for whom the connection is for.
     fn http(&self, host: &Arc<Host>, kind: Kind, priority: usize, options: Option<&TransportOptions>) -> Rc<ConnPool> {
-        match options.filter(|_| self.context.tls(host).is_some()) {
+        match options.filter(|options| options.client.is_some() || self.context.tls(host).is_some()) {
             Some(options) => self.special(host, kind, priority.min(1), options),
             None => Rc::clone(self.get(host, kind, priority)),
         }

@@ -2,6 +2,7 @@
 
 use super::{Checks, Failed};
 use crate::{
+    proxy_header,
     socket::{Io, Socket},
     tls::{self, TlsStats, TransportOptions},
     upstream::{conn_pool::open, host::Host},
@@ -46,7 +47,10 @@ impl Checks {
     /// A connection to the host, with TLS where the cluster has it.
     pub(super) async fn connect(&self, host: &Host, speaks: Speaks) -> Result<Peer, Failed> {
         let address = host.check_address();
-        let io = open(self.config.model(), &address, || {}).await.map_err(|_| Failed::NETWORK)?;
+        let mut io = open(self.config.model(), &address, || {}).await.map_err(|_| Failed::NETWORK)?;
+        if let Some(model) = self.config.proxy_protocol(host.spec()) {
+            proxy_header::write(&mut io, model, None).await.map_err(|_| Failed::NETWORK)?;
+        }
         let io = self.secure(io, host, &address, speaks).await?;
         if speaks != Speaks::Http2 {
             return Ok(Peer::Plain(Socket::new(io)));
@@ -75,7 +79,8 @@ impl Checks {
             Speaks::Http1 => &[b"http/1.1"],
             Speaks::Http2 => &[b"h2"],
         };
-        let offered = TransportOptions { protocols: model.alpn_protocols.as_slice().into(), server_name: None };
+        let offered =
+            TransportOptions { protocols: model.alpn_protocols.as_slice().into(), ..TransportOptions::default() };
         match Box::pin(tls::connect(io, context, host.hostname(), address.ip(), spoken, &offered)).await {
             Ok(secured) => {
                 stats.succeeded(&secured.info, false);

@@ -104,6 +104,7 @@ pub(super) fn model(endpoints: Vec<Endpoint>) -> Model {
         connect_timeout: Duration::from_secs(5),
         preconnect_ratio: 1.0,
         track: Default::default(),
+        proxy_protocol: None,
         per_connection_buffer_limit_bytes: 1 << 20,
         lb_policy: LbPolicy::RoundRobin,
         lb_config: LbConfig::default(),

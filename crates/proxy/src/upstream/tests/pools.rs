@@ -209,7 +209,7 @@ fn source_address_unix_sockets_and_tcp() {
         let cluster = worker
             .cluster(&build(Model { name: "unix".into(), ..model(vec![endpoint(Address::Pipe { path, mode: 0 })]) }));
         let host = cluster.choose_host(&LbContext::default()).unwrap();
-        let connection = cluster.tcp_connection(&host, 0).await.unwrap();
+        let connection = cluster.tcp_connection(&host, 0, None).await.unwrap();
         let (mut peer, _) = listener.accept().unwrap();
         connection.socket.write_all(b"hello").await.unwrap();
         let mut read = [0; 5];
