@@ -114,7 +114,7 @@ mod tests {
             tlvs(&model, &client).into_iter().map(|tlv| (tlv.kind, tlv.value.to_vec())).collect::<Vec<_>>()
         };
         let own = (5, b"own".to_vec());
-        assert_eq!(told(Some(Vec::new())), [own.clone()]);
+        assert_eq!(told(Some(Vec::new())), std::slice::from_ref(&own));
         assert_eq!(told(Some(vec![6])), [own.clone(), (6, b"c".to_vec()), (6, b"d".to_vec())]);
         assert_eq!(told(None).len(), 4);
     }
