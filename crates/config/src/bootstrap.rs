@@ -47,6 +47,8 @@ pub struct Bootstrap {
     /// Downstream connections that there may be at once, of the monitor
     /// `envoy.resource_monitors.global_downstream_max_connections` of the overload manager.
     pub max_downstream_connections: Option<u64>,
+    /// What else is measured, and what is done about it.
+    pub overload: Option<crate::overload::OverloadManager>,
     /// How lines of the process's log look (`application_log_config.log_format`): a pattern with spdlog's flags. Of the
     /// JSON form, the JSON text whose values are such patterns.
     pub log_pattern: Option<String>,

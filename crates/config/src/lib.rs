@@ -20,6 +20,7 @@ pub mod match_tree;
 pub mod matcher;
 pub mod node;
 pub mod outlier_detection;
+pub mod overload;
 pub mod retry;
 pub mod route;
 pub mod secret;

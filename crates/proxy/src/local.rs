@@ -1,6 +1,7 @@
 //! What every part of the data plane uses on its worker: time, tasks and draining. Nothing here leaves its thread.
 
 use crate::timer::{Timer, Timers};
+use sota_config::overload::ActionKind;
 use sota_plugin::LocalFuture;
 use std::{
     cell::Cell,
@@ -9,7 +10,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -31,12 +32,17 @@ pub struct Process {
     open_connections: AtomicU64,
     /// So many may be; 0: no limit (runtime key `overload.global_downstream_max_connections`).
     max_connections: AtomicU64,
+    /// How far the actions of the overload manager are taken, in parts of [`WHOLE`], by [`ActionKind`].
+    overload: [AtomicU32; ActionKind::ALL.len()],
     /// In milliseconds.
     drain_time: AtomicU64,
     /// Requests that each worker's flight recorder keeps.
     recent_requests: AtomicUsize,
     place: OnceLock<Place>,
 }
+
+/// What an action of the overload manager is that is taken wholly.
+const WHOLE: u32 = 1 << 20;
 
 /// Where this proxy is among its equals.
 #[derive(Debug, Default)]
@@ -107,6 +113,25 @@ impl Process {
     pub fn has_room_for_connection(&self) -> bool {
         let max = self.max_connections.load(Ordering::Relaxed);
         max == 0 || self.open_connections.load(Ordering::Relaxed) < max
+    }
+
+    /// Says how far an action of the overload manager is taken from now on: 0 to 1.
+    pub fn set_overload(&self, action: ActionKind, value: f64) {
+        if let Some(place) = self.overload.get(action as usize) {
+            place.store((value * f64::from(WHOLE)) as u32, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether an action of the overload manager is taken this time. While there is no overload this is one load.
+    #[inline]
+    pub fn is_overloaded(&self, action: ActionKind) -> bool {
+        let value = self.overload.get(action as usize).map_or(0, |value| value.load(Ordering::Relaxed));
+        value != 0 && (value >= WHOLE || fastrand::u32(..WHOLE) < value)
+    }
+
+    /// Whether an action of the overload manager is taken wholly.
+    pub fn is_saturated(&self, action: ActionKind) -> bool {
+        self.overload.get(action as usize).is_some_and(|value| value.load(Ordering::Relaxed) >= WHOLE)
     }
 
     /// Counts a downstream connection.

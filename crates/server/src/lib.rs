@@ -13,6 +13,7 @@ mod resources;
 mod runtime;
 mod server;
 mod endpoint_stats;
+mod overload;
 mod server_stats;
 mod sinks;
 pub mod stats;

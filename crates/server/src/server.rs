@@ -9,6 +9,7 @@ use crate::{
     logging::{LogFormat, Logging},
     memory,
     options::{Options, default_concurrency},
+    overload::Overload,
     reload::Reload,
     resources::{BuildInputs, Change, Current, Resources},
     runtime::RuntimeLayers,
@@ -41,6 +42,8 @@ use tokio::{
 
 /// How often histograms begin a new interval.
 const DEFAULT_FLUSH: Duration = Duration::from_secs(5);
+/// Never, for a process without an overload manager.
+const FAR: Duration = Duration::from_secs(86_400);
 /// How often files with secrets are looked at.
 const SECRETS_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the end of the last connection is looked for while draining.
@@ -357,6 +360,11 @@ impl Server {
         let mut reload = Reload::new(self);
         let mut secrets = tokio::time::interval(SECRETS_INTERVAL);
         let secret_stats = OnceCell::new();
+        let first = Arc::clone(&self.bootstrap.borrow());
+        let mut overload = first.overload.as_ref().map(|model| Overload::new(model, &self.process, &self.scope));
+        let mut overload_interval =
+            tokio::time::interval(first.overload.as_ref().map_or(FAR, |model| model.refresh_interval));
+        overload_interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let flushes_on_admin = self.bootstrap.borrow().stats_flush_on_admin;
         let delay = loop {
             tokio::select! {
@@ -366,6 +374,9 @@ impl Server {
                 _ = signals.reopen.recv() => self.reopen_logs(),
                 _ = signals.hangup.recv() => reload.now().await,
                 () = reload.file_changed() => reload.now().await,
+                _ = overload_interval.tick(), if overload.is_some() => {
+                    overload.as_mut().into_iter().for_each(Overload::refresh);
+                }
                 _ = secrets.tick() => self.refresh_secrets(&secret_stats),
                 _ = flush.tick(), if !flushes_on_admin => self.flush_stats(),
             }
@@ -471,7 +482,11 @@ fn keep_what_needs_a_restart(served: &Bootstrap, new: &mut Bootstrap) -> Vec<&'s
         ("stats_flush_on_admin", keep(&served.stats_flush_on_admin, &mut new.stats_flush_on_admin)),
         ("stats_sinks", keep(&served.stats_sinks, &mut new.stats_sinks)),
         ("layered_runtime", keep(&served.layered_runtime, &mut new.layered_runtime)),
-        ("overload_manager", keep(&served.max_downstream_connections, &mut new.max_downstream_connections)),
+        (
+            "overload_manager",
+            keep(&served.max_downstream_connections, &mut new.max_downstream_connections)
+                | keep(&served.overload, &mut new.overload),
+        ),
         ("application_log_config", keep(&served.log_pattern, &mut new.log_pattern)),
         ("typed_dns_resolver_config", keep(&served.dns_resolver, &mut new.dns_resolver)),
     ];

@@ -35,9 +35,10 @@ pub use net::{SynBlackHole, allow_open_files, free_port, is_listening, wait_unti
 pub use origin::{Origin, Peer, Reply, Request};
 pub use process::Process;
 pub use proxy::ProxyProcess;
+pub use tempfile::TempDir;
 pub use tls::{Authority, Certificate, Subject, TlsClient, TlsConnection, exchange};
 
 /// A fresh folder that goes away with the value.
-pub fn temp_dir() -> tempfile::TempDir {
+pub fn temp_dir() -> TempDir {
     tempfile::Builder::new().prefix("sota-test-").tempdir().unwrap()
 }

@@ -10,6 +10,7 @@ use super::{
     extension::{extension, message_name},
     listener::listener,
     listener_addresses,
+    overload::overload_manager,
     runtime::{layered_runtime, static_number},
     stats_config::stats_config,
     stats_sinks::stats_sink,
@@ -79,6 +80,8 @@ fn translate(cx: &mut Cx<'_>, node: &Node, cluster_names: &HashSet<&str>) -> Boo
             cx.field_error(manager, "local_cluster_name", reason);
         });
     }
+    let (max_downstream_connections, overload) =
+        cx.with("overload_manager", |cx| overload_manager(cx, node.field("overload_manager")));
     Bootstrap {
         node: node_info(node),
         admin: cx.optional(node, "admin", admin),
@@ -101,28 +104,11 @@ fn translate(cx: &mut Cx<'_>, node: &Node, cluster_names: &HashSet<&str>) -> Boo
         upstream_bind_config: cx.with("cluster_manager", |cx| {
             cx.optional(manager, "upstream_bind_config", |cx, node| Some(bind_config(cx, node)))
         }),
-        max_downstream_connections: cx
-            .with("overload_manager", |cx| max_connections(cx, node.field("overload_manager"))),
+        max_downstream_connections,
+        overload,
         log_pattern: log_pattern(node.field("application_log_config").field("log_format")),
         source: Some(Arc::new(Source::with_marks(node))),
     }
-}
-
-/// The one monitor of the overload manager that is there; the check lets no other through but by `--allow-unsupported`.
-fn max_connections(cx: &mut Cx<'_>, manager: &Node) -> Option<u64> {
-    const MONITOR: &str = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig";
-    let mut found = None;
-    cx.each(manager, "resource_monitors", |cx, monitor| {
-        match message_name(monitor) {
-            Some(MONITOR) if found.is_some() => {
-                cx.field_error(monitor, "name", "there is a monitor of downstream connections already");
-            }
-            Some(MONITOR) => found = monitor.field("typed_config").uint("max_active_downstream_connections"),
-            _ => cx.field_error(monitor, "name", "only the monitor of downstream connections is supported"),
-        }
-        Some(())
-    });
-    found
 }
 
 /// What may stand in `bootstrap_extensions`.

@@ -32,6 +32,7 @@ mod matcher;
 mod mirror;
 mod original_ip;
 mod outlier_detection;
+mod overload;
 mod retry;
 mod route;
 mod route_action;

@@ -14,7 +14,7 @@ use sota_codec::{
     h2_preface::{self, GOAWAY_HTTP_1_1_REQUIRED, Preface},
     http1::empty_lines,
 };
-use sota_config::http::CodecType;
+use sota_config::{http::CodecType, overload::ActionKind};
 use sota_plugin::http::Protocol;
 use std::{
     cell::Cell,
@@ -299,8 +299,11 @@ impl Connection {
         if draining {
             self.manager.stats.downstream_cx_drain_close.inc();
             self.is_ending.set(true);
+        } else if process.is_overloaded(ActionKind::DisableHttpKeepalive) {
+            self.manager.stats.downstream_cx_overload_disable_keepalive.inc();
+            self.is_ending.set(true);
         }
-        draining
+        self.is_ending.get()
     }
 
     pub(super) fn count_bytes(&self) {

@@ -13,6 +13,7 @@ use crate::{
     wire::http1::{LINE_EXTRA, field_bytes},
 };
 use sota_codec::http1::{RequestInfo, remove_hop_by_hop};
+use sota_config::overload::ActionKind;
 use sota_plugin::{
     access_log::LogKind,
     filter::LocalReply,
@@ -20,6 +21,10 @@ use sota_plugin::{
     info::{ResponseFlag, RouteInfo, StreamInfo},
 };
 use std::{rc::Rc, sync::Arc, time::Instant};
+
+/// Told by the overload manager.
+const OVERLOADED: &str = "the process is overloaded; see the overload_manager's action stop_accepting_requests and the \
+                          pressures of overload.*";
 
 /// Why a head cannot be made ready.
 #[derive(Debug, Clone, Copy)]
@@ -110,6 +115,11 @@ impl<'c> Stream<'c> {
         let mut request = self.request.borrow_mut();
         let mut info = self.info.borrow_mut();
         let head = &mut *request;
+        if manager.context.local.process.is_overloaded(ActionKind::StopAcceptingRequests) {
+            manager.stats.downstream_rq_overload_close.inc();
+            let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "envoy overloaded", "overload");
+            return Err(Stop::Reply(Box::new(reply.cause(OVERLOADED))));
+        }
         if parsed.expects_continue && !config.model.proxy_100_continue {
             manager.count_response(StatusCode::CONTINUE);
             self.codec.send_continue();

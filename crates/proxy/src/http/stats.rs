@@ -25,6 +25,8 @@ stat_group! {
         downstream_cx_tx_bytes_total: counter,
         downstream_cx_delayed_close_timeout: counter,
         downstream_cx_drain_close: counter,
+        downstream_cx_overload_disable_keepalive: counter,
+        downstream_rq_overload_close: counter,
         downstream_cx_idle_timeout: counter,
         downstream_cx_max_duration_reached: counter,
         downstream_cx_max_requests_reached: counter,

@@ -12,7 +12,7 @@ use crate::{
     downstream::Downstream,
     socket::{Io, Socket},
 };
-use sota_config::address::Address;
+use sota_config::{address::Address, overload::ActionKind};
 use sota_plugin::{
     LocalFuture,
     access_log::{LogEntry, LogKind},
@@ -159,6 +159,16 @@ impl ListenerTable {
         }
     }
 
+    /// Ends when the overload manager lets connections be accepted.
+    async fn wait_for_overload(&self, slot: &Slot) {
+        let local = &self.context.local;
+        while local.process.is_saturated(ActionKind::StopAcceptingConnections)
+            && !slot.current.borrow().config.model.ignore_global_conn_limit
+        {
+            local.sleep(ACCEPT_PAUSE).await;
+        }
+    }
+
     /// A connection was accepted: it is refused, given to another worker, or begun here.
     fn accepted(self: &Rc<Self>, slot: &Slot, io: Io, remote: PeerAddress) {
         let listener = Rc::clone(&slot.current.borrow());
@@ -167,6 +177,10 @@ impl ListenerTable {
         let process = &self.context.local.process;
         if !config.model.ignore_global_conn_limit && !process.has_room_for_connection() {
             listener.stats.downstream_global_cx_overflow.inc();
+            return;
+        }
+        if !config.model.ignore_global_conn_limit && process.is_overloaded(ActionKind::RejectIncomingConnections) {
+            listener.stats.downstream_cx_overload_reject.inc();
             return;
         }
         if config.connections() >= config.connection_limit {
@@ -477,8 +491,13 @@ impl Acceptor {
 
 async fn accept_loop(table: Rc<ListenerTable>, slot: Rc<Slot>, acceptor: Acceptor) {
     loop {
+        // Those that wait in the system's queue are served when it is over.
+        table.wait_for_overload(&slot).await;
         match acceptor.accept().await {
-            Ok((io, remote)) => table.accepted(&slot, io, remote),
+            Ok((io, remote)) => {
+                table.wait_for_overload(&slot).await;
+                table.accepted(&slot, io, remote);
+            }
             Err(error) if is_the_connections(&error) => {}
             Err(error) => {
                 let listener = Rc::clone(&slot.current.borrow());
