@@ -263,3 +263,48 @@ fn a_cluster_keeps_more_stats_where_it_is_asked_to() {
         assert!(text.contains(&format!("envoy_cluster_upstream_{name}_count{{")), "{name}: {text}");
     }
 }
+
+#[test]
+fn runtime_values_come_from_a_folder_and_change_with_its_link() {
+    let origin = Origin::named("one");
+    let root = sota_testkit::temp_dir();
+    let link = root.path().join("current");
+    let turn = |name: &str, percent: &str| {
+        let values = root.path().join(name).join("values/routing");
+        std::fs::create_dir_all(&values).unwrap();
+        std::fs::write(values.join("share"), percent).unwrap();
+        std::os::unix::fs::symlink(root.path().join(name), root.path().join("next")).unwrap();
+        std::fs::rename(root.path().join("next"), &link).unwrap();
+    };
+    turn("first", "# nobody\n0\n");
+    let layers = format!(
+        "layered_runtime:\n  layers:\n  - {{name: fixed, static_layer: {{routing.share: 50}}}}\n  - {{name: disk, disk_layer: \
+         {{symlink_root: {}, subdirectory: values}}}}\n  - {{name: admin, admin_layer: {{}}}}\n",
+        link.display()
+    );
+    let mut config = config(&origin);
+    let (start, end) = (config.find("layered_runtime:").unwrap(), config.find("static_resources:").unwrap());
+    config.replace_range(start..end, &layers);
+    let whole = "{match: {prefix: /}, route: {cluster: origin}}";
+    let part = format!(
+        "{{match: {{prefix: /, runtime_fraction: {{default_value: {{numerator: 100}}, runtime_key: routing.share}}}}, \
+         direct_response: {{status: 204}}}}, {whole}"
+    );
+    let config = config.replace(whole, &part);
+    let proxy = ProxyProcess::start(BINARY, &config);
+    let status = || get(proxy.listener("front"), "/").status();
+    assert_eq!(status(), 200);
+    let shown = proxy.admin("/runtime").text();
+    assert!(shown.contains("\"routing.share\"") && shown.contains("\"disk\""), "{shown}");
+    turn("second", "100");
+    wait_until("the folder is read again", Duration::from_secs(20), || status() == 204);
+    assert_eq!((proxy.stat("runtime.load_error"), proxy.stat("runtime.num_layers")), (0, 3));
+    // The layer above goes before.
+    assert_eq!(proxy.admin_post("/runtime_modify?routing.share=0").status(), 200);
+    assert_eq!(status(), 200);
+    // What cannot be read changes nothing.
+    std::fs::write(root.path().join("first/values/broken"), b"\xff").unwrap();
+    turn("first", "0");
+    wait_until("told", Duration::from_secs(20), || proxy.stat("runtime.load_error") == 1);
+    assert!(proxy.admin("/runtime").text().contains("\"100\""), "the values before");
+}

@@ -156,4 +156,13 @@ pub enum RuntimeSource {
     Static(Arc<Node>),
     /// `/runtime_modify`.
     Admin,
+    /// A tree of files (`disk_layer`).
+    Disk {
+        /// The link that is watched.
+        symlink_root: String,
+        /// The folder below it.
+        subdirectory: String,
+        /// In it, the one that is called like the service cluster.
+        append_service_cluster: bool,
+    },
 }

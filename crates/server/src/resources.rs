@@ -106,7 +106,7 @@ impl BuildInputs {
     /// For a configuration that is looked at and not served: nothing is opened, and what is not on this host is noted.
     pub(crate) fn unopened(bootstrap: &Bootstrap, registry: Arc<Registry>) -> (Self, Arc<UnopenedLogs>) {
         let logs = Arc::new(UnopenedLogs::default());
-        let runtime = RuntimeLayers::new(&bootstrap.layered_runtime).runtime;
+        let runtime = RuntimeLayers::new(&bootstrap.layered_runtime, &bootstrap.node.cluster).runtime;
         let inputs = Self::new(bootstrap, registry, Arc::clone(&logs) as _, runtime, 1);
         let note = Arc::clone(&logs);
         let secrets = Secrets::new(configuration::read_secrets).elsewhere(move |reason| note.note(reason));

@@ -214,9 +214,10 @@ impl Server {
             locality: bootstrap.node.locality(),
         });
         let logs = LogFiles::start(&scope).map_err(failed("cannot start the log thread"))?;
-        let runtime = RuntimeLayers::new(&bootstrap.layered_runtime);
+        let runtime = RuntimeLayers::new(&bootstrap.layered_runtime, &bootstrap.node.cluster);
+        let disks = runtime.read_disks();
         let runtime_stats: Group<RuntimeStats> = scope.child("runtime.").group();
-        runtime_stats.loaded(&runtime);
+        runtime_stats.loaded(&runtime, disks);
         process.set_max_connections(max_connections(&bootstrap, &runtime));
         let workers =
             Workers::start(concurrency, &process, || stats.shard()).map_err(failed("cannot start workers"))?;
@@ -280,7 +281,7 @@ impl Server {
 
     /// Puts runtime values in force that are not read where they are used.
     pub(crate) fn apply_runtime(&self) {
-        self.runtime_stats.loaded(&self.runtime);
+        self.runtime_stats.loaded(&self.runtime, self.runtime.read_disks());
         self.process.set_max_connections(max_connections(&self.bootstrap.borrow(), &self.runtime));
     }
 
@@ -377,7 +378,10 @@ impl Server {
                 _ = overload_interval.tick(), if overload.is_some() => {
                     overload.as_mut().into_iter().for_each(Overload::refresh);
                 }
-                _ = secrets.tick() => self.refresh_secrets(&secret_stats),
+                _ = secrets.tick() => {
+                    self.refresh_secrets(&secret_stats);
+                    self.refresh_runtime();
+                }
                 _ = flush.tick(), if !flushes_on_admin => self.flush_stats(),
             }
         };
@@ -400,6 +404,18 @@ impl Server {
         let stats = stats.get_or_init(|| self.scope.child("sds.").group());
         stats.update_success.add(outcome.updated);
         stats.update_rejected.add(outcome.rejected);
+    }
+
+    /// Takes over runtime values from folders that have changed.
+    fn refresh_runtime(&self) {
+        if !self.runtime.has_disks() {
+            return;
+        }
+        let disks = self.runtime.read_disks();
+        if disks.has_read {
+            self.runtime_stats.loaded(&self.runtime, disks);
+            self.process.set_max_connections(max_connections(&self.bootstrap.borrow(), &self.runtime));
+        }
     }
 
     /// Says that the process is going, goes on accepting for `delay`, then lets running requests finish.

@@ -1,7 +1,7 @@
 //! `server.`: the process about itself.
 
 use crate::{
-    runtime::RuntimeLayers,
+    runtime::{DiskOutcome, RuntimeLayers},
     server::{Server, State},
 };
 use sota_plugin::{http::StatusCode, stat_group};
@@ -44,16 +44,23 @@ stat_group! {
         num_layers: gauge,
         /// Snapshots made: one at the start and one for each change.
         load_success: counter,
+        /// Those in which a folder could not be read.
+        load_error: counter,
+        /// Those with more than one folder, as Envoy counts it.
+        override_dir_exists: counter,
+        /// All others.
+        override_dir_not_exists: counter,
     }
 }
 
 impl RuntimeStats {
     /// A snapshot was made.
-    pub(crate) fn loaded(&self, runtime: &RuntimeLayers) {
+    pub(crate) fn loaded(&self, runtime: &RuntimeLayers, disks: DiskOutcome) {
         let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let layers = runtime.layers();
         let overrides = layers.iter().filter(|layer| layer.is_admin).map(|layer| layer.values.len()).sum();
-        self.load_success.inc();
+        if disks.failed > 0 { &self.load_error } else { &self.load_success }.inc();
+        if disks.found > 1 { &self.override_dir_exists } else { &self.override_dir_not_exists }.inc();
         self.admin_overrides_active.set(gauge(overrides));
         self.num_keys.set(gauge(runtime.runtime.snapshot().len()));
         self.num_layers.set(gauge(layers.len()));

@@ -23,6 +23,15 @@ pub(super) fn layered_runtime(cx: &mut Cx<'_>, node: &Node) -> Vec<RuntimeLayer>
                 cx.field_error(node, "admin_layer", "there is an admin layer already; at most one may be specified");
             }
             RuntimeSource::Admin
+        } else if let Some(disk) = node.get("disk_layer") {
+            if disk.str("symlink_root").is_empty() {
+                cx.field_error(disk, "symlink_root", "the link or folder to watch is needed here");
+            }
+            RuntimeSource::Disk {
+                symlink_root: disk.str("symlink_root").to_owned(),
+                subdirectory: disk.str("subdirectory").to_owned(),
+                append_service_cluster: disk.bool("append_service_cluster"),
+            }
         } else {
             // Refused by the check; with --allow-unsupported the layer has no values.
             return None;
@@ -35,7 +44,7 @@ pub(super) fn layered_runtime(cx: &mut Cx<'_>, node: &Node) -> Vec<RuntimeLayer>
 pub(super) fn static_number(layers: &[RuntimeLayer], key: &str) -> Option<u64> {
     layers.iter().rev().find_map(|layer| match &layer.source {
         RuntimeSource::Static(values) => find(values, key)?.as_u64(),
-        RuntimeSource::Admin => None,
+        RuntimeSource::Admin | RuntimeSource::Disk { .. } => None,
     })
 }
 

@@ -1,5 +1,8 @@
-//! Runtime layers: values of the bootstrap and of `/runtime_modify`, merged so that later layers win.
+//! Runtime layers: values of the bootstrap, of folders and of `/runtime_modify`, merged so that later layers win.
 
+mod disk;
+
+use disk::Disk;
 use sota_config::{
     Node, Value,
     bootstrap::{RuntimeLayer, RuntimeSource},
@@ -26,6 +29,18 @@ pub(crate) struct Layer {
     pub is_admin: bool,
     /// Its own values.
     pub values: BTreeMap<String, String>,
+    disk: Option<Disk>,
+}
+
+/// What came of reading the folders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct DiskOutcome {
+    /// Whether something was read at all.
+    pub has_read: bool,
+    /// Layers that could not be read, and keep what they had.
+    pub failed: usize,
+    /// Layers whose folder is there.
+    pub found: usize,
 }
 
 /// There is no layer that `/runtime_modify` could write into.
@@ -33,16 +48,21 @@ pub(crate) struct Layer {
 pub(crate) struct NoAdminLayer;
 
 impl RuntimeLayers {
-    /// The layers of a bootstrap.
-    pub(crate) fn new(models: &[RuntimeLayer]) -> Self {
+    /// The layers of a bootstrap, those of folders without values yet. `cluster` is the service cluster.
+    pub(crate) fn new(models: &[RuntimeLayer], cluster: &str) -> Self {
         let layers: Vec<_> = models
             .iter()
             .map(|layer| {
                 let mut values = BTreeMap::new();
-                if let RuntimeSource::Static(node) = &layer.source {
-                    flatten(node, &mut String::new(), &mut values);
+                let mut disk = None;
+                match &layer.source {
+                    RuntimeSource::Static(node) => flatten(node, &mut String::new(), &mut values),
+                    RuntimeSource::Disk { symlink_root, subdirectory, append_service_cluster } => {
+                        disk = Some(Disk::new(symlink_root, subdirectory, append_service_cluster.then_some(cluster)));
+                    }
+                    RuntimeSource::Admin => {}
                 }
-                Layer { name: layer.name.clone(), is_admin: matches!(layer.source, RuntimeSource::Admin), values }
+                Layer { name: layer.name.clone(), is_admin: matches!(layer.source, RuntimeSource::Admin), values, disk }
             })
             .collect();
         let runtime = Arc::new(Runtime::new(merged(&layers)));
@@ -52,6 +72,39 @@ impl RuntimeLayers {
     /// The layers, lowest first.
     pub(crate) fn layers(&self) -> Vec<Layer> {
         self.layers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the folders again whose link has moved.
+    pub(crate) fn read_disks(&self) -> DiskOutcome {
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outcome = DiskOutcome::default();
+        for layer in layers.iter_mut() {
+            let Some(disk) = &mut layer.disk else { continue };
+            let has_moved = disk.has_moved();
+            outcome.has_read |= has_moved;
+            // Compat: a layer whose folder is not there has no values, and that is no error.
+            let exists = disk.exists();
+            outcome.found += usize::from(exists);
+            if !has_moved {
+                continue;
+            }
+            match if exists { disk.read() } else { Ok(BTreeMap::new()) } {
+                Ok(values) => layer.values = values,
+                Err(error) => {
+                    outcome.failed += 1;
+                    tracing::warn!(target: "config", "runtime layer {}: {error}; its values stay", layer.name);
+                }
+            }
+        }
+        if outcome.has_read {
+            self.runtime.replace(merged(&layers));
+        }
+        outcome
+    }
+
+    /// Whether values stand in folders.
+    pub(crate) fn has_disks(&self) -> bool {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|layer| layer.disk.is_some())
     }
 
     /// Sets values in the admin layer; an empty value takes its key out of it.
@@ -126,11 +179,14 @@ mod tests {
         let first = map(vec![("a", map(vec![("b", number(1)), ("c", number(2))])), ("p", percent)]);
         let second = map(vec![("a.b", number(3))]);
         let layer = |name: &str, source| RuntimeLayer { name: name.to_owned(), source };
-        let layers = RuntimeLayers::new(&[
-            layer("one", RuntimeSource::Static(Arc::new(first))),
-            layer("two", RuntimeSource::Static(Arc::new(second))),
-            layer("admin", RuntimeSource::Admin),
-        ]);
+        let layers = RuntimeLayers::new(
+            &[
+                layer("one", RuntimeSource::Static(Arc::new(first))),
+                layer("two", RuntimeSource::Static(Arc::new(second))),
+                layer("admin", RuntimeSource::Admin),
+            ],
+            "",
+        );
         let runtime = &layers.runtime;
         assert_eq!((runtime.integer("a.b", 0), runtime.integer("a.c", 0)), (3, 2));
         assert_eq!(runtime.get("p").as_deref(), Some(r#"{"numerator":5,"denominator":"TEN_THOUSAND"}"#));
@@ -138,7 +194,7 @@ mod tests {
         assert_eq!(runtime.integer("a.b", 0), 9);
         layers.modify([("a.b".to_owned(), String::new())]).unwrap();
         assert_eq!(runtime.integer("a.b", 0), 3);
-        let fixed = RuntimeLayers::new(&[layer("one", RuntimeSource::Static(Arc::new(Node::map())))]);
+        let fixed = RuntimeLayers::new(&[layer("one", RuntimeSource::Static(Arc::new(Node::map())))], "");
         assert_eq!(fixed.modify([("x".to_owned(), "1".to_owned())]), Err(NoAdminLayer));
     }
 }
