@@ -4,6 +4,7 @@
 
 mod cache;
 mod plane;
+mod runtimes;
 mod secrets;
 
 use plane::Plane;

@@ -243,6 +243,7 @@ fn url(kind: &str) -> String {
         "ClusterLoadAssignment" => "endpoint",
         "Listener" => "listener",
         "Secret" => return "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret".to_owned(),
+        "Runtime" => return "type.googleapis.com/envoy.service.runtime.v3.Runtime".to_owned(),
         _ => "route",
     };
     format!("type.googleapis.com/envoy.config.{package}.v3.{kind}")

@@ -156,6 +156,13 @@ pub enum RuntimeSource {
     Static(Arc<Node>),
     /// `/runtime_modify`.
     Admin,
+    /// A control plane (`rtds_layer`).
+    Rtds {
+        /// The name of the resource.
+        name: String,
+        /// Where it comes from.
+        source: Arc<crate::config_source::ConfigSource>,
+    },
     /// A tree of files (`disk_layer`).
     Disk {
         /// The link that is watched.

@@ -16,9 +16,12 @@ use crate::{
     server_stats::{AdminStats, RuntimeStats, SecretStats, ServerStats},
     sinks::Sinks,
     stats::Store,
-    xds::{Cache, Report, Xds},
+    xds::{Cache, Report, SubscriptionStats, Xds},
 };
-use sota_config::bootstrap::Bootstrap;
+use sota_config::{
+    Node,
+    bootstrap::{Bootstrap, RuntimeLayer, RuntimeSource},
+};
 use sota_plugin::{
     Registry,
     secrets::Refresh,
@@ -94,6 +97,7 @@ pub(crate) struct Server {
     own_stats: Group<ServerStats>,
     endpoint_stats: RefCell<EndpointStats>,
     runtime_stats: Group<RuntimeStats>,
+    runtime_updates: OnceCell<Group<SubscriptionStats>>,
     /// What the admin interface counts.
     pub admin_stats: Group<AdminStats>,
     /// What building needs.
@@ -235,6 +239,7 @@ impl Server {
             own_stats: scope.child("server.").group(),
             endpoint_stats: RefCell::default(),
             runtime_stats,
+            runtime_updates: OnceCell::new(),
             admin_stats: scope.child("http.admin.").group(),
             stats,
             scope,
@@ -342,7 +347,11 @@ impl Server {
 
     /// Whether what is served wants something of a control plane.
     fn wants_discovery(&self) -> bool {
-        self.resources.wants_discovery() || !self.inputs.secrets.discovered().is_empty()
+        let bootstrap = self.bootstrap.borrow();
+        let is_brought = |layer: &RuntimeLayer| matches!(layer.source, RuntimeSource::Rtds { .. });
+        self.resources.wants_discovery()
+            || !self.inputs.secrets.discovered().is_empty()
+            || bootstrap.layered_runtime.iter().any(is_brought)
     }
 
     /// Everything that was wanted first is there.
@@ -404,6 +413,17 @@ impl Server {
         let stats = stats.get_or_init(|| self.scope.child("sds.").group());
         stats.update_success.add(outcome.updated);
         stats.update_rejected.add(outcome.rejected);
+    }
+
+    /// Takes over a runtime layer that a control plane has brought; `None`: it has no values any more.
+    pub(crate) fn set_runtime_layer(&self, resource: &str, values: Option<&Node>) {
+        self.runtime.set(resource, values);
+        self.apply_runtime();
+    }
+
+    /// What is counted of runtime layers that a control plane brings.
+    pub(crate) fn runtime_updates(&self) -> &SubscriptionStats {
+        self.runtime_updates.get_or_init(|| self.scope.child("runtime.").group())
     }
 
     /// Takes over runtime values from folders that have changed.

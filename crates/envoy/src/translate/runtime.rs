@@ -1,6 +1,6 @@
 //! Layers of runtime values (`envoy.config.bootstrap.v3.LayeredRuntime`).
 
-use super::context::Cx;
+use super::{config_source::config_source, context::Cx};
 use sota_config::{
     Node, Value,
     bootstrap::{RuntimeLayer, RuntimeSource},
@@ -23,6 +23,12 @@ pub(super) fn layered_runtime(cx: &mut Cx<'_>, node: &Node) -> Vec<RuntimeLayer>
                 cx.field_error(node, "admin_layer", "there is an admin layer already; at most one may be specified");
             }
             RuntimeSource::Admin
+        } else if let Some(rtds) = node.get("rtds_layer") {
+            let source = cx.optional(rtds, "rtds_config", config_source);
+            if source.is_none() {
+                cx.field_error(rtds, "rtds_config", "where the values come from is needed here");
+            }
+            RuntimeSource::Rtds { name: rtds.str("name").to_owned(), source: Arc::new(source?) }
         } else if let Some(disk) = node.get("disk_layer") {
             if disk.str("symlink_root").is_empty() {
                 cx.field_error(disk, "symlink_root", "the link or folder to watch is needed here");
@@ -44,7 +50,7 @@ pub(super) fn layered_runtime(cx: &mut Cx<'_>, node: &Node) -> Vec<RuntimeLayer>
 pub(super) fn static_number(layers: &[RuntimeLayer], key: &str) -> Option<u64> {
     layers.iter().rev().find_map(|layer| match &layer.source {
         RuntimeSource::Static(values) => find(values, key)?.as_u64(),
-        RuntimeSource::Admin | RuntimeSource::Disk { .. } => None,
+        RuntimeSource::Admin | RuntimeSource::Disk { .. } | RuntimeSource::Rtds { .. } => None,
     })
 }
 

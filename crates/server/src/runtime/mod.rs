@@ -29,6 +29,8 @@ pub(crate) struct Layer {
     pub is_admin: bool,
     /// Its own values.
     pub values: BTreeMap<String, String>,
+    /// The name that it has with the control plane that brings it.
+    resource: Option<String>,
     disk: Option<Disk>,
 }
 
@@ -54,15 +56,25 @@ impl RuntimeLayers {
             .iter()
             .map(|layer| {
                 let mut values = BTreeMap::new();
+                let resource = match &layer.source {
+                    RuntimeSource::Rtds { name, .. } => Some(name.clone()),
+                    _ => None,
+                };
                 let mut disk = None;
                 match &layer.source {
                     RuntimeSource::Static(node) => flatten(node, &mut String::new(), &mut values),
                     RuntimeSource::Disk { symlink_root, subdirectory, append_service_cluster } => {
                         disk = Some(Disk::new(symlink_root, subdirectory, append_service_cluster.then_some(cluster)));
                     }
-                    RuntimeSource::Admin => {}
+                    RuntimeSource::Admin | RuntimeSource::Rtds { .. } => {}
                 }
-                Layer { name: layer.name.clone(), is_admin: matches!(layer.source, RuntimeSource::Admin), values, disk }
+                Layer {
+                    name: layer.name.clone(),
+                    is_admin: matches!(layer.source, RuntimeSource::Admin),
+                    values,
+                    resource,
+                    disk,
+                }
             })
             .collect();
         let runtime = Arc::new(Runtime::new(merged(&layers)));
@@ -100,6 +112,16 @@ impl RuntimeLayers {
             self.runtime.replace(merged(&layers));
         }
         outcome
+    }
+
+    /// Takes over what a control plane has brought; `None`: the layer has no values any more.
+    pub(crate) fn set(&self, resource: &str, node: Option<&Node>) {
+        let mut values = BTreeMap::new();
+        node.into_iter().for_each(|node| flatten(node, &mut String::new(), &mut values));
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = layers.iter_mut().filter(|layer| layer.resource.as_deref() == Some(resource));
+        own.for_each(|layer| layer.values.clone_from(&values));
+        self.runtime.replace(merged(&layers));
     }
 
     /// Whether values stand in folders.

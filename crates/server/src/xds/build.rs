@@ -112,6 +112,13 @@ impl Builder {
         })
     }
 
+    pub(in crate::xds) fn runtimes(&self, response: &Response, known: &Known<Node>) -> Vec<Built<Arc<Node>>> {
+        self.all(Kind::Runtimes, response, known, |node, before| {
+            let layer = node.get("layer").cloned().unwrap_or_else(Node::map);
+            Ok(before.is_none_or(|before| **before != layer).then(|| Arc::new(layer)))
+        })
+    }
+
     pub(in crate::xds) fn routes(&self, response: &Response, known: &Known<Brought>) -> Vec<Built<Arc<RouteTable>>> {
         self.all(Kind::Routes, response, known, |node, before| {
             let exists = |name: &str| self.clusters.contains(name);
@@ -206,7 +213,9 @@ impl Builder {
 pub(in crate::xds) fn name_of(kind: Kind, resource: &Resource) -> String {
     let inner = match kind {
         Kind::Endpoints => resource.text_field(1, "cluster_name"),
-        Kind::Clusters | Kind::Secrets | Kind::Listeners | Kind::Routes => resource.text_field(1, "name"),
+        Kind::Runtimes | Kind::Clusters | Kind::Secrets | Kind::Listeners | Kind::Routes => {
+            resource.text_field(1, "name")
+        }
     };
     if inner.is_empty() { resource.name.clone() } else { inner }
 }

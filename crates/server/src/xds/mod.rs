@@ -15,6 +15,7 @@ mod subscription;
 
 pub(crate) use cache::Cache;
 pub(crate) use manager::{Report, Xds, node_bytes};
+pub(crate) use stats::SubscriptionStats;
 
 use sota_envoy::discovery::Response;
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use std::collections::BTreeSet;
 /// What can be asked for, in the order in which it is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
+    Runtimes,
     Clusters,
     Endpoints,
     Secrets,
@@ -30,11 +32,13 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Clusters, Self::Endpoints, Self::Secrets, Self::Listeners, Self::Routes];
+    const ALL: [Self; 6] =
+        [Self::Runtimes, Self::Clusters, Self::Endpoints, Self::Secrets, Self::Listeners, Self::Routes];
 
     /// The resources' message.
     fn message(self) -> &'static str {
         match self {
+            Self::Runtimes => "envoy.service.runtime.v3.Runtime",
             Self::Clusters => "envoy.config.cluster.v3.Cluster",
             Self::Endpoints => "envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Secrets => "envoy.extensions.transport_sockets.tls.v3.Secret",
@@ -46,6 +50,7 @@ impl Kind {
     /// In words, for people.
     fn label(self) -> &'static str {
         match self {
+            Self::Runtimes => "runtime layers",
             Self::Clusters => "clusters",
             Self::Endpoints => "endpoints",
             Self::Secrets => "secrets",
@@ -61,6 +66,8 @@ impl Kind {
     /// The path of the call that brings this kind alone.
     fn method(self, is_delta: bool) -> &'static str {
         match (self, is_delta) {
+            (Self::Runtimes, false) => "/envoy.service.runtime.v3.RuntimeDiscoveryService/StreamRuntime",
+            (Self::Runtimes, true) => "/envoy.service.runtime.v3.RuntimeDiscoveryService/DeltaRuntime",
             (Self::Clusters, false) => "/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters",
             (Self::Clusters, true) => "/envoy.service.cluster.v3.ClusterDiscoveryService/DeltaClusters",
             (Self::Endpoints, false) => "/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints",

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 stat_group! {
     /// `control_plane.`
-    pub(in crate::xds) struct ControlPlaneStats {
+    pub(crate) struct ControlPlaneStats {
         /// 1 while there is a stream.
         connected_state: gauge,
     }
@@ -13,7 +13,7 @@ stat_group! {
 
 stat_group! {
     /// `cluster_manager.cds.`, `listener_manager.lds.` and `sds.<name>.`
-    pub(in crate::xds) struct SubscriptionStats {
+    pub(crate) struct SubscriptionStats {
         init_fetch_timeout: counter,
         update_attempt: counter,
         update_failure: counter,
@@ -26,7 +26,7 @@ stat_group! {
 
 impl SubscriptionStats {
     /// An update is in force.
-    pub(in crate::xds) fn note_success(&self) {
+    pub(crate) fn note_success(&self) {
         self.update_success.inc();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.update_time.set(i64::try_from(now.as_millis()).unwrap_or(i64::MAX));

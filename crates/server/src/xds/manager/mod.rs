@@ -8,6 +8,7 @@ mod endpoints;
 mod listeners;
 mod report;
 mod routes;
+mod runtimes;
 mod secrets;
 
 pub(crate) use report::Report;
@@ -166,6 +167,7 @@ struct Manager {
     endpoints: BTreeMap<Key, Named<LoadAssignment>>,
     routes: BTreeMap<Key, Named<Brought>>,
     secrets: BTreeMap<Key, NamedSecret>,
+    runtimes: BTreeMap<Key, Named<Node>>,
     /// Connection managers that use a table, those of draining listeners too.
     users: BTreeMap<Key, Vec<Weak<DynamicRoutes>>>,
     warming_clusters: BTreeMap<String, WarmingCluster>,
@@ -201,6 +203,7 @@ impl Manager {
             endpoints: BTreeMap::new(),
             routes: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            runtimes: BTreeMap::new(),
             users: BTreeMap::new(),
             warming_clusters: BTreeMap::new(),
             warming_listeners: BTreeMap::new(),
@@ -214,10 +217,10 @@ impl Manager {
     }
 
     async fn run(&mut self, mut events: UnboundedReceiver<Event>) {
+        self.want_runtimes();
         self.want_endpoints();
         self.want_secrets();
         self.want_routes();
-        self.ask_for_all(Kind::Clusters, self.dynamic.clusters.clone());
         self.advance();
         let mut batch = Vec::new();
         loop {
@@ -355,12 +358,15 @@ impl Manager {
         match kind {
             Kind::Clusters => self.cds.as_deref(),
             Kind::Listeners => self.lds.as_deref(),
-            Kind::Endpoints | Kind::Secrets | Kind::Routes => None,
+            Kind::Runtimes | Kind::Endpoints | Kind::Secrets | Kind::Routes => None,
         }
     }
 
-    /// What comes next: listeners behind clusters, and the process is ready behind those.
+    /// What comes next: clusters behind runtime values, listeners behind clusters, and the process is ready behind those.
     fn advance(&mut self) {
+        if self.has_runtimes() {
+            self.ask_for_all(Kind::Clusters, self.dynamic.clusters.clone());
+        }
         let clusters = self.arrived.contains(&Kind::Clusters) && self.warming_clusters.is_empty();
         if clusters
             && self.has_secrets()
@@ -386,6 +392,7 @@ impl Manager {
             }
         }
         self.note_lost_secrets(source);
+        self.note_lost_runtimes(source);
         for config in self.eds_clusters(source).values().flatten() {
             config.note_discovery(DiscoveryNote::Failure);
         }
@@ -403,6 +410,7 @@ impl Manager {
                     endpoints.is_late = true;
                 }
             }
+            Kind::Runtimes => self.late_runtime(&(source, name)),
             Kind::Secrets => self.late_secret(&(source, name)),
             Kind::Routes => {
                 if let Some(routes) = self.routes.get_mut(&(source, name)) {
@@ -423,6 +431,7 @@ impl Manager {
             Kind::Clusters => self.update_clusters(response, is_whole, &removed).await,
             Kind::Listeners => self.update_listeners(response, is_whole, &removed).await,
             Kind::Endpoints => self.update_endpoints(source, response).await,
+            Kind::Runtimes => self.update_runtimes(source, response, &removed).await,
             Kind::Secrets => self.update_secrets(source, response).await,
             Kind::Routes => self.update_routes(source, response).await,
         };
@@ -457,7 +466,7 @@ impl Manager {
                 self.want_secrets();
                 self.want_routes();
             }
-            Kind::Endpoints | Kind::Secrets | Kind::Routes => {}
+            Kind::Runtimes | Kind::Endpoints | Kind::Secrets | Kind::Routes => {}
         }
     }
 
