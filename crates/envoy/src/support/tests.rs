@@ -82,6 +82,7 @@ fn listed_messages_can_be_reached() {
             name.starts_with("envoy.extensions.")
                 || name == "envoy.config.bootstrap.v3.Bootstrap"
                 || name.starts_with("envoy.service.discovery.v3.")
+                || name == "envoy.service.runtime.v3.Runtime"
                 || ["istio.", "io.istio.", "stats.", "envoy.tcp."].iter().any(|package| name.starts_with(package))
                 || name.starts_with("envoy.type.matcher.v3.Http")
                 || ["envoy.config.trace.v3.", "envoy.config.metrics.v3."]
