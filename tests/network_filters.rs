@@ -56,7 +56,7 @@ fn filter_state_chooses_the_cluster() {
 }
 
 #[test]
-fn the_server_name_chooses_the_cluster() {
+fn the_server_name_and_the_handshake_choose_the_cluster() {
     let (first, second) = (Origin::http(|_| Reply::ok("first")), Origin::http(|_| Reply::ok("second")));
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new("ca");
@@ -82,14 +82,24 @@ fn the_server_name_chooses_the_cluster() {
     );
     let filter = "{name: envoy.filters.network.sni_cluster, typed_config: {\"@type\": \
                   type.googleapis.com/envoy.extensions.filters.network.sni_cluster.v3.SniCluster}}";
-    let proxy = start(&listener("named", filter, &tls), &[("first", &first), ("second", &second)]);
+    // What is only set behind a handshake is not set where there is none.
+    let secured = "{name: envoy.filters.network.set_filter_state, typed_config: {\"@type\": \
+                   type.googleapis.com/envoy.extensions.filters.network.set_filter_state.v3.Config, \
+                   on_downstream_tls_handshake: [{object_key: envoy.tcp_proxy.cluster, format_string: \
+                   {text_format_source: {inline_string: '%REQUESTED_SERVER_NAME%'}}}]}}";
+    let listeners =
+        [listener("named", filter, &tls), listener("secured", secured, &tls), listener("plain", secured, "")];
+    let proxy = start(&listeners.concat(), &[("first", &first), ("second", &second)]);
     let client = TlsClient { trusts: authority.pem(), server_name: "second", ..TlsClient::default() };
-    let mut connection = client.connect(proxy.listener("named")).unwrap();
-    connection.write_all(b"GET / HTTP/1.1\r\nhost: second\r\n\r\n").unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"second") {
-        let mut octet = [0];
-        connection.read_exact(&mut octet).unwrap();
-        answer.extend(octet);
+    for name in ["named", "secured"] {
+        let mut connection = client.connect(proxy.listener(name)).unwrap();
+        connection.write_all(b"GET / HTTP/1.1\r\nhost: second\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"second") {
+            let mut octet = [0];
+            connection.read_exact(&mut octet).unwrap();
+            answer.extend(octet);
+        }
     }
+    assert_eq!(get(proxy.listener("plain"), "/").text(), "first");
 }

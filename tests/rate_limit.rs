@@ -99,6 +99,7 @@ fn answer(message: &bytes::Bytes) -> Vec<u8> {
     .encode_to_vec()
 }
 
+/// `service` 0: the cluster of the service is not there.
 fn start(origin: u16, service: u16, more: &str) -> ProxyProcess {
     let text = format!(
         r#"node: {{id: node-1, cluster: us}}
@@ -154,6 +155,7 @@ static_resources:
     load_assignment: {{cluster_name: service, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {service}}}}}}}}}]}}]}}
 "#
     );
+    let text = if service == 0 { text.replace("{cluster_name: service}", "{cluster_name: nowhere}") } else { text };
     ProxyProcess::start(env!("CARGO_BIN_EXE_sota-mesh"), &text)
 }
 
@@ -222,6 +224,8 @@ fn a_service_that_fails_lets_requests_pass_or_not_as_configured() {
     assert_eq!((stat(&closed, "error"), stat(&closed, "failure_mode_allowed")), (1, 0));
     let requests = closed.admin("/requests?failed").text();
     assert!(requests.contains("RLSE") && requests.contains("rate-limit service of cluster"), "{requests}");
+    let missing = start(origin.port(), 0, "");
+    assert_eq!((ask(&missing, "/user", "a").status(), stat(&missing, "failure_mode_allowed")), (200, 1));
     // Nonsense is a failure, and so is silence beyond the timeout.
     let service = Collector::answering(answer);
     let mad = start(origin.port(), service.address.port(), "failure_mode_deny: true");

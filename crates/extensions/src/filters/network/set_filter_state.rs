@@ -24,18 +24,33 @@ pub(crate) static EXTENSION: Extension<dyn NetworkFilterConfig> = Extension {
 
 fn build(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Arc<dyn NetworkFilterConfig>, ConfigError> {
     let values = match config {
-        TypedConfig::Value { node, .. } => ValueToSet::read_all(node, "on_new_connection", &[TCP_PROXY_CLUSTER], cx)?,
-        _ => Box::default(),
+        TypedConfig::Value { node, .. } => {
+            let read = |field| ValueToSet::read_all(node, field, &[TCP_PROXY_CLUSTER], cx);
+            Values {
+                on_new_connection: read("on_new_connection")?,
+                after_handshake: read("on_downstream_tls_handshake")?,
+            }
+        }
+        _ => Values::default(),
     };
     Ok(per_connection(values, |values| SetFilterState(Arc::clone(values))))
 }
 
-struct SetFilterState(Arc<Box<[ValueToSet]>>);
+#[derive(Default)]
+struct Values {
+    on_new_connection: Box<[ValueToSet]>,
+    /// Only where there is TLS.
+    after_handshake: Box<[ValueToSet]>,
+}
+
+struct SetFilterState(Arc<Values>);
 
 impl NetworkFilter for SetFilterState {
     fn on_new_connection(&mut self, cx: &mut ConnectionCx<'_>) -> NetworkStatus {
         let info = StreamInfo::new(Rc::clone(cx.info), 0, None);
-        for value in self.0.iter() {
+        // Filters come behind the handshake here.
+        let after_handshake = cx.info.tls.get().map_or(&[][..], |_| &self.0.after_handshake);
+        for value in self.0.on_new_connection.iter().chain(after_handshake) {
             // Each may print what those before it have left.
             if let Some(made) = value.make(&FormatCx::new(&info, LogKind::NotSet)) {
                 cx.info.filter_state.borrow_mut().set(&value.key, made);

@@ -109,7 +109,8 @@ fn build(config: &TypedConfig, cx: &FactoryContext<'_>) -> Result<Arc<dyn HttpFi
         return Err(cx.error("", cx.mark, "the rate limit filter needs a configuration with \"domain\""));
     };
     let here = format!("{}.rate_limit_service", cx.path);
-    let within = FactoryContext { path: &here, ..*cx };
+    // Compat: the cluster of the service may be missing; asking it fails then.
+    let within = FactoryContext { path: &here, clusters: None, ..*cx };
     let share = |field: &str, key: &str| {
         matchers::fraction(node, field, cx).unwrap_or_else(|| {
             let all = Share { numerator: 100, denominator: 100, runtime_key: Some(key.to_owned()) };
