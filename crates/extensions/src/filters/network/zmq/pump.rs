@@ -305,9 +305,9 @@ impl<T: Transport, H: Handler> Pump<T, H> {
         if self.ended || moving.out.len() - moving.written > CHUNK || !self.has_room(cx) {
             return Ok(false);
         }
-        // The end of a frame goes by the codec.
+        // The end of a frame goes by the codec. What was lent is there: it may be filled at once.
         let left = usize::try_from(self.zmtp.payload_left().saturating_sub(1)).unwrap_or(usize::MAX);
-        let room = moving.assembler.room(left.min(READ_SIZE));
+        let room = moving.assembler.room(left);
         if left > CHUNK && room.len() > CHUNK {
             let Some(read) = self.poll_read(room, cx)? else { return Ok(false) };
             moving.assembler.advance(read);
