@@ -1,6 +1,7 @@
 //! Upgrades and tunnels: which other protocols a connection may change to (`upgrade_configs`).
 
-use crate::http::HttpFilter;
+use crate::{http::HttpFilter, tls::UpstreamProxyProtocol};
+use std::sync::Arc;
 
 /// A protocol that the connection manager lets pass, or not (`HttpConnectionManager.UpgradeConfig`).
 #[derive(Debug, Clone, PartialEq)]
@@ -25,8 +26,10 @@ pub struct RouteUpgrade {
 }
 
 /// How a tunnel ends here (`RouteAction.UpgradeConfig.ConnectConfig`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnectConfig {
     /// The body of a POST is treated like what a CONNECT carries.
     pub allow_post: bool,
+    /// Tell the host who the client is, before what the tunnel carries.
+    pub proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
 }

@@ -1,6 +1,6 @@
 //! The PROXY header that a connection to a host begins with (the transport socket `upstream_proxy_protocol`).
 
-use crate::socket::Io;
+use crate::socket::{Io, Socket};
 use sota_codec::proxy_protocol::{Addresses, Command, Tlv, Transport, encode_v1, encode_v2};
 use sota_config::tls::UpstreamProxyProtocol;
 use sota_plugin::info::{ConnectionInfo, PeerAddress};
@@ -8,7 +8,7 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
-    task::{Poll, ready},
+    task::{Context, Poll, ready},
 };
 
 /// What is told of a client.
@@ -36,11 +36,24 @@ impl ToldClient {
 
 /// Writes the header. Without a client, as for a health check, the connection is our own.
 pub(crate) async fn write(io: &mut Io, model: &UpstreamProxyProtocol, client: Option<&ToldClient>) -> io::Result<()> {
-    let header = header(model, client, io);
+    let header = header(model, client, || own_addresses(io));
+    send(&header, |cx, rest| io.poll_write(cx, rest)).await
+}
+
+/// The same on a connection that is there already.
+pub(crate) async fn write_on(socket: &Socket, model: &UpstreamProxyProtocol, client: &ToldClient) -> io::Result<()> {
+    let header = header(model, Some(client), || None);
+    send(&header, |cx, rest| socket.poll_write(cx, rest)).await
+}
+
+async fn send(
+    header: &[u8],
+    mut poll_write: impl FnMut(&mut Context<'_>, &[u8]) -> Poll<io::Result<usize>>,
+) -> io::Result<()> {
     let mut written = 0;
     poll_fn(|cx| {
         while let Some(rest) = header.get(written..).filter(|rest| !rest.is_empty()) {
-            match ready!(io.poll_write(cx, rest))? {
+            match ready!(poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero))),
                 n => written += n,
             }
@@ -50,12 +63,16 @@ pub(crate) async fn write(io: &mut Io, model: &UpstreamProxyProtocol, client: Op
     .await
 }
 
-fn header(model: &UpstreamProxyProtocol, client: Option<&ToldClient>, io: &Io) -> Vec<u8> {
+fn header(
+    model: &UpstreamProxyProtocol,
+    client: Option<&ToldClient>,
+    own: impl FnOnce() -> Option<(SocketAddr, SocketAddr)>,
+) -> Vec<u8> {
     let mut out = Vec::new();
     let addresses = client.and_then(ToldClient::addresses);
     if !model.is_v2 {
         // Compat: version 1 cannot say that a connection is our own, so it tells our own addresses.
-        encode_v1(addresses.or_else(|| own_addresses(io)), &mut out);
+        encode_v1(addresses.or_else(own), &mut out);
         return out;
     }
     let Some(client) = client else {

@@ -1,10 +1,11 @@
 //! Which upgrades pass, at the connection manager and at routes.
 
-use super::{context::Cx, http_connection_manager::http_filters};
+use super::{context::Cx, http_connection_manager::http_filters, tls::upstream_proxy_protocol};
 use sota_config::{
     Node,
     upgrade::{ConnectConfig, RouteUpgrade, UpgradeConfig},
 };
+use std::sync::Arc;
 
 /// The upgrade type that means the method CONNECT.
 const CONNECT: &str = "CONNECT";
@@ -29,8 +30,11 @@ pub(super) fn route_upgrades(cx: &mut Cx<'_>, node: &Node) -> Vec<RouteUpgrade> 
         if node.has("connect_config") && !upgrade_type.eq_ignore_ascii_case(CONNECT) {
             cx.field_error(node, "connect_config", format!("it is for the upgrade type {CONNECT} only"));
         }
-        let connect =
-            cx.optional(node, "connect_config", |_, node| Some(ConnectConfig { allow_post: node.bool("allow_post") }));
+        let connect = cx.optional(node, "connect_config", |cx, node| {
+            let header = |cx: &mut Cx<'_>, node: &Node| Some(Arc::new(upstream_proxy_protocol(cx, node)));
+            let proxy_protocol = cx.optional(node, "proxy_protocol_config", header);
+            Some(ConnectConfig { allow_post: node.bool("allow_post"), proxy_protocol })
+        });
         Some(RouteUpgrade { upgrade_type, enabled: node.bool_or("enabled", true), connect })
     })
 }

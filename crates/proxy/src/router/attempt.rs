@@ -5,11 +5,13 @@ use super::{
     outgoing::{Behind, Outgoing},
 };
 use crate::{
+    proxy_header::{self, ToldClient},
     tls::TransportOptions,
-    upstream::{Cluster, HttpConnection, PoolFailure, WorkerHost},
+    upstream::{Cluster, HttpConnection, PoolFailure, PoolFailureKind, WorkerHost},
     wire::{BodyError, ClientError, Part, ResponseEvent, http1::ClientOptions},
 };
 use bytes::Bytes;
+use sota_config::tls::UpstreamProxyProtocol;
 use sota_plugin::{
     LocalFuture,
     http::{Protocol, RequestHead, ResponseHead},
@@ -18,6 +20,7 @@ use sota_plugin::{
 use std::{
     ops::Deref,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -40,9 +43,19 @@ impl Connecting {
         host: Rc<WorkerHost>,
         priority: usize,
         downstream: &Rc<ConnectionInfo>,
+        header: Option<&Arc<UpstreamProxyProtocol>>,
     ) -> Self {
         let (cluster, of, downstream) = (Rc::clone(cluster), Rc::clone(&host), Rc::clone(downstream));
-        let connection = async move { cluster.tcp_connection(&of, priority, Some(&downstream)).await.map(Link::Raw) };
+        let header = header.cloned();
+        let connection = async move {
+            let connection = cluster.tcp_connection(&of, priority, Some(&downstream)).await?;
+            if let Some(model) = header {
+                let written = proxy_header::write_on(&connection.socket, &model, &ToldClient::of(&downstream)).await;
+                written
+                    .map_err(|error| PoolFailure::new(PoolFailureKind::RemoteConnectionFailure, error.to_string()))?;
+            }
+            Ok(Link::Raw(connection))
+        };
         Self { host, connection: Acquired::Later(Box::pin(connection)) }
     }
 

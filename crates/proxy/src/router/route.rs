@@ -21,6 +21,7 @@ use sota_config::{
         PathMatcher, PathRewrite as PathConfig, Route, RouteAction, RouteActionKind, RouteConfiguration,
         RoutingPriority, VirtualHost,
     },
+    tls::UpstreamProxyProtocol,
     upgrade::RouteUpgrade,
 };
 use sota_plugin::{
@@ -288,8 +289,13 @@ impl ForwardAction {
 
     /// Whether what requests of this method carry goes to the host as it is.
     pub fn ends_tunnel(&self, method: &Method) -> bool {
-        let connect = self.upgrades.iter().find_map(|upgrade| upgrade.connect);
+        let connect = self.upgrades.iter().find_map(|upgrade| upgrade.connect.as_ref());
         connect.is_some_and(|connect| *method == Method::Connect || connect.allow_post && *method == Method::Post)
+    }
+
+    /// What the host of such a tunnel is told first.
+    pub fn tunnel_header(&self) -> Option<&Arc<UpstreamProxyProtocol>> {
+        self.upgrades.iter().find_map(|upgrade| upgrade.connect.as_ref())?.proxy_protocol.as_ref()
     }
 
     /// What is hashed, for clusters that choose by a hash.

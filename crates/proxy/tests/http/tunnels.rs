@@ -8,6 +8,7 @@ use sota_config::{
     cluster::Cluster,
     http::Http2Options,
     route::{PathMatcher, Route, RouteActionKind, RouteMatch},
+    tls::UpstreamProxyProtocol,
     upgrade::{ConnectConfig, RouteUpgrade, UpgradeConfig},
 };
 use sota_plugin::{
@@ -260,9 +261,9 @@ fn tcp() -> Origin {
 #[test]
 fn connect_ends_here_and_its_octets_go_on() {
     let origin = tcp();
-    let connect = Some(ConnectConfig { allow_post: true });
+    let connect = Some(ConnectConfig { allow_post: true, ..ConnectConfig::default() });
     let mut post = action("origin");
-    post.upgrades = vec![route_upgrade("CONNECT", true, connect)];
+    post.upgrades = vec![route_upgrade("CONNECT", true, connect.clone())];
     let routes = vec![connect_route(connect), route_to("/", RouteActionKind::Forward(Box::new(post)))];
     let proxy = Setup::with_routes(routes).cluster("origin", &[origin.address()]).start();
     let mut client = Client::connect(proxy.address);
@@ -278,6 +279,20 @@ fn connect_ends_here_and_its_octets_go_on() {
     let response = Client::connect(proxy.address).exchange("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nab");
     assert_eq!((response.status(), response.text().as_str()), (200, "abbye"));
     assert_eq!(origin.recorded()[1], b"ab");
+}
+
+#[test]
+fn the_host_of_a_tunnel_is_told_who_the_client_is() {
+    let origin = tcp();
+    let header = UpstreamProxyProtocol { is_v2: false, pass_through_tlvs: Some(Vec::new()), added_tlvs: Vec::new() };
+    let connect = ConnectConfig { proxy_protocol: Some(Arc::new(header)), ..ConnectConfig::default() };
+    let proxy = Setup::with_routes(vec![connect_route(Some(connect))]).cluster("origin", &[origin.address()]).start();
+    let mut client = Client::connect(proxy.address);
+    client.send("CONNECT db:5432 HTTP/1.1\r\nhost: db:5432\r\n\r\nword").unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 OK\r\n"));
+    let ports = (client.local_address().port(), proxy.address.port());
+    let told = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\nword", ports.0, ports.1);
+    assert_eq!(String::from_utf8(client.read_exactly(told.len()).0).unwrap(), told);
 }
 
 #[test]

@@ -61,7 +61,8 @@ fn upstream_inside(cx: &mut Cx<'_>, node: &Node) -> Option<Arc<UpstreamTls>> {
     transport_socket(cx, node, UPSTREAM, |cx, node| Arc::new(upstream_tls(cx, node)))
 }
 
-fn upstream_proxy_protocol(cx: &mut Cx<'_>, node: &Node) -> UpstreamProxyProtocol {
+/// `envoy.config.core.v3.ProxyProtocolConfig`.
+pub(super) fn upstream_proxy_protocol(cx: &mut Cx<'_>, node: &Node) -> UpstreamProxyProtocol {
     let is_v2 = node.str("version") == "V2";
     let octet = |number: Option<u32>| number.and_then(|number| u8::try_from(number).ok());
     let pass_through_tlvs = match node.get("pass_through_tlvs") {

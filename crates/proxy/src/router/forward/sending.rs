@@ -75,7 +75,10 @@ impl Forward {
         upstream.host_metadata = host.host().spec().metadata.clone();
         let priority = self.priority();
         self.state = State::Connecting(match self.is_raw {
-            true => Connecting::raw(&self.cluster, host, priority, &info.connection),
+            true => {
+                let header = self.route.forward().and_then(|action| action.tunnel_header());
+                Connecting::raw(&self.cluster, host, priority, &info.connection, header)
+            }
             false => {
                 let wanted = (info.upstream.application_protocols.as_deref(), self.server_name.as_deref());
                 let told = Some(&*info.connection).filter(|from| self.router.tells_own_clients || from.is_restored());

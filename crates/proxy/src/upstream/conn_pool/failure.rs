@@ -52,7 +52,7 @@ impl PoolFailure {
         Self { kind: PoolFailureKind::Overflow, reason: Details::Borrowed(""), limit }
     }
 
-    pub(super) fn new(kind: PoolFailureKind, reason: impl Into<Details>) -> Self {
+    pub(crate) fn new(kind: PoolFailureKind, reason: impl Into<Details>) -> Self {
         Self { kind, reason: reason.into(), limit: "" }
     }
 
