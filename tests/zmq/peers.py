@@ -534,6 +534,7 @@ def limit(name):
         wait_stat("zmq.write_timeout", 1)
     elif name == "ping_flood":
         raw = connected()
+        began = time.monotonic()
         raw.send(frame(b"\x04PING\0\0", flags=4) * 1000 + message(b"end"))
         pongs = 0
         while True:
@@ -542,7 +543,8 @@ def limit(name):
                 pongs += 1
             elif body == b"end":
                 break
-        assert pongs <= 11, pongs
+        # Ten a second; on a busy machine it takes some.
+        assert pongs <= 11 + 10 * (time.monotonic() - began), pongs
     else:
         raise AssertionError(name)
     wait_until("the connection is forgotten", lambda: name in ("half_open", "ping_flood") or stat("zmq.cx_active") == 0)
