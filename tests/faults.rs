@@ -137,7 +137,8 @@ fn idle_connections_cost_little_and_end() {
     proxy.wait_stat("http.http.downstream_cx_idle_timeout", count, 2 * LIMIT);
     proxy.wait_stat("http.http.downstream_cx_active", 0, LIMIT);
     drop(clients);
-    proxy.wait_settled(anonymous + grown / 4, files + 1, LIMIT);
+    // The allocator keeps some of it for the next ones; files: the connections to the origin.
+    proxy.wait_settled(anonymous + grown / 2, files + 2, LIMIT);
 }
 
 #[test]

@@ -152,9 +152,21 @@ impl ProxyProcess {
     /// Waits until the memory that no file backs is within a MiB of, and the open files at, what they were.
     #[track_caller]
     pub fn wait_settled(&self, rss_anon_kib: u64, open_files: usize, limit: Duration) {
-        wait_until("memory and open files back", limit, || {
-            self.open_files() <= open_files && self.rss_anon_kib() <= rss_anon_kib + 1024
-        });
+        let mut last = (0, 0);
+        let is_settled = |last: &mut (usize, u64)| {
+            *last = (self.open_files(), self.rss_anon_kib());
+            last.0 <= open_files && last.1 <= rss_anon_kib + 1024
+        };
+        let deadline = Instant::now() + limit;
+        while !is_settled(&mut last) {
+            assert!(
+                Instant::now() < deadline,
+                "{} open files and {} KiB, and not {open_files} and {rss_anon_kib} + 1024, within {limit:?}",
+                last.0,
+                last.1
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
