@@ -1,7 +1,7 @@
 //! The proxy as a child process, and what its admin interface says.
 
 use crate::client::{Client, Response, request};
-use crate::net::{free_port, wait_until};
+use crate::net::free_port;
 use crate::process::Process;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
